@@ -1,0 +1,751 @@
+/*-------------------------------------------------------------------------
+ *
+ * bench_vq_estimator.c
+ *	  How good codes, bounds and the lazy re-rank are, on a file of vectors.
+ *
+ * Trains, codes and searches with the modules of src/kernels alone, without a
+ * server:
+ *
+ *		cc -std=c11 -O2 -Isrc bench/bench_vq_estimator.c src/kernels/vq_*.c -lm -ldl
+ *		./a.out base.fvecs query.fvecs --metric cosine --nprobe 32
+ *
+ * For each query the nearest lists are scored, and their candidates compared
+ * exactly in the order of their bounds until the ten nearest are certain.
+ * Printed, one row:
+ *
+ *		bias		mean error of the estimate, and
+ *		rms			root of its mean square, both in units of the standard error
+ *					that the factor E promises
+ *		broken		share of (query, candidate) pairs whose bound is above the
+ *					exact value
+ *		fetches		exact comparisons per query, mean and 95th percentile
+ *		loss		one minus the recall of the ten nearest against an exact
+ *					scan of the same lists
+ *		us/query	time to score, select and compare, without finding the lists
+ *
+ * --check makes the exit status 1 when the loss is above .003, which is what
+ * the design allows at the default epsilon of 2.
+ *
+ *-------------------------------------------------------------------------
+ */
+#define _POSIX_C_SOURCE 200112L
+
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/vq_codec.h"
+#include "kernels/vq_kmeans.h"
+#include "kernels/vq_select.h"
+
+#define NEAREST			10		/* k of the searches */
+#define CHUNK_ROWS		256
+#define ROWS_PER_LIST	64		/* sampled for the lists */
+#define PQ_ROWS			16384	/* sampled for the codebook */
+#define ALLOWED_LOSS	0.003
+
+typedef struct Options
+{
+	const char *base_path;
+	const char *query_path;
+	const char *metric;
+	const char *kernels;
+	long		lists;			/* 0: four times the root of the number of rows */
+	long		nprobe;
+	long		m;				/* 0: two dimensions each */
+	long		nbits;
+	long		max_rows;
+	long		max_queries;
+	long		rounds;			/* of k-means */
+	double		epsilon;
+	bool		is_rotated;
+	bool		is_check;
+} Options;
+
+typedef struct Vectors
+{
+	size_t		nrows;
+	size_t		dim;
+	float	   *values;
+} Vectors;
+
+/* A list: its blocks in memory, and which row is in which slot */
+typedef struct List
+{
+	size_t		nrows;
+	uint32_t   *rows;
+	uint8_t    *blocks;			/* full ones, 32 rows each */
+} List;
+
+typedef struct Index
+{
+	const VqKernels *kernels;
+	const VqBlas *blas;
+	VqCodec		codec;
+	VqBlockShape shape;
+	const Vectors *base;
+	size_t		dim;
+	size_t		nlists;
+	float	   *models;			/* [nrows][dim] */
+	uint8_t    *statuses;		/* VqStatus of each row */
+	float	   *mean;
+	float	   *signs;
+	float	   *codebook;
+	float	   *centroids;
+	float	   *norms;			/* half the squared lengths of the centroids */
+	uint32_t   *labels;
+	List	   *lists;
+} Index;
+
+typedef struct Totals
+{
+	size_t		nqueries;
+	size_t		ncandidates;
+	size_t		nbroken;
+	size_t		nestimates;
+	double		error_sum;
+	double		error_square_sum;
+	double		recall_sum;
+	double		scan_seconds;
+	size_t	   *fetches;		/* of each query */
+} Totals;
+
+static void
+fail(const char *what, const char *detail)
+{
+	fprintf(stderr, "bench_vq_estimator: %s: %s\n", what, detail);
+	exit(2);
+}
+
+static void *
+allocate(size_t count, size_t size)
+{
+	void	   *memory = calloc(count > 0 ? count : 1, size);
+
+	if (memory == NULL)
+		fail("allocation", "out of memory");
+	return memory;
+}
+
+static double
+seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+}
+
+/* Each row of an fvecs file is an int32 dimension and that many floats */
+static Vectors
+read_fvecs(const char *path, size_t max_rows)
+{
+	FILE	   *file = fopen(path, "rb");
+	Vectors		vectors = {0, 0, NULL};
+	int32_t		dim = 0;
+	long		bytes;
+	size_t		nrows;
+
+	if (file == NULL || fread(&dim, sizeof(dim), 1, file) != 1 || dim < 1 || dim > VQ_MAX_DIM)
+		fail(path, "not a readable fvecs file");
+	fseek(file, 0, SEEK_END);
+	bytes = ftell(file);
+	rewind(file);
+	vectors.dim = (size_t) dim;
+	nrows = (size_t) bytes / (sizeof(float) * (vectors.dim + 1));
+	if (nrows > max_rows)
+		nrows = max_rows;
+	vectors.values = allocate(nrows * vectors.dim, sizeof(float));
+	for (; vectors.nrows < nrows; vectors.nrows++)
+	{
+		if (fread(&dim, sizeof(dim), 1, file) != 1 || (size_t) dim != vectors.dim ||
+			fread(vectors.values + vectors.nrows * vectors.dim, sizeof(float), vectors.dim, file) != vectors.dim)
+			fail(path, "rows of different length");
+	}
+	fclose(file);
+	return vectors;
+}
+
+/* cblas_sgemm, whose enumerations are ints: row-major, plain times transposed */
+typedef void (*SgemmFunction) (int order, int transpose_a, int transpose_b, int rows, int cols, int depth,
+							   float alpha, const float *a, int a_stride, const float *b, int b_stride,
+							   float beta, float *c, int c_stride);
+
+static SgemmFunction openblas_sgemm;
+
+static void
+openblas_products(size_t rows, size_t cols, size_t dim, const float *a, const float *b, float *c)
+{
+	openblas_sgemm(101, 111, 112, (int) rows, (int) cols, (int) dim,
+				   1, a, (int) dim, b, (int) dim, 0, c, (int) cols);
+}
+
+static const VqBlas openblas = {"openblas", openblas_products};
+
+static const VqBlas *
+open_blas(void)
+{
+	void	   *library;
+	void	   *symbol;
+
+	setenv("OPENBLAS_NUM_THREADS", "1", 0);
+	library = dlopen("libopenblas.so.0", RTLD_NOW);
+	symbol = library != NULL ? dlsym(library, "cblas_sgemm") : NULL;
+	if (symbol == NULL)
+		return &vq_blas_builtin;
+	memcpy(&openblas_sgemm, &symbol, sizeof(symbol));
+	return &openblas;
+}
+
+static size_t
+min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Mean and scale of the model space, from all rows */
+static void
+train_space(Index *index)
+{
+	const Vectors *base = index->base;
+	VqMetric	metric = index->codec.metric;
+	double	   *sums = allocate(index->dim, sizeof(double));
+	double		size = 0;
+
+	for (size_t i = 0; i < base->nrows; i++)
+	{
+		const float *x = base->values + i * index->dim;
+		double		norm = 1;
+
+		if (metric == VQ_METRIC_COSINE)
+			norm = sqrt((double) index->kernels->ip_f32(x, x, index->dim));
+		for (size_t t = 0; t < index->dim && norm > 0; t++)
+			sums[t] += x[t] / norm;
+	}
+	for (size_t t = 0; t < index->dim && metric != VQ_METRIC_IP; t++)
+		index->mean[t] = (float) (sums[t] / (double) base->nrows);
+	for (size_t i = 0; i < base->nrows; i++)
+		size += index->kernels->l2sq_f32(base->values + i * index->dim, index->mean, index->dim) / (double) base->nrows;
+	if (metric != VQ_METRIC_COSINE && size > 0)
+		index->codec.scale = (float) exp2(-floor(log2(size) / 2));
+	free(sums);
+
+	for (size_t i = 0; i < base->nrows; i++)
+		index->statuses[i] = (uint8_t) vq_codec_transform(index->kernels, &index->codec,
+														  base->values + i * index->dim,
+														  index->models + i * index->dim);
+}
+
+/* Nearest list of rows that lie one after the other */
+static void
+assign_rows(const Index *index, const float *rows, size_t nrows, float *work, uint32_t *labels)
+{
+	for (size_t start = 0; start < nrows; start += CHUNK_ROWS)
+		vq_kmeans_assign(index->kernels, index->blas, rows + start * index->dim,
+						 min_size(CHUNK_ROWS, nrows - start), index->centroids, index->norms,
+						 index->nlists, index->dim, work, labels + start, NULL);
+}
+
+static void
+train_lists(Index *index, size_t nrounds)
+{
+	size_t		dim = index->dim;
+	size_t		nsample = min_size(index->base->nrows, index->nlists * ROWS_PER_LIST);
+	float	   *sample = allocate(nsample * dim, sizeof(float));
+	uint32_t   *labels = allocate(nsample, sizeof(uint32_t));
+	float	   *work = allocate(vq_kmeans_assign_floats(CHUNK_ROWS, index->nlists), sizeof(float));
+	VqKmeansSums sums = {index->nlists, dim, NULL, NULL, 0};
+	VqRng		rng;
+
+	sums.sums = allocate(index->nlists * dim, sizeof(double));
+	sums.counts = allocate(index->nlists, sizeof(uint64_t));
+	vq_rng_seed(&rng, 1);
+	for (size_t i = 0; i < nsample; i++)
+	{
+		size_t		row = (size_t) vq_rng_below(&rng, index->base->nrows);
+
+		memcpy(sample + i * dim, index->models + row * dim, dim * sizeof(float));
+	}
+	memcpy(index->centroids, sample, index->nlists * dim * sizeof(float));
+	for (size_t round = 0; round <= nrounds; round++)
+	{
+		vq_kmeans_norms(index->kernels, index->centroids, index->nlists, dim, index->norms);
+		if (round == nrounds)
+			break;
+		assign_rows(index, sample, nsample, work, labels);
+		vq_kmeans_clear(&sums);
+		vq_kmeans_accumulate(&sums, sample, nsample, labels, NULL);
+		vq_kmeans_update(&sums, &rng, index->centroids);
+	}
+	assign_rows(index, index->models, index->base->nrows, work, index->labels);
+	free(sample);
+	free(labels);
+	free(work);
+	free(sums.sums);
+	free(sums.counts);
+}
+
+static void
+train_codebook(Index *index)
+{
+	const VqPq *pq = &index->codec.pq;
+	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	size_t		nsample = min_size(index->base->nrows, PQ_ROWS);
+	float	   *residuals = allocate(nsample * padded_dim, sizeof(float));
+	void	   *work = allocate(vq_pq_train_bytes(pq, nsample), 1);
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 2);
+	for (size_t i = 0; i < nsample; i++)
+	{
+		size_t		row = (size_t) vq_rng_below(&rng, index->base->nrows);
+		const float *centroid = index->centroids + index->labels[row] * index->dim;
+
+		for (size_t t = 0; t < index->dim; t++)
+			residuals[i * padded_dim + t] = index->models[row * index->dim + t] - centroid[t];
+	}
+	for (size_t j = 0; j < pq->m; j++)
+		vq_pq_train_sub(index->kernels, pq, j, residuals, nsample, 15, 3, work, index->codebook);
+	free(residuals);
+	free(work);
+}
+
+static void
+encode_rows(Index *index)
+{
+	static const uint8_t tid[VQ_TID_BYTES] = {0, 0, 0, 0, 1, 0};
+	size_t		block_bytes = vq_block_bytes(&index->shape, VQ_BLOCK_LANES);
+	uint8_t    *codes = allocate(index->shape.m, 1);
+	float	   *work = allocate(vq_codec_encode_floats(&index->codec), sizeof(float));
+
+	for (size_t i = 0; i < index->base->nrows; i++)
+		index->lists[index->labels[i]].nrows++;
+	for (size_t j = 0; j < index->nlists; j++)
+	{
+		List	   *list = &index->lists[j];
+		size_t		nblocks = (list->nrows + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
+
+		list->rows = allocate(list->nrows, sizeof(uint32_t));
+		list->blocks = allocate(nblocks, block_bytes);
+		for (size_t block = 0; block < nblocks; block++)
+			vq_block_init(list->blocks + block * block_bytes, &index->shape, (uint32_t) j, VQ_BLOCK_LANES);
+		list->nrows = 0;
+	}
+	for (size_t i = 0; i < index->base->nrows; i++)
+	{
+		uint32_t	list_no = index->labels[i];
+		List	   *list = &index->lists[list_no];
+		VqFactors	factors;
+
+		/* As in an index, a zero vector has no place under cosine */
+		if (index->statuses[i] == VQ_ZERO_VECTOR)
+			continue;
+		vq_codec_encode(index->kernels, &index->codec, index->models + i * index->dim,
+						index->centroids + list_no * index->dim, work, codes, &factors);
+		if (index->statuses[i] != VQ_OK)
+			vq_codec_encode_exact(&factors);
+		vq_block_put(list->blocks + list->nrows / VQ_BLOCK_LANES * block_bytes, &index->shape,
+					 list->nrows % VQ_BLOCK_LANES, tid, &factors, codes);
+		list->rows[list->nrows++] = (uint32_t) i;
+	}
+	free(codes);
+	free(work);
+}
+
+static double
+exact_value(const Index *index, const VqQuery *query, const float *q, size_t row)
+{
+	const float *x = index->base->values + row * index->dim;
+	float		products[3];
+
+	if (index->codec.metric == VQ_METRIC_L2)
+		return query->unit * index->kernels->l2sq_f32(q, x, index->dim);
+	index->kernels->ip_norms_f32(q, x, index->dim, products);
+	if (index->codec.metric == VQ_METRIC_IP)
+		return query->unit * -products[0];
+	return query->unit * (1 - products[0] / sqrt((double) products[1] * products[2]));
+}
+
+/* A list and its place in the order of probing */
+typedef struct Probe
+{
+	float		value;
+	float		distance_sq;
+	uint32_t	list_no;
+} Probe;
+
+static int
+compare_probes(const void *a, const void *b)
+{
+	float		value_a = ((const Probe *) a)->value;
+	float		value_b = ((const Probe *) b)->value;
+
+	return (value_a > value_b) - (value_a < value_b);
+}
+
+static int
+compare_sizes(const void *a, const void *b)
+{
+	size_t		size_a = *(const size_t *) a;
+	size_t		size_b = *(const size_t *) b;
+
+	return (size_a > size_b) - (size_a < size_b);
+}
+
+static void
+find_probes(const Index *index, const VqQuery *query, Probe *probes)
+{
+	for (size_t j = 0; j < index->nlists; j++)
+	{
+		probes[j].list_no = (uint32_t) j;
+		probes[j].distance_sq = index->kernels->l2sq_f32(query->q_model, index->centroids + j * index->dim, index->dim);
+		probes[j].value = vq_codec_list_value(&index->codec, query, probes[j].distance_sq, 2 * index->norms[j]);
+	}
+	qsort(probes, index->nlists, sizeof(Probe), compare_probes);
+}
+
+/* Score a list into items, whose ids are row numbers */
+static size_t
+score_list(const Index *index, const VqQuery *query, const Probe *probe, double epsilon,
+		   uint8_t *scratch, VqItem *items)
+{
+	const List *list = &index->lists[probe->list_no];
+	size_t		block_bytes = vq_block_bytes(&index->shape, VQ_BLOCK_LANES);
+	VqBound		bound;
+
+	vq_codec_list_bound(&index->codec, query, probe->distance_sq, 2 * index->norms[probe->list_no],
+						(float) epsilon, &bound);
+	for (size_t start = 0; start < list->nrows; start += VQ_BLOCK_LANES)
+	{
+		const uint8_t *block = list->blocks + start / VQ_BLOCK_LANES * block_bytes;
+		size_t		nslots = min_size(VQ_BLOCK_LANES, list->nrows - start);
+		uint32_t	sums[VQ_BLOCK_LANES];
+		float		low[VQ_BLOCK_LANES];
+
+		vq_block_sums(index->kernels, block, &index->shape, query->lut, scratch, sums);
+		index->kernels->bound(vq_block_a(block, &index->shape), vq_block_s(block, &index->shape),
+							  vq_block_e(block, &index->shape), sums, VQ_BLOCK_LANES, &bound, low);
+		for (size_t slot = 0; slot < nslots; slot++)
+		{
+			VqItem	   *item = &items[start + slot];
+
+			item->key = low[slot];
+			item->id_high = list->rows[start + slot];
+			item->id_mid = 0;
+			item->id_low = 0;
+		}
+	}
+	return list->nrows;
+}
+
+/* Errors of the estimates of a list, from the table of floats */
+static void
+measure_list(const Index *index, const VqQuery *query, const Probe *probe, const double *exact, Totals *totals)
+{
+	const List *list = &index->lists[probe->list_no];
+	size_t		block_bytes = vq_block_bytes(&index->shape, VQ_BLOCK_LANES);
+	size_t		ksub = index->codec.pq.ksub;
+	uint8_t    *codes = allocate(index->shape.m, 1);
+
+	for (size_t i = 0; i < list->nrows; i++)
+	{
+		VqFactors	factors;
+		double		sum = 0;
+		double		error;
+
+		vq_block_get(list->blocks + i / VQ_BLOCK_LANES * block_bytes, &index->shape, i % VQ_BLOCK_LANES,
+					 &factors, codes);
+		if (factors.s == 0)
+			continue;
+		for (size_t j = 0; j < index->shape.m; j++)
+			sum += query->lut_floats[j * ksub + codes[j]];
+		error = probe->value + factors.a - factors.s / VQ_S_ONE * sum - exact[i];
+		error /= vq_codec_unpack_e(factors.e) * sqrt((double) probe->distance_sq);
+		totals->error_sum += error;
+		totals->error_square_sum += error * error;
+		totals->nestimates++;
+	}
+	free(codes);
+}
+
+/* Insert into the NEAREST smallest values, which are in order; the last is the largest */
+static void
+keep_nearest(double *nearest, double value)
+{
+	size_t		place = NEAREST - 1;
+
+	if (value >= nearest[place])
+		return;
+	for (; place > 0 && nearest[place - 1] > value; place--)
+		nearest[place] = nearest[place - 1];
+	nearest[place] = value;
+}
+
+static void
+search(const Index *index, const Options *options, const float *q, VqQuery *query,
+	   Probe *probes, uint8_t *scratch, VqItem *items, double *exact, Totals *totals)
+{
+	double		want[NEAREST];
+	double		got[NEAREST];
+	size_t		nitems = 0;
+	size_t		nfetches = 0;
+	size_t		nprobe = min_size((size_t) options->nprobe, index->nlists);
+	size_t		nright = 0;
+	size_t		nwanted;
+	const VqItem *item;
+	VqSelect	select;
+	double		start;
+
+	for (size_t i = 0; i < NEAREST; i++)
+		want[i] = got[i] = INFINITY;
+	if (vq_codec_query(index->kernels, &index->codec, q, query) != VQ_OK)
+		return;
+	find_probes(index, query, probes);
+
+	start = seconds();
+	vq_codec_query(index->kernels, &index->codec, q, query);
+	for (size_t i = 0; i < nprobe; i++)
+		nitems += score_list(index, query, &probes[i], options->epsilon, scratch, items + nitems);
+	totals->scan_seconds += seconds() - start;
+	totals->ncandidates += nitems;
+
+	/* What an exact scan gives, and how the bounds compare to it, before they are reordered */
+	nitems = 0;
+	for (size_t i = 0; i < nprobe; i++)
+	{
+		const List *list = &index->lists[probes[i].list_no];
+
+		for (size_t row = 0; row < list->nrows; row++)
+		{
+			exact[row] = exact_value(index, query, q, list->rows[row]);
+			keep_nearest(want, exact[row]);
+			totals->nbroken += items[nitems + row].key > exact[row];
+		}
+		measure_list(index, query, &probes[i], exact, totals);
+		nitems += list->nrows;
+	}
+
+	start = seconds();
+	vq_select_init(&select, items, nitems);
+	while ((item = vq_select_take(&select)) != NULL && item->key < got[NEAREST - 1])
+	{
+		keep_nearest(got, exact_value(index, query, q, item->id_high));
+		nfetches++;
+	}
+	totals->scan_seconds += seconds() - start;
+
+	/* Equal values count as found, whichever row they are of */
+	nwanted = min_size(NEAREST, nitems);
+	for (size_t i = 0; i < nwanted; i++)
+		nright += got[i] <= want[nwanted - 1];
+	totals->recall_sum += nwanted > 0 ? (double) nright / (double) nwanted : 1;
+	totals->fetches[totals->nqueries++] = nfetches;
+}
+
+static void
+build(Index *index, const Options *options, const Vectors *base)
+{
+	size_t		dim = base->dim;
+	size_t		m = options->m > 0 ? (size_t) options->m : (dim + 1) / 2;
+	VqPq	   *pq = &index->codec.pq;
+
+	memset(index, 0, sizeof(*index));
+	index->kernels = vq_kernels_by_name(options->kernels);
+	if (index->kernels == NULL)
+		fail(options->kernels, "no such kernels on this machine");
+	if (vq_pq_init(pq, dim, m, (size_t) options->nbits) != VQ_OK)
+		fail("--m, --nbits", "out of range");
+	index->blas = open_blas();
+	index->base = base;
+	index->dim = dim;
+	index->nlists = options->lists > 0 ? (size_t) options->lists : (size_t) (4 * sqrt((double) base->nrows));
+	index->nlists = min_size(index->nlists, base->nrows);
+	index->shape.m = pq->m;
+	index->shape.nbits = pq->nbits;
+
+	index->models = allocate(base->nrows * dim, sizeof(float));
+	index->statuses = allocate(base->nrows, 1);
+	index->mean = allocate(dim, sizeof(float));
+	index->signs = allocate(vq_rotate_sign_bytes(dim), 1);
+	index->codebook = allocate(vq_pq_codebook_floats(pq), sizeof(float));
+	index->centroids = allocate(index->nlists * dim, sizeof(float));
+	index->norms = allocate(index->nlists, sizeof(float));
+	index->labels = allocate(base->nrows, sizeof(uint32_t));
+	index->lists = allocate(index->nlists, sizeof(List));
+
+	vq_rotate_signs(4, dim, index->signs);
+	index->codec.metric = strcmp(options->metric, "l2") == 0 ? VQ_METRIC_L2 :
+		strcmp(options->metric, "ip") == 0 ? VQ_METRIC_IP : VQ_METRIC_COSINE;
+	index->codec.rotation = options->is_rotated ? VQ_ROTATION_HADAMARD : VQ_ROTATION_NONE;
+	index->codec.scale = 1;
+	index->codec.signs = index->signs;
+	index->codec.mean = index->mean;
+	index->codec.codebook = index->codebook;
+
+	train_space(index);
+	train_lists(index, (size_t) options->rounds);
+	train_codebook(index);
+	encode_rows(index);
+}
+
+static void
+close_index(Index *index)
+{
+	for (size_t j = 0; j < index->nlists; j++)
+	{
+		free(index->lists[j].rows);
+		free(index->lists[j].blocks);
+	}
+	free(index->models);
+	free(index->statuses);
+	free(index->mean);
+	free(index->signs);
+	free(index->codebook);
+	free(index->centroids);
+	free(index->norms);
+	free(index->labels);
+	free(index->lists);
+}
+
+/* Search for all queries, print the row, and return the loss */
+static double
+report(const Index *index, const Options *options, const Vectors *queries, double build_seconds)
+{
+	const VqPq *pq = &index->codec.pq;
+	size_t		lut_entries = (size_t) pq->m * pq->ksub;
+	VqQuery		query;
+	Probe	   *probes = allocate(index->nlists, sizeof(Probe));
+	uint8_t    *scratch = allocate(VQ_BLOCK_LANES, index->shape.m);
+	VqItem	   *items = allocate(index->base->nrows, sizeof(VqItem));
+	double	   *exact = allocate(index->base->nrows, sizeof(double));
+	Totals		totals;
+	double		fetch_sum = 0;
+	double		loss;
+	double		nestimates;
+
+	memset(&totals, 0, sizeof(totals));
+	totals.fetches = allocate(queries->nrows, sizeof(size_t));
+	query.q_model = allocate((size_t) pq->m * pq->dsub, sizeof(float));
+	query.lut_floats = allocate(lut_entries, sizeof(float));
+	query.lut = allocate(lut_entries, 1);
+	for (size_t i = 0; i < queries->nrows; i++)
+		search(index, options, queries->values + i * queries->dim, &query, probes, scratch, items, exact, &totals);
+	if (totals.nqueries == 0)
+		fail(options->query_path, "no usable query");
+
+	qsort(totals.fetches, totals.nqueries, sizeof(size_t), compare_sizes);
+	for (size_t i = 0; i < totals.nqueries; i++)
+		fetch_sum += (double) totals.fetches[i];
+	loss = 1 - totals.recall_sum / (double) totals.nqueries;
+	nestimates = totals.nestimates > 0 ? (double) totals.nestimates : 1;
+	printf("%-6s %7s %4s %5s %5s %6s %4s %5s %8s %6s %9s %8s %5s %8s %8s %8s %7s\n",
+		   "metric", "rows", "dim", "lists", "m", "nbits", "eps", "probe", "cand", "bias", "rms", "broken",
+		   "fetch", "p95", "loss", "us/query", "build_s");
+	printf("%-6s %7zu %4zu %5zu %5u %6u %4.1f %5ld %8.0f %+6.3f %9.3f %8.5f %5.1f %8zu %8.5f %8.1f %7.1f\n",
+		   options->metric, index->base->nrows, index->dim, index->nlists, pq->m, pq->nbits,
+		   options->epsilon, options->nprobe,
+		   (double) totals.ncandidates / (double) totals.nqueries,
+		   totals.error_sum / nestimates, sqrt(totals.error_square_sum / nestimates),
+		   (double) totals.nbroken / (double) totals.ncandidates,
+		   fetch_sum / (double) totals.nqueries, totals.fetches[totals.nqueries * 95 / 100],
+		   loss, totals.scan_seconds / (double) totals.nqueries * 1e6, build_seconds);
+	free(totals.fetches);
+	free(query.q_model);
+	free(query.lut_floats);
+	free(query.lut);
+	free(probes);
+	free(scratch);
+	free(items);
+	free(exact);
+	return loss;
+}
+
+static Options
+read_options(int argc, char **argv)
+{
+	Options		options = {NULL, NULL, "l2", "auto", 0, 32, 0, 4, 1000000000, 300, 8, 2.0, true, false};
+	const struct
+	{
+		const char *name;
+		long	   *number;
+		const char **text;
+	}			table[] = {
+		{"--metric", NULL, &options.metric},
+		{"--kernel", NULL, &options.kernels},
+		{"--lists", &options.lists, NULL},
+		{"--nprobe", &options.nprobe, NULL},
+		{"--m", &options.m, NULL},
+		{"--nbits", &options.nbits, NULL},
+		{"--max-rows", &options.max_rows, NULL},
+		{"--max-queries", &options.max_queries, NULL},
+		{"--rounds", &options.rounds, NULL},
+	};
+	int			i = 1;
+
+	for (; i < argc; i++)
+	{
+		bool		is_known = false;
+
+		if (strcmp(argv[i], "--check") == 0)
+			options.is_check = is_known = true;
+		else if (strcmp(argv[i], "--no-rotation") == 0)
+		{
+			options.is_rotated = false;
+			is_known = true;
+		}
+		else if (strcmp(argv[i], "--epsilon") == 0 && i + 1 < argc)
+		{
+			options.epsilon = atof(argv[++i]);
+			is_known = true;
+		}
+		else if (argv[i][0] != '-' && options.query_path == NULL)
+		{
+			*(options.base_path == NULL ? &options.base_path : &options.query_path) = argv[i];
+			is_known = true;
+		}
+		for (size_t entry = 0; !is_known && entry < sizeof(table) / sizeof(table[0]); entry++)
+		{
+			if (strcmp(argv[i], table[entry].name) != 0 || i + 1 >= argc)
+				continue;
+			i++;
+			if (table[entry].number != NULL)
+				*table[entry].number = atol(argv[i]);
+			else
+				*table[entry].text = argv[i];
+			is_known = true;
+		}
+		if (!is_known)
+			fail(argv[i], "unknown option, or without its value");
+	}
+	if (options.query_path == NULL)
+		fail("usage", "base.fvecs query.fvecs [--metric l2|ip|cosine] [--lists n] [--nprobe n] [--m n] [--nbits n] "
+			 "[--epsilon x] [--max-rows n] [--max-queries n] [--rounds n] [--no-rotation] [--kernel name] [--check]");
+	if (strcmp(options.metric, "l2") != 0 && strcmp(options.metric, "ip") != 0 && strcmp(options.metric, "cosine") != 0)
+		fail(options.metric, "no such metric");
+	if (options.max_rows < 1 || options.max_queries < 1 || options.nprobe < 1 || options.lists < 0 || options.rounds < 0)
+		fail("options", "a number is out of range");
+	return options;
+}
+
+int
+main(int argc, char **argv)
+{
+	Options		options = read_options(argc, argv);
+	Vectors		base = read_fvecs(options.base_path, (size_t) options.max_rows);
+	Vectors		queries = read_fvecs(options.query_path, (size_t) options.max_queries);
+	Index		index;
+	double		start = seconds();
+	double		loss;
+
+	if (base.nrows == 0 || base.dim != queries.dim)
+		fail(options.query_path, "queries and rows have different dimensions");
+	build(&index, &options, &base);
+	loss = report(&index, &options, &queries, seconds() - start);
+	close_index(&index);
+	free(base.values);
+	free(queries.values);
+	return options.is_check && loss > ALLOWED_LOSS ? 1 : 0;
+}

@@ -1,0 +1,292 @@
+/* sql/vqpg--0.1.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION vqpg" to load this file. \quit
+
+--
+-- Distances.  Vectors are real[].  Every other array of numbers may stand on
+-- either side, so that whatever a driver sends for a list of numbers finds an
+-- operator without a cast; two of the same type, so that literals do too.
+--
+
+CREATE FUNCTION array_l2_distance(real[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(real[], double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(real[], numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(real[], smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(real[], integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(real[], bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(double precision[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(numeric[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(smallint[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(integer[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(bigint[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(double precision[], double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(numeric[], numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(smallint[], smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(integer[], integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_l2_distance(bigint[], bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+
+CREATE FUNCTION array_negative_inner_product(real[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(real[], double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(real[], numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(real[], smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(real[], integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(real[], bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(double precision[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(numeric[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(smallint[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(integer[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(bigint[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(double precision[], double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(numeric[], numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(smallint[], smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(integer[], integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_negative_inner_product(bigint[], bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+
+CREATE FUNCTION array_cosine_distance(real[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(real[], double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(real[], numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(real[], smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(real[], integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(real[], bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(double precision[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(numeric[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(smallint[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(integer[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(bigint[], real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(double precision[], double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(numeric[], numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(smallint[], smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(integer[], integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION array_cosine_distance(bigint[], bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+
+--
+-- Operators
+--
+
+CREATE OPERATOR <-> (LEFTARG = real[], RIGHTARG = real[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = real[], RIGHTARG = double precision[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = real[], RIGHTARG = numeric[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = real[], RIGHTARG = smallint[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = real[], RIGHTARG = integer[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = real[], RIGHTARG = bigint[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = double precision[], RIGHTARG = real[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = numeric[], RIGHTARG = real[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = smallint[], RIGHTARG = real[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = integer[], RIGHTARG = real[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = bigint[], RIGHTARG = real[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = double precision[], RIGHTARG = double precision[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = numeric[], RIGHTARG = numeric[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = smallint[], RIGHTARG = smallint[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = integer[], RIGHTARG = integer[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = bigint[], RIGHTARG = bigint[], COMMUTATOR = <->, FUNCTION = array_l2_distance);
+COMMENT ON OPERATOR <-> (real[], real[]) IS 'L2 (Euclidean) distance';
+
+CREATE OPERATOR <#> (LEFTARG = real[], RIGHTARG = real[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = real[], RIGHTARG = double precision[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = real[], RIGHTARG = numeric[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = real[], RIGHTARG = smallint[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = real[], RIGHTARG = integer[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = real[], RIGHTARG = bigint[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = double precision[], RIGHTARG = real[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = numeric[], RIGHTARG = real[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = smallint[], RIGHTARG = real[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = integer[], RIGHTARG = real[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = bigint[], RIGHTARG = real[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = double precision[], RIGHTARG = double precision[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = numeric[], RIGHTARG = numeric[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = smallint[], RIGHTARG = smallint[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = integer[], RIGHTARG = integer[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = bigint[], RIGHTARG = bigint[], COMMUTATOR = <#>, FUNCTION = array_negative_inner_product);
+COMMENT ON OPERATOR <#> (real[], real[]) IS 'negative inner product';
+
+CREATE OPERATOR <=> (LEFTARG = real[], RIGHTARG = real[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = real[], RIGHTARG = double precision[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = real[], RIGHTARG = numeric[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = real[], RIGHTARG = smallint[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = real[], RIGHTARG = integer[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = real[], RIGHTARG = bigint[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = double precision[], RIGHTARG = real[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = numeric[], RIGHTARG = real[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = smallint[], RIGHTARG = real[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = integer[], RIGHTARG = real[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = bigint[], RIGHTARG = real[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = double precision[], RIGHTARG = double precision[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = numeric[], RIGHTARG = numeric[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = smallint[], RIGHTARG = smallint[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = integer[], RIGHTARG = integer[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = bigint[], RIGHTARG = bigint[], COMMUTATOR = <=>, FUNCTION = array_cosine_distance);
+COMMENT ON OPERATOR <=> (real[], real[]) IS 'cosine distance';
+
+--
+-- Access method
+--
+
+CREATE FUNCTION ivfpq_handler(internal) RETURNS index_am_handler
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+
+CREATE ACCESS METHOD ivfpq TYPE INDEX HANDLER ivfpq_handler;
+COMMENT ON ACCESS METHOD ivfpq IS 'inverted lists of product-quantised vectors';
+
+--
+-- Operator classes.  Strategy 1 is the distance, support function 1 says which
+-- one it is.
+--
+
+CREATE FUNCTION ivfpq_l2_metric() RETURNS int4
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_ip_metric() RETURNS int4
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_cosine_metric() RETURNS int4
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE OPERATOR CLASS array_l2_ops
+	DEFAULT FOR TYPE real[] USING ivfpq AS
+	OPERATOR 1 <-> (real[], real[]) FOR ORDER BY pg_catalog.float_ops,
+	FUNCTION 1 ivfpq_l2_metric();
+
+CREATE OPERATOR CLASS array_ip_ops
+	FOR TYPE real[] USING ivfpq AS
+	OPERATOR 1 <#> (real[], real[]) FOR ORDER BY pg_catalog.float_ops,
+	FUNCTION 1 ivfpq_ip_metric();
+
+CREATE OPERATOR CLASS array_cosine_ops
+	FOR TYPE real[] USING ivfpq AS
+	OPERATOR 1 <=> (real[], real[]) FOR ORDER BY pg_catalog.float_ops,
+	FUNCTION 1 ivfpq_cosine_metric();
+
+ALTER OPERATOR FAMILY array_l2_ops USING ivfpq ADD
+	OPERATOR 1 <-> (real[], double precision[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (real[], numeric[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (real[], smallint[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (real[], integer[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (real[], bigint[]) FOR ORDER BY pg_catalog.float_ops;
+
+ALTER OPERATOR FAMILY array_ip_ops USING ivfpq ADD
+	OPERATOR 1 <#> (real[], double precision[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (real[], numeric[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (real[], smallint[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (real[], integer[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (real[], bigint[]) FOR ORDER BY pg_catalog.float_ops;
+
+ALTER OPERATOR FAMILY array_cosine_ops USING ivfpq ADD
+	OPERATOR 1 <=> (real[], double precision[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (real[], numeric[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (real[], smallint[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (real[], integer[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (real[], bigint[]) FOR ORDER BY pg_catalog.float_ops;
+
+--
+-- Looking at indexes
+--
+
+CREATE FUNCTION ivfpq_index_info(
+	index regclass,
+	OUT format_version int,
+	OUT metric text,
+	OUT dims int,
+	OUT lists int,
+	OUT m int,
+	OUT nbits int,
+	OUT rotation text,
+	OUT code_bytes int,
+	OUT nprobe int,
+	OUT rows bigint,
+	OUT dead_slots bigint,
+	OUT zero_vectors bigint,
+	OUT pages bigint,
+	OUT train_rows bigint,
+	OUT trained_on text,
+	OUT imbalance real,
+	OUT advice text)
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ivfpq_index_info(regclass) IS 'what an ivfpq index is made of, and what could be better';
+
+CREATE FUNCTION ivfpq_list_info(
+	index regclass,
+	OUT list int,
+	OUT blocks bigint,
+	OUT pages bigint,
+	OUT rows bigint,
+	OUT dead_slots bigint,
+	OUT free_slots bigint)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ivfpq_list_info(regclass) IS 'the lists of an ivfpq index';
+
+CREATE FUNCTION ivfpq_check(index regclass, heapallindexed boolean DEFAULT false) RETURNS void
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ivfpq_check(regclass, boolean) IS 'raise an error if an ivfpq index is damaged';
+
+CREATE FUNCTION ivfpq_reconstruct(index regclass, row_tid tid) RETURNS real[]
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ivfpq_reconstruct(regclass, tid) IS 'the vector of a row as its code in an ivfpq index remembers it';
+
+CREATE FUNCTION ivfpq_last_scan(
+	OUT lists_probed bigint,
+	OUT codes_scored bigint,
+	OUT candidates_reranked bigint,
+	OUT rows_returned bigint)
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION ivfpq_last_scan() IS 'what the last ivfpq scan of this session did';
+
+CREATE FUNCTION vqpg_kernels(
+	OUT name text,
+	OUT supported boolean,
+	OUT in_use boolean)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION vqpg_kernels() IS 'implementations of the distance computations';
+
+-- ivfpq_check reads a whole index and its table, and ivfpq_reconstruct shows
+-- contents of rows without asking for rights on their table
+REVOKE ALL ON FUNCTION ivfpq_check(regclass, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ivfpq_reconstruct(regclass, tid) FROM PUBLIC;

@@ -1,0 +1,279 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq.h
+ *	  The access method's private contract: states and prototypes, grouped by
+ *	  the file that defines them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef IVFPQ_H
+#define IVFPQ_H
+
+#include "postgres.h"
+
+#include "access/amapi.h"
+#include "access/genam.h"
+#include "nodes/execnodes.h"
+#include "storage/buf.h"
+#include "storage/itemptr.h"
+#include "utils/rel.h"
+
+#include "am/ivfpq_page.h"
+#include "kernels/vq_block.h"
+#include "kernels/vq_codec.h"
+
+/* Strategy of the distance operator, and support functions of a class */
+#define IVFPQ_DISTANCE_STRATEGY		1
+#define IVFPQ_METRIC_PROC			1	/* () returns int4: a VqMetric */
+#define IVFPQ_NUM_PROCS				1
+
+#define IVFPQ_MAX_LISTS				262144
+#define IVFPQ_MAX_TRAIN_ROWS		(256 * IVFPQ_MAX_LISTS)
+
+/* An index is trained if there are at least this many rows for each value of a code */
+#define IVFPQ_ROWS_PER_CODE			32
+
+/* Reloptions, as parsed by ivfpqoptions */
+typedef struct IvfpqOptions
+{
+	int32		vl_len_;		/* varlena header (do not touch directly!) */
+	int			lists;			/* 0 = auto */
+	int			m;				/* 0 = auto */
+	int			nbits;
+	int			rotation;		/* VqRotation */
+	int			dims;			/* 0 = from the data */
+	int			train_rows;		/* 0 = auto */
+	int			nprobe;			/* 0 = auto */
+} IvfpqOptions;
+
+/* Phases of CREATE INDEX, for pg_stat_progress_create_index */
+#define IVFPQ_PHASE_SAMPLING		2
+#define IVFPQ_PHASE_CLUSTERING		3
+#define IVFPQ_PHASE_TRAINING_CODES	4
+#define IVFPQ_PHASE_ENCODING		5
+#define IVFPQ_PHASE_WRITING			6
+
+/* ivfpq_handler.c */
+extern IvfpqOptions *ivfpq_options(Relation index);	/* defaults if none are set; palloc'd */
+extern VqMetric ivfpq_metric(Relation index);
+
+/* Lists that a search reads unless ivfpq.nprobe says so: the storage parameter, else what the build measured */
+extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta);
+extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
+
+/* ivfpq_validate.c */
+extern bool ivfpqvalidate(Oid opclassoid);
+
+/* ivfpq_cost.c */
+extern void ivfpqcostestimate(struct PlannerInfo *root, struct IndexPath *path, double loop_count,
+							  Cost *startup, Cost *total, Selectivity *selectivity,
+							  double *correlation, double *pages);
+
+/* ivfpq_build.c */
+extern IndexBuildResult *ivfpqbuild(Relation heap, Relation index, IndexInfo *info);
+extern void ivfpqbuildempty(Relation index);
+
+/* ivfpq_insert.c */
+extern bool ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
+						Relation heap, IndexUniqueCheck check_unique,
+						bool index_unchanged, IndexInfo *info);
+
+/* ivfpq_vacuum.c */
+extern IndexBulkDeleteResult *ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
+											  IndexBulkDeleteCallback callback, void *state);
+extern IndexBulkDeleteResult *ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats);
+
+/* ivfpq_scan.c */
+extern IndexScanDesc ivfpqbeginscan(Relation index, int nkeys, int norderbys);
+extern void ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
+extern bool ivfpqgettuple(IndexScanDesc scan, ScanDirection dir);
+extern void ivfpqendscan(IndexScanDesc scan);
+
+/* What this backend's last ivfpq scan did */
+typedef struct IvfpqScanStats
+{
+	bool		valid;			/* false until there was one */
+	int64		lists_probed;
+	int64		codes_scored;
+	int64		candidates_reranked;
+	int64		rows_returned;
+} IvfpqScanStats;
+
+extern IvfpqScanStats ivfpq_last_scan_stats;
+
+/*----------
+ * ivfpq_model.c: what a search or an insert needs besides the pages, cached
+ * per backend in memory of its own, keyed by relfilenode and build_id
+ * (rd_amcache is freed under us by any relcache message).  Centroids are not
+ * in it: they are read from shared buffers.
+ *----------
+ */
+typedef struct IvfpqModel
+{
+	IvfpqMetaPageData meta;		/* of the last ivfpq_model_get; only dim and zero_vectors can change */
+	VqBlockShape shape;
+	VqCodec		codec;			/* valid if meta.codec is not NONE */
+} IvfpqModel;
+
+/*
+ * The model of an index, loaded if it is not cached.  It stays valid until
+ * owner is reset or deleted, an error included.
+ */
+extern IvfpqModel *ivfpq_model_get(Relation index, MemoryContext owner);
+
+/*
+ * distance_sq[i] = |q - centroid_i|^2 and norm_sq[i] = |centroid_i|^2 for all
+ * lists; q is float[dim] in model space.  Locks one page at a time.
+ */
+extern void ivfpq_model_distances(Relation index, const IvfpqModel *model, const float *q,
+								  float *distance_sq, float *norm_sq);
+
+/* Centroid of one list, float[dim] */
+extern void ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32 list_no, float *centroid);
+
+/* ERROR unless a vector has as many dimensions as those of the index */
+extern void ivfpq_check_dim(Relation index, uint32 index_dim, int dim);
+
+/*----------
+ * Pages: the only callers of the buffer manager and of WAL.
+ *----------
+ */
+
+/* ivfpq_meta.c */
+
+/* Read and check the metapage; ERROR if it is not one */
+extern void ivfpq_meta_read(Relation index, IvfpqMetaPageData *meta);
+
+/* Fix the dimension of an index that has none yet; returns the one in force */
+extern uint32 ivfpq_meta_set_dim(Relation index, uint32 dim);
+
+/* Count a row that was left out because it is a zero vector */
+extern void ivfpq_meta_count_zero_vector(Relation index);
+
+/* Fill a fresh page of this kind, and write the metapage's contents into it */
+extern void ivfpq_page_init(Page page, IvfpqPageKind kind);
+extern void ivfpq_meta_fill(Page page, const IvfpqMetaPageData *meta);
+
+/* ERROR with ERRCODE_INDEX_CORRUPTED unless the page is of this kind */
+extern void ivfpq_page_check(Relation index, Buffer buffer, IvfpqPageKind kind);
+extern void ivfpq_report_corrupted(Relation index, BlockNumber blkno, const char *detail) pg_attribute_noreturn();
+
+/* Append a page to a fork; returns its pinned buffer, exclusively locked */
+extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
+
+/* ivfpq_array.c */
+
+/* Where centroid rows are: several to a page, or one over several pages */
+typedef struct IvfpqRowLayout
+{
+	uint32		rows_per_page;	/* 1 or more; 1 when rows are split */
+	uint32		parts;			/* pages per row, 1 or more */
+	uint32		part_dims;		/* values per part (the last may have fewer) */
+	uint32		stride;			/* bytes from row to row in a page */
+} IvfpqRowLayout;
+
+extern void ivfpq_row_layout(uint32 dim, uint8 centroid_kind, IvfpqRowLayout *layout);
+extern BlockNumber ivfpq_row_pages(const IvfpqRowLayout *layout, uint32 nrows);
+
+/* Write nbytes to new pages at the end of the fork; returns the first block */
+extern BlockNumber ivfpq_array_write(Relation index, ForkNumber fork, const void *bytes, size_t nbytes);
+extern void ivfpq_array_read(Relation index, BlockNumber start, size_t nbytes, void *bytes);
+
+/*
+ * Write float[nrows][dim] centroids as rows of a kind, and replace them by what
+ * the rows now stand for (rounding of bytes), so that codes are made against
+ * what searches will read.
+ */
+extern BlockNumber ivfpq_rows_write(Relation index, ForkNumber fork, uint32 dim, uint8 centroid_kind,
+									float *centroids, uint32 nrows);
+
+/*
+ * Call with each page of the rows, share-locked: rows first_row .. first_row +
+ * nrows - 1 of which rows points to part part.
+ */
+typedef void (*IvfpqRowsCallback) (uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *arg);
+extern void ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row, uint32 nrows,
+							IvfpqRowsCallback callback, void *arg);
+
+/* ivfpq_list.c */
+
+/* Read a list's directory entry */
+extern void ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint32 list_no, IvfpqDirEntry *entry);
+
+/*
+ * Visit the blocks of a list in order.  The callback gets the block in place,
+ * its page share-locked: it must neither keep the pointer nor do anything that
+ * can take long or fail.  No lock is held between pages.  Returns the pages
+ * visited.
+ */
+typedef void (*IvfpqBlockCallback) (const void *block, void *arg);
+extern uint64 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
+							  uint32 list_no, BufferAccessStrategy strategy,
+							  IvfpqBlockCallback callback, void *arg);
+
+/* Start reading the first pages of a list that will be walked soon */
+extern void ivfpq_list_prefetch(Relation index, const IvfpqDirEntry *entry, uint32 max_pages);
+
+/*
+ * Put one entry into a list.  Caller holds no buffer lock.  One WAL record for
+ * the slot; when the list has no room, one that links and initialises a block.
+ * factors and codes are NULL for an index without codes.
+ */
+extern void ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no,
+							  ItemPointer tid, const VqFactors *factors, const uint8 *codes);
+
+/*
+ * Take every entry for which the callback says so out of its list, visiting
+ * every entry once, in the order of pages.
+ */
+extern void ivfpq_list_vacuum(IndexVacuumInfo *info, const IvfpqModel *model,
+							  IndexBulkDeleteResult *stats,
+							  IndexBulkDeleteCallback callback, void *state);
+
+/* ivfpq_writer.c: the lists of a new index, written page after page in order of list_no */
+typedef struct IvfpqWriter IvfpqWriter;
+
+/* Start the file: its metapage, to be filled at the end */
+extern IvfpqWriter *ivfpq_writer_begin(Relation index, ForkNumber fork);
+
+/* Reserve the directory, after the arrays and before the first entry */
+extern void ivfpq_writer_directory(IvfpqWriter *writer, const VqBlockShape *shape, uint32 nlists);
+
+extern void ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, ItemPointer tid,
+							 const VqFactors *factors, const uint8 *codes);
+
+/* Write directory and metapage (its directory_start and list_start filled in), and log the fork */
+extern void ivfpq_writer_finish(IvfpqWriter *writer, IvfpqMetaPageData *meta);
+
+/*----------
+ * ivfpq_inspect.c: copies of pages, for those who look at all of an index
+ *----------
+ */
+
+/*
+ * Copy a page of the main fork, checked to be of this kind.  False, and no
+ * copy, for a list page that is all zeroes, as a crash may leave it.
+ */
+extern bool ivfpq_inspect_page(Relation index, BlockNumber blkno, IvfpqPageKind kind,
+							   BufferAccessStrategy strategy, PGAlignedBlock *copy);
+
+/*
+ * Visit every block of every list in the order of the file, each in a private
+ * copy of its page and proven sound: blocks fill their page without a gap and
+ * pass vq_block_validate, and no slot holds an entry above used.  The callback
+ * may take long, fail, or return false to end the walk.  Returns the size of
+ * the index in pages; what was added since is not visited.
+ */
+typedef bool (*IvfpqInspectCallback) (BlockNumber blkno, uint16 offset, void *block, void *arg);
+extern BlockNumber ivfpq_inspect_blocks(Relation index, const IvfpqMetaPageData *meta,
+										IvfpqInspectCallback callback, void *arg);
+
+/* ivfpq_check.c */
+
+/* ERROR unless this is an ivfpq index whose main fork this session can read */
+extern void ivfpq_check_readable(Relation index);
+
+/* ERROR on any broken invariant of the index with this OID */
+extern void ivfpq_check_index(Oid index_oid, bool heap_all_indexed);
+
+#endif							/* IVFPQ_H */

@@ -1,0 +1,192 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_candidates.c
+ *	  Scores the lists of a batch and hands out candidates in order of their
+ *	  bounds, within work_mem.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "am/ivfpq_search.h"
+#include "miscadmin.h"
+#include "storage/itemptr.h"
+#include "utils/memutils.h"
+
+#include "base/vq_guc.h"
+
+/* Below this many, a smaller work_mem is not obeyed: 48 kB */
+#define MIN_CAPACITY		4096
+#define INITIAL_ALLOCATION	4096
+
+void
+ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
+				 const VqQuery *query, uint32 nprobe)
+{
+	batch->index = index;
+	batch->model = model;
+	batch->query = query;
+	batch->scratch = palloc(VQ_BLOCK_LANES * Max(model->shape.m, 1));
+	batch->nlists = 0;
+	batch->lists = MemoryContextAllocHuge(CurrentMemoryContext, (Size) nprobe * sizeof(IvfpqProbe));
+}
+
+void
+ivfpq_candidates_init(IvfpqCandidates *candidates, MemoryContext context)
+{
+	memset(candidates, 0, sizeof(IvfpqCandidates));
+	candidates->context = context;
+}
+
+void
+ivfpq_candidates_clear(IvfpqCandidates *candidates)
+{
+	candidates->nitems = 0;
+	candidates->has_cut = false;
+	vq_select_init(&candidates->select, candidates->items, 0);
+}
+
+/* What the walk over one list needs */
+typedef struct ScoreWalk
+{
+	IvfpqCandidates *candidates;
+	const IvfpqBatch *batch;
+	const IvfpqProbe *probe;
+} ScoreWalk;
+
+/*
+ * Make room for one more item: by a larger array, or when there is no more
+ * memory to be had, by leaving out the half with the larger bounds.
+ */
+static void
+make_room(IvfpqCandidates *candidates)
+{
+	if (candidates->allocated < candidates->capacity)
+	{
+		candidates->allocated = Min(candidates->capacity,
+									Max(INITIAL_ALLOCATION, 2 * candidates->allocated));
+		if (candidates->items == NULL)
+			candidates->items = MemoryContextAllocHuge(candidates->context,
+													   candidates->allocated * sizeof(VqItem));
+		else
+			candidates->items = repalloc_huge(candidates->items,
+											  candidates->allocated * sizeof(VqItem));
+		return;
+	}
+
+	candidates->nitems /= 2;
+	vq_select_partition(candidates->items, candidates->allocated, candidates->nitems);
+	candidates->has_cut = true;
+	candidates->cut = candidates->items[0];
+	for (size_t i = 1; i < candidates->nitems; i++)
+		if (vq_item_less(&candidates->cut, &candidates->items[i]))
+			candidates->cut = candidates->items[i];
+}
+
+static void
+add_item(IvfpqCandidates *candidates, float key, const uint8_t *tid_bytes)
+{
+	ItemPointerData tid;
+	VqItem		item;
+
+	memcpy(&tid, tid_bytes, VQ_TID_BYTES);
+	item.key = isnan(key) ? -INFINITY : key;
+	item.id_high = ItemPointerGetBlockNumberNoCheck(&tid);
+	item.id_mid = 0;
+	item.id_low = ItemPointerGetOffsetNumberNoCheck(&tid);
+
+	if (candidates->has_cut && vq_item_less(&candidates->cut, &item))
+		return;
+	if (candidates->has_floor && !vq_item_less(&candidates->floor, &item))
+		return;
+	if (candidates->nitems == candidates->allocated)
+	{
+		make_room(candidates);
+		if (candidates->has_cut && vq_item_less(&candidates->cut, &item))
+			return;
+	}
+	candidates->items[candidates->nitems++] = item;
+}
+
+/* Score one block in place; its page is locked, so nothing here takes long */
+static void
+score_block(const void *block, void *arg)
+{
+	ScoreWalk  *walk = arg;
+	const VqBlockShape *shape = &walk->batch->model->shape;
+	IvfpqCandidates *candidates = walk->candidates;
+	size_t		used = ((const VqBlockHeader *) block)->used;
+	size_t		capacity = ((const VqBlockHeader *) block)->capacity;
+	const uint8_t *tids = vq_block_tid((void *) block, shape, 0);
+	uint32_t	sums[VQ_BLOCK_LANES];
+	float		low[VQ_BLOCK_LANES];
+	float		ceiling = candidates->has_cut ? candidates->cut.key : INFINITY;
+
+	if (used == 0)
+		return;
+	if (shape->m > 0)
+	{
+		vq_block_sums(vq_kernels, block, shape, walk->batch->query->lut, walk->batch->scratch, sums);
+		vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
+						  sums, capacity, &walk->probe->bound, low);
+	}
+	else
+		for (size_t i = 0; i < used; i++)
+			low[i] = -INFINITY;
+
+	for (size_t i = 0; i < used; i++)
+		if (!(low[i] > ceiling) && vq_block_is_live(block, shape, i))
+			add_item(candidates, low[i], tids + i * VQ_TID_BYTES);
+	candidates->nscored += used;
+}
+
+static void
+collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
+{
+	ScoreWalk	walk = {.candidates = candidates, .batch = batch};
+
+	candidates->nitems = 0;
+	candidates->has_cut = false;
+	for (uint32 i = 0; i < batch->nlists; i++)
+	{
+		walk.probe = &batch->lists[i];
+		ivfpq_list_walk(batch->index, batch->model, &walk.probe->entry, walk.probe->list_no,
+						NULL, score_block, &walk);
+	}
+	vq_select_init(&candidates->select, candidates->items, candidates->nitems);
+}
+
+void
+ivfpq_candidates_collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
+{
+	candidates->capacity = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(VqItem));
+	candidates->has_floor = false;
+	candidates->nscored = 0;
+	collect(candidates, batch);
+}
+
+const VqItem *
+ivfpq_candidates_peek(IvfpqCandidates *candidates, const IvfpqBatch *batch)
+{
+	const VqItem *item = vq_select_peek(&candidates->select);
+
+	while (item == NULL && candidates->has_cut)
+	{
+		int64		nscored = candidates->nscored;
+
+		candidates->has_floor = true;
+		candidates->floor = candidates->cut;
+		collect(candidates, batch);
+		candidates->nscored = nscored;
+		item = vq_select_peek(&candidates->select);
+	}
+	return item;
+}
+
+void
+ivfpq_candidates_skip(IvfpqCandidates *candidates)
+{
+	vq_select_take(&candidates->select);
+}

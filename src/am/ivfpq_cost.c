@@ -1,0 +1,229 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_cost.c
+ *	  What a search costs, for the planner.
+ *
+ * A search does most of its work before it returns its first row: it compares
+ * the query with all centroids, scores the codes of the nearest lists and
+ * compares some rows of the table exactly.  That is the startup cost.  Each
+ * further row costs about one exact comparison, and now and then the next
+ * lists, which is spread evenly over the rest: the planner charges a LIMIT its
+ * share of it, and with a filter that keeps one row in a hundred, a hundred
+ * times that share.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "access/heaptoast.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "storage/lmgr.h"
+#include "utils/float.h"
+#include "utils/spccache.h"
+
+#include "am/ivfpq.h"
+#include "base/vq_guc.h"
+
+/*
+ * Rows compared exactly before the first ones are returned.  The access method
+ * never learns the LIMIT; this is what the top 10 take (20 to 50, depending on
+ * the code), and one more for each row after them.
+ */
+#define RERANKED_ROWS		40
+
+/*
+ * Work in units of cpu_operator_cost, which is about one call of a simple
+ * function: dimensions of a distance, and bytes of codes, that vector
+ * instructions get through in that time.
+ */
+#define DIMS_PER_OPERATOR	100
+#define CODE_BYTES_PER_OPERATOR 500
+
+/* Assumed of an index that cannot be read, as it does not exist */
+#define HYPOTHETICAL_FRACTION	0.02
+
+/* What the planner needs to know of an index */
+typedef struct SearchShape
+{
+	bool		is_coded;
+	double		nlists;
+	double		dim;
+	double		code_bytes;		/* of one row, factors and TID included */
+	double		probe_fraction; /* of the rows, that the first lists have */
+	double		reach_fraction; /* of the rows, that a search can get to */
+} SearchShape;
+
+static void
+hypothetical_shape(const IndexOptInfo *info, SearchShape *shape)
+{
+	memset(shape, 0, sizeof(SearchShape));
+	shape->is_coded = true;
+	shape->nlists = Max(1.0, sqrt(info->tuples));
+	shape->probe_fraction = HYPOTHETICAL_FRACTION;
+	shape->reach_fraction = 1.0;
+}
+
+static void
+search_shape(const IndexOptInfo *info, SearchShape *shape)
+{
+	/* The planner has locked it when it looked up the table's indexes */
+	Relation	index = index_open(info->indexoid, NoLock);
+	IvfpqMetaPageData meta;
+	double		nprobe;
+	double		max_probes;
+
+	ivfpq_meta_read(index, &meta);
+	nprobe = ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, meta.nlists) : ivfpq_default_nprobe(index, &meta);
+	index_close(index, NoLock);
+
+	if (ivfpq_iterative_scan == VQ_ITERATIVE_OFF)
+		max_probes = nprobe;
+	else if (ivfpq_max_probes > 0)
+		max_probes = Max(nprobe, Min((uint32) ivfpq_max_probes, meta.nlists));
+	else
+		max_probes = meta.nlists;
+
+	shape->is_coded = meta.codec != IVFPQ_CODEC_NONE;
+	shape->nlists = meta.nlists;
+	shape->dim = meta.dim;
+	shape->code_bytes = meta.m * meta.nbits / 8.0 + sizeof(VqFactors) + VQ_TID_BYTES;
+	shape->probe_fraction = nprobe / meta.nlists;
+	shape->reach_fraction = max_probes / meta.nlists;
+}
+
+/*
+ * How much less than its true number of pages the planner thinks a scan of the
+ * table reads.  It leaves out the TOAST table, which is where long vectors are:
+ * 10,000 rows of 1,536 dimensions look like 60 pages and are 8,000.  A search
+ * is to be compared with other plans, so its pages have to be counted by the
+ * same measure.
+ */
+static double
+page_discount(const RelOptInfo *rel, double dim)
+{
+	double		row_bytes;
+	double		toast_bytes = dim * sizeof(float);
+
+	if (rel->tuples < 1 || rel->pages == 0)
+		return 1.0;
+	row_bytes = (double) rel->pages * BLCKSZ / rel->tuples;
+	if (toast_bytes <= TOAST_TUPLE_TARGET || row_bytes >= toast_bytes)
+		return 1.0;
+	return row_bytes / (row_bytes + toast_bytes);
+}
+
+/* amcostestimate */
+void
+ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
+				  Cost *startup, Cost *total, Selectivity *selectivity,
+				  double *correlation, double *pages)
+{
+	const IndexOptInfo *info = path->indexinfo;
+	const RelOptInfo *rel = info->rel;
+	SearchShape shape;
+	double		indexed_fraction;
+	double		random_page;
+	double		seq_page;
+	double		heap_random_page;
+	double		discount;
+	double		row_cost;
+	double		list_cost;
+	double		probed_pages;
+	double		random_pages;
+	double		probed_rows;
+	double		reranked_rows;
+	double		heap_pages;
+
+	*correlation = 0.0;
+
+	/*
+	 * Only for ORDER BY one distance.  The server also asks for paths without
+	 * any order, for partial indexes, and with two keys that both match the
+	 * one column.  From 18 on it looks at disabled_nodes before the cost, and
+	 * a sequential scan that the user disabled has one.
+	 */
+	if (list_length(path->indexorderbys) != 1)
+	{
+		*startup = *total = get_float8_infinity();
+		*selectivity = 0.0;
+		*pages = 0;
+#if PG_VERSION_NUM >= 180000
+		path->path.disabled_nodes = 2;
+#endif
+		return;
+	}
+
+	if (info->hypothetical)
+		hypothetical_shape(info, &shape);
+	else
+		search_shape(info, &shape);
+
+	/* Below 1 for a partial index */
+	indexed_fraction = rel->tuples > 0 ? Min(1.0, info->tuples / rel->tuples) : 1.0;
+
+	get_tablespace_page_costs(info->reltablespace, &random_page, &seq_page);
+	get_tablespace_page_costs(rel->reltablespace, &heap_random_page, NULL);
+
+	/* One row compared exactly, as the operator itself does it */
+	row_cost = cpu_tuple_cost + cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR);
+
+	if (!shape.is_coded)
+	{
+		/*
+		 * Without codes every row is read and then sorted, which is what a
+		 * sequential scan does with less trouble.
+		 */
+		heap_pages = index_pages_fetched(info->tuples * loop_count, rel->pages, info->pages, root) / loop_count;
+		*startup = info->pages * seq_page + heap_pages * heap_random_page +
+			info->tuples * (row_cost + 2.0 * cpu_operator_cost * log2(Max(info->tuples, 2.0)));
+		*total = *startup;
+		*selectivity = indexed_fraction;
+		*pages = info->pages;
+		return;
+	}
+
+	discount = page_discount(rel, shape.dim);
+
+	/*
+	 * A page holds several short lists, and a long list is contiguous: one
+	 * random access for each list at most, and none for what other searches
+	 * of a nested loop have left in the cache.
+	 */
+	probed_rows = Max(1.0, info->tuples * shape.probe_fraction);
+	probed_pages = Max(1.0, ceil(info->pages * shape.probe_fraction));
+	random_pages = Min(probed_pages, Max(1.0, shape.nlists * shape.probe_fraction));
+	probed_pages = index_pages_fetched(probed_pages * loop_count, info->pages, info->pages, root) / loop_count;
+	random_pages = Min(random_pages, probed_pages);
+
+	reranked_rows = Min(probed_rows, RERANKED_ROWS);
+	heap_pages = index_pages_fetched(reranked_rows * loop_count, rel->pages, info->pages, root) / loop_count;
+
+	/*
+	 * Centroids are read by every search and so are in memory; only comparing
+	 * them is charged.
+	 */
+	list_cost = cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR);
+
+	*startup = shape.nlists * list_cost +
+		discount * (random_pages * random_page + (probed_pages - random_pages) * seq_page) +
+		probed_rows * cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR +
+		discount * heap_pages * heap_random_page + reranked_rows * row_cost;
+
+	/*
+	 * The rest: the lists after the first ones, and one comparison for each
+	 * row.  The pages of the table are not in it, because the server charges
+	 * them itself for the rows that it is given.
+	 */
+	*total = *startup +
+		discount * info->pages * (shape.reach_fraction - shape.probe_fraction) * seq_page +
+		info->tuples * shape.reach_fraction *
+		(row_cost + cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR);
+
+	*selectivity = indexed_fraction * shape.reach_fraction;
+	*pages = probed_pages;
+}

@@ -1,0 +1,241 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_model.c
+ *	  The trained model of an index as searches and inserts use it.
+ *
+ * A backend caches the small immutable parts (mean, codebook, signs of the
+ * rotation) of the last few indexes it used.  Each cached model counts its
+ * users; a user is a memory context, whose reset callback takes it off the
+ * count, so an error cannot leave a model in use for ever.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "am/ivfpq.h"
+#include "lib/ilist.h"
+#include "utils/memutils.h"
+
+#include "base/vq_guc.h"
+#include "base/vqpg_compat.h"
+
+/* Models kept although nobody uses them at the moment */
+#define MAX_IDLE_MODELS		8
+
+typedef struct CachedModel
+{
+	IvfpqModel	model;			/* first: what callers get */
+	dlist_node	node;			/* in cache, most recently used first */
+	VqLocator	locator;
+	int			users;
+	MemoryContext context;		/* holds this and everything it points to */
+} CachedModel;
+
+static dlist_head cache = DLIST_STATIC_INIT(cache);
+
+static void
+model_user_gone(void *arg)
+{
+	((CachedModel *) arg)->users--;
+}
+
+/* Read the immutable arrays of a trained index */
+static void
+load_codec(Relation index, CachedModel *cached)
+{
+	const IvfpqMetaPageData *meta = &cached->model.meta;
+	VqCodec    *codec = &cached->model.codec;
+	size_t		mean_bytes = meta->dim * sizeof(float);
+	size_t		codebook_bytes;
+	float	   *mean;
+	float	   *codebook;
+	float	   *signs;
+
+	codec->metric = meta->metric;
+	codec->rotation = meta->rotation;
+	codec->scale = meta->scale;
+	if (vq_pq_init(&codec->pq, meta->dim, meta->m, meta->nbits) != VQ_OK)
+		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u",
+			 meta->dim, meta->m, meta->nbits);
+	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
+
+	mean = MemoryContextAlloc(cached->context, mean_bytes);
+	codebook = MemoryContextAlloc(cached->context, codebook_bytes);
+	signs = MemoryContextAlloc(cached->context, vq_rotate_sign_bytes(meta->dim));
+	ivfpq_array_read(index, meta->mean_start, mean_bytes, mean);
+	ivfpq_array_read(index, meta->codebook_start, codebook_bytes, codebook);
+	vq_rotate_signs(meta->seed, meta->dim, signs);
+	codec->mean = mean;
+	codec->codebook = codebook;
+	codec->signs = signs;
+}
+
+static CachedModel *
+load_model(Relation index, const IvfpqMetaPageData *meta)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq model",
+												  ALLOCSET_SMALL_SIZES);
+	CachedModel *cached = MemoryContextAllocZero(context, sizeof(CachedModel));
+
+	cached->context = context;
+	cached->locator = VQ_LOCATOR(index);
+	cached->model.meta = *meta;
+	cached->model.shape.m = meta->m;
+	cached->model.shape.nbits = meta->nbits;
+	if (meta->codec != IVFPQ_CODEC_NONE)
+		load_codec(index, cached);
+
+	/* whole and right: let it outlive the query */
+	MemoryContextSetParent(context, CacheMemoryContext);
+	return cached;
+}
+
+/* Free unused models beyond the most recent ones, and those of this locator */
+static void
+evict_models(const VqLocator *outdated)
+{
+	dlist_mutable_iter iter;
+	int			nidle = 0;
+
+	dlist_foreach_modify(iter, &cache)
+	{
+		CachedModel *cached = dlist_container(CachedModel, node, iter.cur);
+
+		if (cached->users > 0)
+			continue;
+		if (++nidle > MAX_IDLE_MODELS || VQ_LOCATOR_EQUALS(cached->locator, *outdated))
+		{
+			dlist_delete(&cached->node);
+			MemoryContextDelete(cached->context);
+		}
+	}
+}
+
+IvfpqModel *
+ivfpq_model_get(Relation index, MemoryContext owner)
+{
+	MemoryContextCallback *callback = MemoryContextAlloc(owner, sizeof(MemoryContextCallback));
+	IvfpqMetaPageData meta;
+	CachedModel *found = NULL;
+	dlist_iter	iter;
+
+	ivfpq_meta_read(index, &meta);
+	dlist_foreach(iter, &cache)
+	{
+		CachedModel *cached = dlist_container(CachedModel, node, iter.cur);
+
+		if (cached->model.meta.build_id == meta.build_id &&
+			VQ_LOCATOR_EQUALS(cached->locator, VQ_LOCATOR(index)))
+		{
+			found = cached;
+			break;
+		}
+	}
+	if (found == NULL)
+	{
+		evict_models(&VQ_LOCATOR(index));
+		found = load_model(index, &meta);
+		dlist_push_head(&cache, &found->node);
+	}
+	else
+	{
+		found->model.meta = meta;
+		dlist_move_head(&cache, &found->node);
+	}
+
+	found->users++;
+	callback->func = model_user_gone;
+	callback->arg = found;
+	MemoryContextRegisterResetCallback(owner, callback);
+	return &found->model;
+}
+
+/* What a walk over centroid rows computes from them */
+typedef struct DistanceWalk
+{
+	const IvfpqModel *model;
+	const float *q;
+	IvfpqRowLayout layout;
+	float	   *distance_sq;
+	float	   *norm_sq;
+	float	   *part_sums;		/* [rows_per_page] */
+} DistanceWalk;
+
+static void
+distances_of_page(uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *arg)
+{
+	DistanceWalk *walk = arg;
+	uint32		offset = part * walk->layout.part_dims;
+	uint32		dims = Min(walk->layout.part_dims, walk->model->meta.dim - offset);
+	float	   *sums = part == 0 ? walk->distance_sq + first_row : walk->part_sums;
+
+	if (walk->model->meta.centroid_kind == IVFPQ_CENTROID_I8)
+		vq_kernels->l2sq_rows_i8(walk->q + offset, dims, rows, walk->layout.stride, nrows, sums);
+	else
+		vq_kernels->l2sq_rows_f32(walk->q + offset, dims, rows, walk->layout.stride, nrows, sums);
+
+	for (uint32 i = 0; i < nrows; i++)
+	{
+		if (part == 0)
+			walk->norm_sq[first_row + i] = ((const VqRowHeader *) (rows + (size_t) i * walk->layout.stride))->norm_sq;
+		else
+			walk->distance_sq[first_row + i] += sums[i];
+	}
+}
+
+void
+ivfpq_model_distances(Relation index, const IvfpqModel *model, const float *q,
+					  float *distance_sq, float *norm_sq)
+{
+	DistanceWalk walk = {.model = model, .q = q, .distance_sq = distance_sq, .norm_sq = norm_sq};
+
+	ivfpq_row_layout(model->meta.dim, model->meta.centroid_kind, &walk.layout);
+	walk.part_sums = palloc(walk.layout.rows_per_page * sizeof(float));
+	ivfpq_rows_walk(index, &model->meta, 0, model->meta.nlists, distances_of_page, &walk);
+	pfree(walk.part_sums);
+}
+
+/* Where a walk over one centroid puts its values */
+typedef struct CentroidWalk
+{
+	const IvfpqModel *model;
+	IvfpqRowLayout layout;
+	float	   *centroid;
+} CentroidWalk;
+
+static void
+values_of_row(uint32 first_row, uint32 nrows, uint32 part, const char *row, void *arg)
+{
+	CentroidWalk *walk = arg;
+	uint32		offset = part * walk->layout.part_dims;
+	uint32		dims = Min(walk->layout.part_dims, walk->model->meta.dim - offset);
+	const VqRowHeader *header = (const VqRowHeader *) row;
+	const char *values = row + sizeof(VqRowHeader);
+
+	if (walk->model->meta.centroid_kind == IVFPQ_CENTROID_F32)
+		memcpy(walk->centroid + offset, values, dims * sizeof(float));
+	else
+		for (uint32 i = 0; i < dims; i++)
+			walk->centroid[offset + i] = header->scale * ((const int8 *) values)[i];
+}
+
+void
+ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32 list_no, float *centroid)
+{
+	CentroidWalk walk = {.model = model, .centroid = centroid};
+
+	ivfpq_row_layout(model->meta.dim, model->meta.centroid_kind, &walk.layout);
+	ivfpq_rows_walk(index, &model->meta, list_no, 1, values_of_row, &walk);
+}
+
+void
+ivfpq_check_dim(Relation index, uint32 index_dim, int dim)
+{
+	if ((uint32) dim != index_dim)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("expected a vector of %u dimensions, not %d", index_dim, dim),
+				 errdetail("Index \"%s\" holds vectors of %u dimensions.",
+						   RelationGetRelationName(index), index_dim),
+				 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions.")));
+}

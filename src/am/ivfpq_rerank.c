@@ -1,0 +1,146 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_rerank.c
+ *	  Exact distances, from the rows of the table.
+ *
+ * Rows are fetched through the table's access method with the scan's own
+ * snapshot, by a fetch handle and a slot of our own, so that the executor's
+ * state is left alone.  For an expression index the expression is computed
+ * anew: it is what the distances are about.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/relscan.h"
+#include "access/tableam.h"
+#include "am/ivfpq_search.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
+#include "utils/memutils.h"
+
+#include "base/vqpg_compat.h"
+
+struct IvfpqReranker
+{
+	VqMetric	metric;
+	Oid			type;			/* of the indexed value */
+	Snapshot	snapshot;
+	IndexFetchTableData *fetch;
+	TupleTableSlot *slot;
+	AttrNumber	attno;			/* of the indexed column, or 0 */
+	MemoryContext row_context;	/* reset for each row */
+
+	/* only for an expression index */
+	IndexInfo  *info;
+	EState	   *estate;
+};
+
+IvfpqReranker *
+ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
+{
+	IvfpqReranker *reranker = palloc0(sizeof(IvfpqReranker));
+	Relation	index = scan->indexRelation;
+
+	reranker->metric = metric;
+	reranker->type = index->rd_opcintype[0];
+	reranker->snapshot = scan->xs_snapshot;
+	reranker->fetch = VQ_FETCH_BEGIN(scan->heapRelation);
+	reranker->slot = table_slot_create(scan->heapRelation, NULL);
+	reranker->attno = index->rd_index->indkey.values[0];
+	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
+												  ALLOCSET_DEFAULT_SIZES);
+	if (reranker->attno == 0)
+	{
+		reranker->info = BuildIndexInfo(index);
+		reranker->estate = CreateExecutorState();
+		GetPerTupleExprContext(reranker->estate)->ecxt_scantuple = reranker->slot;
+	}
+	return reranker;
+}
+
+static Datum
+indexed_value(IvfpqReranker *reranker, bool *isnull)
+{
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	if (reranker->attno != 0)
+		return slot_getattr(reranker->slot, reranker->attno, isnull);
+
+	ResetPerTupleExprContext(reranker->estate);
+	FormIndexDatum(reranker->info, reranker->slot, reranker->estate, values, nulls);
+	*isnull = nulls[0];
+	return values[0];
+}
+
+static double
+exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVector *vector)
+{
+	double		distance = 0;
+
+	switch (reranker->metric)
+	{
+		case VQ_METRIC_L2:
+			distance = vq_l2_distance_squared(query->x, vector->x, query->dim);
+			break;
+		case VQ_METRIC_IP:
+			distance = -vq_inner_product(query->x, vector->x, query->dim);
+			break;
+		case VQ_METRIC_COSINE:
+			distance = vq_cosine_distance(query->x, vector->x, query->dim);
+			break;
+	}
+
+	/* the cosine of a zero vector: as NULLS LAST and NaN sort, after all others */
+	return isnan(distance) ? INFINITY : distance;
+}
+
+bool
+ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance)
+{
+	ItemPointerData row = *tid; /* overwritten with that of the row's version */
+	bool		call_again = false;
+	bool		all_dead = false;
+	bool		isnull = true;
+	Datum		value;
+
+	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
+								 &call_again, &all_dead))
+		return false;
+
+	value = indexed_value(reranker, &isnull);
+	if (!isnull)
+	{
+		MemoryContext old = MemoryContextSwitchTo(reranker->row_context);
+		VqVector	vector;
+
+		vq_datum_read(value, reranker->type, &vector);
+		if (vector.dim == query->dim)
+			*distance = exact_distance(reranker, query, &vector);
+		else
+			isnull = true;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(reranker->row_context);
+	}
+	ExecClearTuple(reranker->slot);
+	return !isnull;
+}
+
+void
+ivfpq_rerank_pause(IvfpqReranker *reranker)
+{
+	ExecClearTuple(reranker->slot);
+	table_index_fetch_reset(reranker->fetch);
+}
+
+void
+ivfpq_rerank_end(IvfpqReranker *reranker)
+{
+	ExecDropSingleTupleTableSlot(reranker->slot);
+	table_index_fetch_end(reranker->fetch);
+	if (reranker->estate)
+		FreeExecutorState(reranker->estate);
+}

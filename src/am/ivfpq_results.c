@@ -1,0 +1,213 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_results.c
+ *	  Rows whose exact distances are known, nearest first, within work_mem.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "am/ivfpq_search.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/vqpg_compat.h"
+
+#define MIN_CAPACITY		1024
+
+void
+ivfpq_results_init(IvfpqResults *results, MemoryContext context)
+{
+	memset(results, 0, sizeof(IvfpqResults));
+	results->context = context;
+}
+
+/* Nearer first; the lower TID first of equals, so that the order is total */
+static bool
+is_nearer(const IvfpqResult *a, const IvfpqResult *b)
+{
+	if (a->distance != b->distance)
+		return a->distance < b->distance;
+	return ItemPointerCompare((ItemPointer) &a->tid, (ItemPointer) &b->tid) < 0;
+}
+
+static void
+swap_results(IvfpqResult *a, IvfpqResult *b)
+{
+	IvfpqResult t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+/* TIDs sort as integers: block number, then offset */
+static int64
+tid_to_int64(const ItemPointerData *tid)
+{
+	return ((int64) ItemPointerGetBlockNumberNoCheck(tid) << 16) | ItemPointerGetOffsetNumberNoCheck(tid);
+}
+
+static void
+begin_sort(IvfpqResults *results)
+{
+	AttrNumber	columns[2] = {1, 2};
+	Oid			operators[2] = {Float8LessOperator, Int8LessOperator};
+	Oid			collations[2] = {InvalidOid, InvalidOid};
+	bool		nulls_first[2] = {false, false};
+	MemoryContext old = MemoryContextSwitchTo(results->context);
+
+	if (results->sort_in == NULL)
+	{
+		TupleDesc	desc = CreateTemplateTupleDesc(2);
+
+		TupleDescInitEntry(desc, 1, "distance", FLOAT8OID, -1, 0);
+		TupleDescInitEntry(desc, 2, "tid", INT8OID, -1, 0);
+		VQ_TUPDESC_DONE(desc);
+		results->sort_in = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		results->sort_out = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	}
+	results->sort = tuplesort_begin_heap(results->sort_in->tts_tupleDescriptor, 2, columns, operators,
+										 collations, nulls_first, Max(work_mem / 2, 64), NULL,
+										 TUPLESORT_NONE);
+	results->is_sorted = false;
+	results->has_current = false;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+put_into_sort(IvfpqResults *results, const IvfpqResult *result)
+{
+	TupleTableSlot *slot = results->sort_in;
+
+	ExecClearTuple(slot);
+	slot->tts_values[0] = Float8GetDatum(result->distance);
+	slot->tts_values[1] = Int64GetDatum(tid_to_int64(&result->tid));
+	slot->tts_isnull[0] = false;
+	slot->tts_isnull[1] = false;
+	ExecStoreVirtualTuple(slot);
+	tuplesort_puttupleslot(results->sort, slot);
+}
+
+static void
+read_from_sort(IvfpqResults *results)
+{
+	bool		isnull;
+	int64		tid;
+
+	results->has_current = tuplesort_gettupleslot(results->sort, true, false, results->sort_out, NULL);
+	if (!results->has_current)
+	{
+		tuplesort_end(results->sort);
+		results->sort = NULL;
+		return;
+	}
+	results->current.distance = DatumGetFloat8(slot_getattr(results->sort_out, 1, &isnull));
+	tid = DatumGetInt64(slot_getattr(results->sort_out, 2, &isnull));
+	ItemPointerSet(&results->current.tid, (BlockNumber) (tid >> 16), (OffsetNumber) (tid & 0xFFFF));
+}
+
+static void
+put_into_heap(IvfpqResults *results, const IvfpqResult *result)
+{
+	size_t		i = results->nresults++;
+
+	results->heap[i] = *result;
+	while (i > 0 && is_nearer(&results->heap[i], &results->heap[(i - 1) / 2]))
+	{
+		swap_results(&results->heap[i], &results->heap[(i - 1) / 2]);
+		i = (i - 1) / 2;
+	}
+}
+
+static void
+take_from_heap(IvfpqResults *results)
+{
+	size_t		i = 0;
+
+	results->heap[0] = results->heap[--results->nresults];
+	for (;;)
+	{
+		size_t		nearest = i;
+
+		for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < results->nresults; child++)
+			if (is_nearer(&results->heap[child], &results->heap[nearest]))
+				nearest = child;
+		if (nearest == i)
+			return;
+		swap_results(&results->heap[i], &results->heap[nearest]);
+		i = nearest;
+	}
+}
+
+void
+ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid)
+{
+	IvfpqResult result = {distance, *tid};
+
+	results->capacity = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(IvfpqResult));
+	if (results->sort == NULL && results->nresults >= results->capacity)
+	{
+		begin_sort(results);
+		while (results->nresults > 0)
+			put_into_sort(results, &results->heap[--results->nresults]);
+	}
+	if (results->sort)
+	{
+		put_into_sort(results, &result);
+		return;
+	}
+	if (results->nresults == results->allocated)
+	{
+		results->allocated = Min(results->capacity, Max(64, 2 * results->allocated));
+		if (results->heap == NULL)
+			results->heap = MemoryContextAllocHuge(results->context, results->allocated * sizeof(IvfpqResult));
+		else
+			results->heap = repalloc_huge(results->heap, results->allocated * sizeof(IvfpqResult));
+	}
+	put_into_heap(results, &result);
+}
+
+const IvfpqResult *
+ivfpq_results_peek(IvfpqResults *results, bool is_complete)
+{
+	if (results->sort == NULL)
+		return results->nresults > 0 ? &results->heap[0] : NULL;
+	if (!is_complete)
+		return NULL;
+	if (!results->is_sorted)
+	{
+		tuplesort_performsort(results->sort);
+		results->is_sorted = true;
+	}
+	if (!results->has_current)
+		read_from_sort(results);
+	return results->has_current ? &results->current : NULL;
+}
+
+void
+ivfpq_results_take(IvfpqResults *results, IvfpqResult *result)
+{
+	if (results->sort)
+	{
+		*result = results->current;
+		results->has_current = false;
+	}
+	else
+	{
+		*result = results->heap[0];
+		take_from_heap(results);
+	}
+}
+
+void
+ivfpq_results_clear(IvfpqResults *results)
+{
+	if (results->sort)
+		tuplesort_end(results->sort);
+	results->sort = NULL;
+	results->has_current = false;
+	results->nresults = 0;
+}

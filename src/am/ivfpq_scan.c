@@ -1,0 +1,331 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_scan.c
+ *	  Index scans in order of distance.
+ *
+ * A scan never learns the LIMIT, so it does no more than the next row needs:
+ *
+ *		take the nearest nprobe lists, score all their codes: (low, tid)
+ *		until the executor has enough:
+ *			fetch rows in order of low, compute their exact distances, until
+ *				the smallest exact distance is not above the next low
+ *			return that row
+ *		when nothing is left, go on with the next nprobe lists
+ *
+ * low is a bound that holds with the confidence that ivfpq.epsilon sets, so
+ * rows come out in the order of their exact distances within a batch of lists.
+ * ivfpq_candidates.c scores and keeps candidates, ivfpq_rerank.c fetches rows,
+ * ivfpq_results.c keeps those; candidates and results stay within work_mem.
+ *
+ * Only MVCC snapshots are served: TIDs are copied out of the pages, no lock or
+ * pin is held between calls, and a TID that vacuum has freed and an insert has
+ * used again meanwhile is a row too new for the snapshot.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/relscan.h"
+#include "am/ivfpq.h"
+#include "am/ivfpq_search.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/vq_datum.h"
+#include "base/vq_guc.h"
+#include "base/vqpg_compat.h"
+
+/* How many pages of a list to ask for before its turn comes */
+#define PREFETCH_PAGES	32
+
+typedef struct IvfpqScan
+{
+	MemoryContext context;		/* lives as long as the scan */
+	MemoryContext query_context;	/* reset for each query of a rescan */
+	IvfpqModel *model;
+
+	bool		is_started;		/* the present query is prepared */
+	bool		is_finished;
+
+	/* the query */
+	VqVector	vector;
+	VqQuery		query;
+	bool		is_exact_only;	/* the codec cannot bound distances to it */
+
+	/* lists, nearest first */
+	float	   *distance_sq;	/* [nlists] */
+	float	   *norm_sq;		/* [nlists] */
+	VqItem	   *lists;			/* [nlists]; id_high is the number */
+	VqSelect	list_select;
+	uint32		nprobe;			/* lists in a batch */
+	uint32		max_probes;
+
+	IvfpqBatch	batch;
+	IvfpqCandidates candidates;
+	IvfpqReranker *reranker;
+	IvfpqResults results;
+
+	double		last_distance;	/* of the last row returned */
+	IvfpqScanStats stats;
+} IvfpqScan;
+
+IvfpqScanStats ivfpq_last_scan_stats;
+
+IndexScanDesc
+ivfpqbeginscan(Relation index, int nkeys, int norderbys)
+{
+	IndexScanDesc scan = RelationGetIndexScan(index, nkeys, norderbys);
+	IvfpqScan  *state = palloc0(sizeof(IvfpqScan));
+
+	state->context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq scan", ALLOCSET_DEFAULT_SIZES);
+	state->query_context = AllocSetContextCreate(state->context, "ivfpq query", ALLOCSET_DEFAULT_SIZES);
+	ivfpq_candidates_init(&state->candidates, state->context);
+	ivfpq_results_init(&state->results, state->context);
+	scan->opaque = state;
+	return scan;
+}
+
+void
+ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys)
+{
+	IvfpqScan  *state = scan->opaque;
+
+	if (orderbys && scan->numberOfOrderBys > 0)
+		memmove(scan->orderByData, orderbys, scan->numberOfOrderBys * sizeof(ScanKeyData));
+	if (keys && scan->numberOfKeys > 0)
+		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
+
+	ivfpq_candidates_clear(&state->candidates);
+	ivfpq_results_clear(&state->results);
+	MemoryContextReset(state->query_context);
+	state->is_started = false;
+	state->is_finished = false;
+}
+
+void
+ivfpqendscan(IndexScanDesc scan)
+{
+	IvfpqScan  *state = scan->opaque;
+
+	ivfpq_results_clear(&state->results);
+	if (state->reranker)
+		ivfpq_rerank_end(state->reranker);
+	MemoryContextDelete(state->context);
+	pfree(state);
+	scan->opaque = NULL;
+}
+
+/* What the planner never asks for, and what a corrupted catalog might */
+static void
+check_scan(IndexScanDesc scan)
+{
+	if (scan->numberOfOrderBys != 1)
+		elog(ERROR, "cannot scan index \"%s\" with %d distance keys",
+			 RelationGetRelationName(scan->indexRelation), scan->numberOfOrderBys);
+	if (!IsMVCCSnapshot(scan->xs_snapshot))
+		elog(ERROR, "non-MVCC snapshots are not supported with index \"%s\"",
+			 RelationGetRelationName(scan->indexRelation));
+}
+
+/* The vector of the distance key, copied to the query context; false if it is NULL */
+static bool
+read_query_vector(ScanKey key, IvfpqScan *state)
+{
+	if (key->sk_flags & SK_ISNULL)
+		return false;
+	vq_datum_read(key->sk_argument,
+				  OidIsValid(key->sk_subtype) ? key->sk_subtype : FLOAT4ARRAYOID,
+				  &state->vector);
+	return true;
+}
+
+/* Rotate the query, build its table, and put the lists in order */
+static void
+prepare_codec(Relation index, IvfpqScan *state)
+{
+	const IvfpqModel *model = state->model;
+	const VqPq *pq = &model->codec.pq;
+	uint32		nlists = model->meta.nlists;
+	VqStatus	status;
+
+	state->query.q_model = palloc(pq->m * pq->dsub * sizeof(float));
+	state->query.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
+	state->query.lut = palloc(pq->m * pq->ksub);
+	status = vq_codec_query(vq_kernels, &model->codec, state->vector.x, &state->query);
+	state->is_exact_only = status != VQ_OK;
+
+	/* beyond the model's range even the order of lists is unknown: take them all */
+	if (status == VQ_NOT_FINITE)
+		state->nprobe = nlists;
+
+	state->distance_sq = palloc(nlists * sizeof(float));
+	state->norm_sq = palloc(nlists * sizeof(float));
+	ivfpq_model_distances(index, model, state->query.q_model, state->distance_sq, state->norm_sq);
+	for (uint32 i = 0; i < nlists; i++)
+		state->lists[i].key = vq_codec_list_value(&model->codec, &state->query,
+												  state->distance_sq[i], state->norm_sq[i]);
+}
+
+static void
+start_query(IndexScanDesc scan, IvfpqScan *state)
+{
+	Relation	index = scan->indexRelation;
+	MemoryContext old = MemoryContextSwitchTo(state->query_context);
+	const IvfpqModel *model;
+
+	check_scan(scan);
+	pgstat_count_index_scan(index);
+	VQ_COUNT_SEARCH(scan);
+	memset(&state->stats, 0, sizeof(IvfpqScanStats));
+	state->stats.valid = true;
+	state->last_distance = -INFINITY;
+	state->is_started = true;
+
+	state->model = ivfpq_model_get(index, state->query_context);
+	model = state->model;
+	if (!read_query_vector(&scan->orderByData[0], state) || model->meta.dim == 0)
+	{
+		/* nothing is near NULL, and without a dimension there are no rows */
+		state->is_finished = true;
+		MemoryContextSwitchTo(old);
+		return;
+	}
+	ivfpq_check_dim(index, model->meta.dim, state->vector.dim);
+
+	state->nprobe = ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, model->meta.nlists) :
+		ivfpq_default_nprobe(index, &model->meta);
+	state->lists = palloc0(model->meta.nlists * sizeof(VqItem));
+	for (uint32 i = 0; i < model->meta.nlists; i++)
+		state->lists[i].id_high = i;
+	if (model->meta.codec == IVFPQ_CODEC_NONE)
+	{
+		state->is_exact_only = true;
+		state->query.unit = 1.0;
+	}
+	else
+		prepare_codec(index, state);
+	vq_select_init(&state->list_select, state->lists, model->meta.nlists);
+
+	state->max_probes = state->nprobe;
+	if (ivfpq_iterative_scan != VQ_ITERATIVE_OFF)
+		state->max_probes = ivfpq_max_probes > 0 ?
+			Max(state->nprobe, Min(ivfpq_max_probes, model->meta.nlists)) : model->meta.nlists;
+
+	ivfpq_batch_init(&state->batch, index, model, &state->query, state->nprobe);
+	if (state->reranker == NULL)
+	{
+		MemoryContextSwitchTo(state->context);
+		state->reranker = ivfpq_rerank_begin(scan, model->meta.metric);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/* Take the next nprobe lists, score them, and make ready to take candidates; false if there are none */
+static bool
+next_batch(IndexScanDesc scan, IvfpqScan *state)
+{
+	Relation	index = scan->indexRelation;
+	IvfpqBatch *batch = &state->batch;
+	uint32		count = Min(state->nprobe, state->max_probes - (uint32) state->stats.lists_probed);
+
+	batch->nlists = 0;
+	while (batch->nlists < count)
+	{
+		const VqItem *item = vq_select_take(&state->list_select);
+		IvfpqProbe *probe = &batch->lists[batch->nlists];
+
+		if (item == NULL)
+			break;
+		probe->list_no = item->id_high;
+		ivfpq_list_entry(index, &state->model->meta, probe->list_no, &probe->entry);
+		ivfpq_list_prefetch(index, &probe->entry, PREFETCH_PAGES);
+		if (state->is_exact_only)
+			probe->bound = (VqBound) {.base = -INFINITY};
+		else
+			vq_codec_list_bound(&state->model->codec, &state->query,
+								state->distance_sq[probe->list_no], state->norm_sq[probe->list_no],
+								ivfpq_epsilon, &probe->bound);
+		batch->nlists++;
+	}
+	if (batch->nlists == 0)
+		return false;
+
+	ivfpq_candidates_collect(&state->candidates, batch);
+	state->stats.lists_probed += batch->nlists;
+	state->stats.codes_scored += state->candidates.nscored;
+	return true;
+}
+
+/*
+ * Fetch candidates until the nearest row is known.  False if the batch has no
+ * rows left.
+ */
+static bool
+next_result(IndexScanDesc scan, IvfpqScan *state, IvfpqResult *result)
+{
+	for (;;)
+	{
+		const VqItem *next = ivfpq_candidates_peek(&state->candidates, &state->batch);
+		const IvfpqResult *nearest = ivfpq_results_peek(&state->results, next == NULL);
+		ItemPointerData tid;
+		double		distance;
+
+		if (nearest != NULL && (next == NULL || nearest->distance * state->query.unit <= next->key))
+		{
+			ivfpq_results_take(&state->results, result);
+			return true;
+		}
+		if (next == NULL)
+			return false;
+
+		ivfpq_item_tid(next, &tid);
+		ivfpq_candidates_skip(&state->candidates);
+		state->stats.candidates_reranked++;
+		if (ivfpq_rerank(state->reranker, &state->vector, &tid, &distance))
+			ivfpq_results_add(&state->results, distance, &tid);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+bool
+ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
+{
+	IvfpqScan  *state = scan->opaque;
+	MemoryContext old;
+	bool		found = false;
+
+	Assert(ScanDirectionIsForward(dir));
+	if (!state->is_started)
+		start_query(scan, state);
+
+	old = MemoryContextSwitchTo(state->query_context);
+	while (!found && !state->is_finished)
+	{
+		IvfpqResult result;
+
+		if (!next_result(scan, state, &result))
+		{
+			if (!next_batch(scan, state))
+				state->is_finished = true;
+		}
+		else if (ivfpq_iterative_scan != VQ_ITERATIVE_STRICT || result.distance >= state->last_distance)
+		{
+			scan->xs_heaptid = result.tid;
+			scan->xs_recheck = false;
+			scan->xs_recheckorderby = false;
+			state->last_distance = result.distance;
+			state->stats.rows_returned++;
+			found = true;
+		}
+	}
+	if (state->reranker)
+		ivfpq_rerank_pause(state->reranker);
+	ivfpq_last_scan_stats = state->stats;
+	MemoryContextSwitchTo(old);
+	return found;
+}

@@ -1,0 +1,139 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_search.h
+ *	  The parts of a scan: scoring a batch of lists, keeping candidates and
+ *	  results in work_mem, and fetching rows for their exact distances.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef IVFPQ_SEARCH_H
+#define IVFPQ_SEARCH_H
+
+#include "am/ivfpq.h"
+#include "kernels/vq_select.h"
+#include "utils/tuplesort.h"
+
+#include "base/vq_datum.h"
+
+/* A list to be scored */
+typedef struct IvfpqProbe
+{
+	uint32		list_no;
+	IvfpqDirEntry entry;
+	VqBound		bound;
+} IvfpqProbe;
+
+/* Lists that are scored together */
+typedef struct IvfpqBatch
+{
+	Relation	index;
+	const IvfpqModel *model;
+	const VqQuery *query;
+	uint8_t    *scratch;		/* for blocks that are not full ones */
+	uint32		nlists;
+	IvfpqProbe *lists;			/* room for nprobe */
+} IvfpqBatch;
+
+/* ivfpq_candidates.c */
+
+/*
+ * Candidates of a batch in order of their bound.  At most capacity are held:
+ * where a batch has more, those of the smallest bounds are, and the others are
+ * found by scoring the batch again when those are used up.  Nothing is lost
+ * and nothing comes twice, as (bound, tid) is a total order.
+ */
+typedef struct IvfpqCandidates
+{
+	MemoryContext context;
+	VqItem	   *items;
+	size_t		nitems;
+	size_t		allocated;
+	size_t		capacity;		/* what half of work_mem holds */
+	VqSelect	select;
+	bool		has_floor;		/* only items above floor are wanted */
+	VqItem		floor;
+	bool		has_cut;		/* items above cut were left out */
+	VqItem		cut;
+	int64		nscored;		/* codes scored for the batch, the first time */
+} IvfpqCandidates;
+
+extern void ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
+							 const VqQuery *query, uint32 nprobe);
+extern void ivfpq_candidates_init(IvfpqCandidates *candidates, MemoryContext context);
+
+/* Forget everything but the memory */
+extern void ivfpq_candidates_clear(IvfpqCandidates *candidates);
+
+/* Score a batch */
+extern void ivfpq_candidates_collect(IvfpqCandidates *candidates, const IvfpqBatch *batch);
+
+/* The candidate of the smallest bound, or NULL; skip takes it off */
+extern const VqItem *ivfpq_candidates_peek(IvfpqCandidates *candidates, const IvfpqBatch *batch);
+extern void ivfpq_candidates_skip(IvfpqCandidates *candidates);
+
+static inline void
+ivfpq_item_tid(const VqItem *item, ItemPointer tid)
+{
+	ItemPointerSet(tid, item->id_high, item->id_low);
+}
+
+/*----------
+ * ivfpq_results.c: rows with their exact distances, nearest first.
+ *
+ * A heap, while half of work_mem holds it.  Beyond that the rest of the batch
+ * goes through a tuplesort, which can spill to disk, and nothing comes out
+ * before everything is in.  That happens only where bounds say nothing: in an
+ * index without codes that has outgrown its purpose.
+ *----------
+ */
+typedef struct IvfpqResult
+{
+	double		distance;
+	ItemPointerData tid;
+} IvfpqResult;
+
+typedef struct IvfpqResults
+{
+	MemoryContext context;
+	IvfpqResult *heap;			/* binary heap, nearest at 0 */
+	size_t		nresults;
+	size_t		allocated;
+	size_t		capacity;		/* what half of work_mem holds */
+	Tuplesortstate *sort;		/* NULL while the heap suffices */
+	bool		is_sorted;		/* the sort is complete and being read */
+	bool		has_current;
+	IvfpqResult current;		/* read from the sort, not yet taken */
+	TupleTableSlot *sort_in;
+	TupleTableSlot *sort_out;
+} IvfpqResults;
+
+extern void ivfpq_results_init(IvfpqResults *results, MemoryContext context);
+extern void ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid);
+
+/*
+ * Nearest result, or NULL if there is none or it cannot be told before the
+ * batch is complete.  Valid until the next call.
+ */
+extern const IvfpqResult *ivfpq_results_peek(IvfpqResults *results, bool is_complete);
+
+/* Take off what peek has just returned */
+extern void ivfpq_results_take(IvfpqResults *results, IvfpqResult *result);
+extern void ivfpq_results_clear(IvfpqResults *results);
+
+/* ivfpq_rerank.c */
+typedef struct IvfpqReranker IvfpqReranker;
+
+/* Memory comes from the current context; the scan's heap and snapshot are set */
+extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
+
+/*
+ * Distance of the indexed value of a row, by the scan's snapshot: squared for
+ * L2, else as the operator gives it.  False if the snapshot sees no row there.
+ */
+extern bool ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance);
+
+/* Let go of pins before control goes back to the executor */
+extern void ivfpq_rerank_pause(IvfpqReranker *reranker);
+extern void ivfpq_rerank_end(IvfpqReranker *reranker);
+
+#endif							/* IVFPQ_SEARCH_H */

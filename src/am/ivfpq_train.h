@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_train.h
+ *	  Training: from a sample of vectors to centroids, codebook and the number
+ *	  of lists worth probing.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef IVFPQ_TRAIN_H
+#define IVFPQ_TRAIN_H
+
+#include "am/ivfpq.h"
+#include "kernels/vq_kmeans.h"
+
+/* Fixed, so that the same data gives the same index */
+#define IVFPQ_SEED		UINT64CONST(0x7671706776710001)
+
+/* Multiplications and additions between two looks for interrupts: about 50 ms */
+#define IVFPQ_CHUNK_PRODUCTS	(2.5e9)
+
+/*
+ * Rows assigned at once: many, so that the product is an efficient one, but
+ * not so many that a cancel has to wait.
+ */
+static inline size_t
+ivfpq_chunk_rows(size_t ncentroids, size_t dim)
+{
+	double		rows = IVFPQ_CHUNK_PRODUCTS / ((double) ncentroids * dim);
+
+	return (size_t) Max(64, Min(1024, rows));
+}
+
+/* ivfpq_blas.c: OpenBLAS if this machine has it */
+extern const VqBlas *ivfpq_blas(void);
+
+/*----------
+ * ivfpq_train.c.  rows is float[nrows][dim] in model space, allocated with room
+ * for no more; functions reorder or overwrite it as they say.
+ *----------
+ */
+typedef struct IvfpqSample
+{
+	float	   *rows;
+	size_t		nrows;
+	size_t		dim;
+	uint32	   *labels;			/* [nrows], list of each row */
+	double		error;			/* mean squared distance to centroids, from the last iteration */
+} IvfpqSample;
+
+/*
+ * Mean and scale of the sample as vq_codec.h defines them for a metric; then
+ * every row is taken to model space.  Rows that have no place there are
+ * dropped.  mean is float[dim]; codec has everything else set but scale.
+ */
+extern void ivfpq_train_space(IvfpqSample *sample, VqCodec *codec, float *mean);
+
+/* Centroids float[nlists][dim] by hierarchical k-means, and error; reorders rows */
+extern void ivfpq_train_centroids(IvfpqSample *sample, float *centroids, uint32 nlists);
+
+/* Label every row with its nearest centroid */
+extern void ivfpq_train_assign(IvfpqSample *sample, const float *centroids, uint32 nlists);
+
+/* Number of lists that hold most near neighbours of rows of the sample */
+extern uint32 ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric,
+								 const float *centroids, uint32 nlists);
+
+/* Codebook from residuals; overwrites rows */
+extern void ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq,
+								 const float *centroids, float *codebook);
+
+#endif							/* IVFPQ_TRAIN_H */

@@ -1,0 +1,171 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_validate.c
+ *	  Is an operator class what the access method expects?
+ *
+ * A class has one operator, the distance, under strategy 1 and for ORDER BY
+ * only, and one support function, which says what distance that is.  Its
+ * family may have the same operator for other types of the query, so that an
+ * index can be used without a cast; a family may not have support functions
+ * for these, as what is indexed is always of the class's own type.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/amvalidate.h"
+#include "access/htup_details.h"
+#include "catalog/pg_amop.h"
+#include "catalog/pg_amproc.h"
+#include "catalog/pg_opclass.h"
+#include "catalog/pg_opfamily.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/syscache.h"
+
+#include "am/ivfpq.h"
+
+/* What the messages name */
+typedef struct Subject
+{
+	const char *opclass;
+	const char *opfamily;
+} Subject;
+
+static bool
+check_function(const Subject *subject, Form_pg_amproc function)
+{
+	bool		result = true;
+
+	if (function->amproclefttype != function->amprocrighttype)
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains support function %s with different left and right input types",
+						subject->opfamily, "ivfpq", format_procedure(function->amproc))));
+		result = false;
+	}
+	if (function->amprocnum != IVFPQ_METRIC_PROC)
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains function %s with invalid support number %d",
+						subject->opfamily, "ivfpq", format_procedure(function->amproc),
+						function->amprocnum)));
+		result = false;
+	}
+	else if (!check_amproc_signature(function->amproc, INT4OID, true, 0, 0))
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains function %s with wrong signature for support number %d",
+						subject->opfamily, "ivfpq", format_procedure(function->amproc),
+						function->amprocnum)));
+		result = false;
+	}
+	return result;
+}
+
+static bool
+check_operator(const Subject *subject, Form_pg_amop operator)
+{
+	bool		result = true;
+
+	if (operator->amopstrategy != IVFPQ_DISTANCE_STRATEGY)
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains operator %s with invalid strategy number %d",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr),
+						operator->amopstrategy)));
+		result = false;
+	}
+
+	/* Rows are returned in order of a float8, and never found by a condition */
+	if (operator->amoppurpose != AMOP_ORDER ||
+		!opfamily_can_sort_type(operator->amopsortfamily, get_op_rettype(operator->amopopr)))
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains invalid ORDER BY specification for operator %s",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr))));
+		result = false;
+	}
+	if (!check_amop_signature(operator->amopopr, FLOAT8OID,
+							  operator->amoplefttype, operator->amoprighttype))
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains operator %s with wrong signature",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr))));
+		result = false;
+	}
+	return result;
+}
+
+/* amvalidate */
+bool
+ivfpqvalidate(Oid opclassoid)
+{
+	bool		result = true;
+	bool		has_operator = false;
+	bool		has_function = false;
+	HeapTuple	class_tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclassoid));
+	HeapTuple	family_tuple;
+	Form_pg_opclass class_form;
+	CatCList   *functions;
+	CatCList   *operators;
+	Subject		subject;
+
+	if (!HeapTupleIsValid(class_tuple))
+		elog(ERROR, "cache lookup failed for operator class %u", opclassoid);
+	class_form = (Form_pg_opclass) GETSTRUCT(class_tuple);
+	family_tuple = SearchSysCache1(OPFAMILYOID, ObjectIdGetDatum(class_form->opcfamily));
+	if (!HeapTupleIsValid(family_tuple))
+		elog(ERROR, "cache lookup failed for operator family %u", class_form->opcfamily);
+	subject.opclass = NameStr(class_form->opcname);
+	subject.opfamily = NameStr(((Form_pg_opfamily) GETSTRUCT(family_tuple))->opfname);
+
+	functions = SearchSysCacheList1(AMPROCNUM, ObjectIdGetDatum(class_form->opcfamily));
+	for (int i = 0; i < functions->n_members; i++)
+	{
+		Form_pg_amproc function = (Form_pg_amproc) GETSTRUCT(&functions->members[i]->tuple);
+
+		result &= check_function(&subject, function);
+		if (function->amproclefttype == class_form->opcintype &&
+			function->amprocnum == IVFPQ_METRIC_PROC)
+			has_function = true;
+	}
+
+	operators = SearchSysCacheList1(AMOPSTRATEGY, ObjectIdGetDatum(class_form->opcfamily));
+	for (int i = 0; i < operators->n_members; i++)
+	{
+		Form_pg_amop operator = (Form_pg_amop) GETSTRUCT(&operators->members[i]->tuple);
+
+		result &= check_operator(&subject, operator);
+		if (operator->amoplefttype == class_form->opcintype &&
+			operator->amoprighttype == class_form->opcintype &&
+			operator->amopstrategy == IVFPQ_DISTANCE_STRATEGY)
+			has_operator = true;
+	}
+
+	if (!has_operator)
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator class \"%s\" of access method %s is missing operator %d",
+						subject.opclass, "ivfpq", IVFPQ_DISTANCE_STRATEGY)));
+	if (!has_function)
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator class \"%s\" of access method %s is missing support function %d",
+						subject.opclass, "ivfpq", IVFPQ_METRIC_PROC)));
+
+	ReleaseCatCacheList(operators);
+	ReleaseCatCacheList(functions);
+	ReleaseSysCache(family_tuple);
+	ReleaseSysCache(class_tuple);
+	return result && has_operator && has_function;
+}

@@ -1,0 +1,310 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_datum.c
+ *	  The one place that knows the SQL types vectors come in.
+ *
+ * A real[] is read in place: its elements are an ordinary float array, aligned
+ * to MAXALIGN from the start of the (detoasted) array.  An expanded array, as
+ * PL/pgSQL variables are, is flattened by detoasting, as its pointer is an
+ * external varlena.  Other element types are converted to a copy.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/fmgrprotos.h"
+
+#include "base/vq_datum.h"
+#include "base/vq_guc.h"
+#include "base/vqpg_compat.h"
+
+/*
+ * Below this, squares of float32 have lost digits or vanished altogether;
+ * what they lost matters for sums of this size only.
+ */
+#define SMALLEST_FLOAT_SUM	1e-30
+
+static void report_element(int i, const char *problem) pg_attribute_noreturn();
+static void report_not_finite(const float *x, int dim) pg_attribute_noreturn();
+
+static bool
+all_finite(const float *x, int dim)
+{
+	const uint64 exponents = UINT64CONST(0x7F8000007F800000);
+	const uint64 lowest_bits = UINT64CONST(0x0080000000800000);
+	const uint64 carries = UINT64CONST(0x8000000080000000);
+	uint64		seen = 0;
+	int			i = 0;
+
+	/*
+	 * An exponent of all ones is the only one from which adding 1 carries
+	 * into the sign bit.  Every row read is checked, two values at a time.
+	 */
+	for (; i + 2 <= dim; i += 2)
+	{
+		uint64		pair;
+
+		memcpy(&pair, x + i, sizeof(pair));
+		seen |= (pair & exponents) + lowest_bits;
+	}
+	return (seen & carries) == 0 && (i == dim || isfinite(x[i]));
+}
+
+static void
+report_element(int i, const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("vector must consist of finite numbers"),
+			 errdetail("Element %d is %s.", i + 1, problem),
+			 errhint("Store NULL instead of a vector that is not known.")));
+}
+
+static void
+report_not_finite(const float *x, int dim)
+{
+	for (int i = 0; i < dim; i++)
+	{
+		if (!isfinite(x[i]))
+			report_element(i, isnan(x[i]) ? "NaN" : x[i] > 0 ? "Infinity" : "-Infinity");
+	}
+	elog(ERROR, "vector of %d dimensions is finite", dim);
+}
+
+/*
+ * Narrow to real.  What is too small becomes zero, as it does when a real[]
+ * literal has more digits than fit; what is too large is an error.
+ */
+static float
+narrow(double value, int i)
+{
+	float		narrowed = (float) value;
+
+	if (unlikely(isinf(narrowed) && !isinf(value)))
+		report_element(i, psprintf("%g, which is out of range for type real", value));
+	return narrowed;
+}
+
+/* The elements of an array without NULLs, as float[dim], palloc'd */
+static float *
+convert_elements(ArrayType *array, int dim)
+{
+	float	   *x = palloc(sizeof(float) * dim);
+	const char *data = ARR_DATA_PTR(array);
+
+	switch (ARR_ELEMTYPE(array))
+	{
+		case FLOAT8OID:
+			for (int i = 0; i < dim; i++)
+				x[i] = narrow(((const float8 *) data)[i], i);
+			break;
+		case INT2OID:
+			for (int i = 0; i < dim; i++)
+				x[i] = (float) ((const int16 *) data)[i];
+			break;
+		case INT4OID:
+			for (int i = 0; i < dim; i++)
+				x[i] = (float) ((const int32 *) data)[i];
+			break;
+		case INT8OID:
+			for (int i = 0; i < dim; i++)
+				x[i] = (float) ((const int64 *) data)[i];
+			break;
+		case NUMERICOID:
+			{
+				Datum	   *elements;
+				int			nelements;
+
+				deconstruct_array(array, NUMERICOID, -1, false, TYPALIGN_INT,
+								  &elements, NULL, &nelements);
+				for (int i = 0; i < nelements; i++)
+				{
+					Datum		value = DirectFunctionCall1(numeric_float8_no_overflow, elements[i]);
+
+					x[i] = narrow(DatumGetFloat8(value), i);
+				}
+				pfree(elements);
+				break;
+			}
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("type %s cannot be used as a vector",
+							format_type_be(ARR_ELEMTYPE(array))),
+					 errhint("Cast it to real[].")));
+	}
+	return x;
+}
+
+/* Elements in the array; ERROR if it does not have the shape of a vector */
+static int
+vector_length(ArrayType *array)
+{
+	int			dim;
+
+	if (ARR_NDIM(array) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("vector must have at least one dimension"),
+				 errdetail("The array has no elements."),
+				 errhint("Store NULL instead of a vector that is not known.")));
+	if (ARR_NDIM(array) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_EXCEPTION),
+				 errmsg("vector must be a one-dimensional array"),
+				 errdetail("The array has %d dimensions.", ARR_NDIM(array)),
+				 errhint("Use one array for each vector.")));
+	dim = ARR_DIMS(array)[0];
+	if (dim > VQ_MAX_DIM)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("vector has too many dimensions"),
+				 errdetail("It has %d dimensions, and at most %d are possible.",
+						   dim, VQ_MAX_DIM),
+				 errhint("Reduce the number of dimensions.")));
+	if (array_contains_nulls(array))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("vector must not contain null elements"),
+				 errdetail("One or more elements of the array are null."),
+				 errhint("Store NULL instead of a vector that is not known.")));
+	return dim;
+}
+
+void
+vq_datum_read(Datum value, Oid type, VqVector *vector)
+{
+	ArrayType  *array;
+
+	switch (type)
+	{
+		case FLOAT4ARRAYOID:
+		case FLOAT8ARRAYOID:
+		case NUMERICARRAYOID:
+		case INT2ARRAYOID:
+		case INT4ARRAYOID:
+		case INT8ARRAYOID:
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("type %s cannot be used as a vector", format_type_be(type)),
+					 errhint("Cast it to real[].")));
+	}
+
+	array = DatumGetArrayTypeP(value);
+	vector->detoasted = (Pointer) array != DatumGetPointer(value) ? array : NULL;
+	vector->converted = NULL;
+	vector->dim = vector_length(array);
+
+	/*
+	 * An array may have a bitmap of NULLs all of whose bits say "not NULL",
+	 * so the place of its data depends on the array, not on the check above.
+	 */
+	if (likely(ARR_ELEMTYPE(array) == FLOAT4OID))
+		vector->x = (const float *) ARR_DATA_PTR(array);
+	else
+		vector->x = vector->converted = convert_elements(array, vector->dim);
+
+	if (unlikely(!all_finite(vector->x, vector->dim)))
+		report_not_finite(vector->x, vector->dim);
+}
+
+void
+vq_datum_free(VqVector *vector)
+{
+	if (vector->detoasted != NULL)
+		pfree(vector->detoasted);
+	if (vector->converted != NULL)
+		pfree(vector->converted);
+	vector->x = NULL;
+	vector->detoasted = NULL;
+	vector->converted = NULL;
+}
+
+Datum
+vq_datum_make(const float *x, int dim)
+{
+	Size		bytes = ARR_OVERHEAD_NONULLS(1) + sizeof(float) * dim;
+	ArrayType  *array = palloc0(bytes);
+
+	SET_VARSIZE(array, bytes);
+	array->ndim = 1;
+	array->dataoffset = 0;
+	array->elemtype = FLOAT4OID;
+	ARR_DIMS(array)[0] = dim;
+	ARR_LBOUND(array)[0] = 1;
+	memcpy(ARR_DATA_PTR(array), x, sizeof(float) * dim);
+	return PointerGetDatum(array);
+}
+
+double
+vq_l2_distance_squared(const float *a, const float *b, int dim)
+{
+	float		fast = vq_kernels->l2sq_f32(a, b, dim);
+	double		sum = 0.0;
+
+	if (likely(isfinite(fast) && fast > SMALLEST_FLOAT_SUM))
+		return fast;
+
+	for (int i = 0; i < dim; i++)
+	{
+		double		difference = (double) a[i] - (double) b[i];
+
+		sum += difference * difference;
+	}
+	return sum;
+}
+
+double
+vq_inner_product(const float *a, const float *b, int dim)
+{
+	float		fast = vq_kernels->ip_f32(a, b, dim);
+	double		sum = 0.0;
+
+	if (likely(isfinite(fast) && fabsf(fast) > SMALLEST_FLOAT_SUM))
+		return fast;
+
+	for (int i = 0; i < dim; i++)
+		sum += (double) a[i] * (double) b[i];
+	return sum;
+}
+
+double
+vq_cosine_distance(const float *a, const float *b, int dim)
+{
+	float		fast[3];
+	double		product;
+	double		norm_sq_a;
+	double		norm_sq_b;
+	double		similarity;
+
+	vq_kernels->ip_norms_f32(a, b, dim, fast);
+	product = fast[0];
+	norm_sq_a = fast[1];
+	norm_sq_b = fast[2];
+
+	if (unlikely(!(isfinite(product) && isfinite(norm_sq_a) && isfinite(norm_sq_b) &&
+				   norm_sq_a > SMALLEST_FLOAT_SUM && norm_sq_b > SMALLEST_FLOAT_SUM)))
+	{
+		product = norm_sq_a = norm_sq_b = 0.0;
+		for (int i = 0; i < dim; i++)
+		{
+			product += (double) a[i] * (double) b[i];
+			norm_sq_a += (double) a[i] * (double) a[i];
+			norm_sq_b += (double) b[i] * (double) b[i];
+		}
+		if (norm_sq_a == 0.0 || norm_sq_b == 0.0)
+			return get_float8_nan();
+	}
+
+	/* Rounding can put it beyond the ends of its range */
+	similarity = product / sqrt(norm_sq_a * norm_sq_b);
+	return 1.0 - Min(Max(similarity, -1.0), 1.0);
+}

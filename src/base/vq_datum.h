@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_datum.h
+ *	  The one place that knows the SQL types vectors come in.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_DATUM_H
+#define VQ_DATUM_H
+
+#include "postgres.h"
+
+/*
+ * A vector taken out of a Datum.  x points into the (detoasted) Datum where the
+ * type allows it, else to memory of its own; vq_datum_free releases what was
+ * allocated, and nothing of the Datum.
+ */
+typedef struct VqVector
+{
+	const float *x;				/* float[dim], all finite */
+	int			dim;			/* 1 .. VQ_MAX_DIM */
+	void	   *detoasted;		/* palloc'd, or NULL */
+	void	   *converted;		/* palloc'd, or NULL */
+} VqVector;
+
+/*
+ * Read a real[], or where an operator allows it a double precision[],
+ * numeric[] or integer array, of this type.  ERROR with detail and hint for
+ * more than one dimension of array, NULL elements, NaN, infinity, values
+ * beyond real, no elements, or more than VQ_MAX_DIM.
+ */
+extern void vq_datum_read(Datum value, Oid type, VqVector *vector);
+extern void vq_datum_free(VqVector *vector);
+
+/* A real[] Datum of these floats, palloc'd */
+extern Datum vq_datum_make(const float *x, int dim);
+
+/* Distances as operators return them; float32 kernels, float64 where those overflow or vanish */
+extern double vq_l2_distance_squared(const float *a, const float *b, int dim);
+extern double vq_inner_product(const float *a, const float *b, int dim);
+
+/* In [0, 2]; NaN if either is a zero vector */
+extern double vq_cosine_distance(const float *a, const float *b, int dim);
+
+#endif							/* VQ_DATUM_H */

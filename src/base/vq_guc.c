@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_guc.c
+ *	  Settings, and the kernels that one of them chooses.
+ *
+ * Anybody may set any of them, for a session, a role, a database or a
+ * function.  What shapes an index is a storage parameter instead
+ * (ivfpq_handler.c).
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "utils/guc.h"
+
+#include "base/vq_guc.h"
+
+int			ivfpq_nprobe;
+int			ivfpq_max_probes;
+int			ivfpq_iterative_scan;
+double		ivfpq_epsilon;
+
+const VqKernels *vq_kernels;
+
+/* Value of ivfpq.kernel: an index into kernel_options */
+static int	ivfpq_kernel;
+
+static const struct config_enum_entry iterative_scan_options[] = {
+	{"off", VQ_ITERATIVE_OFF, false},
+	{"relaxed_order", VQ_ITERATIVE_RELAXED, false},
+	{"strict_order", VQ_ITERATIVE_STRICT, false},
+	{NULL, 0, false}
+};
+
+/*
+ * The same names on every platform, so that one postgresql.conf serves all of
+ * them; what this machine cannot run is refused by check_kernel.
+ */
+static const struct config_enum_entry kernel_options[] = {
+	{"auto", 0, false},
+	{"scalar", 1, false},
+	{"avx2", 2, false},
+	{"avx512", 3, false},
+	{"neon", 4, false},
+	{NULL, 0, false}
+};
+
+static bool
+check_kernel(int *newval, void **extra, GucSource source)
+{
+	StringInfoData names;
+
+	if (vq_kernels_by_name(kernel_options[*newval].name) != NULL)
+		return true;
+
+	initStringInfo(&names);
+	for (int i = 0; vq_kernels_all[i] != NULL; i++)
+	{
+		if (vq_kernels_supported(vq_kernels_all[i]))
+			appendStringInfo(&names, "%s\"%s\"", names.len > 0 ? ", " : "",
+							 vq_kernels_all[i]->name);
+	}
+	GUC_check_errcode(ERRCODE_FEATURE_NOT_SUPPORTED);
+	GUC_check_errmsg("this machine cannot run the \"%s\" kernels",
+					 kernel_options[*newval].name);
+	GUC_check_errdetail("It can run: %s.", names.data);
+	GUC_check_errhint("Set \"ivfpq.kernel\" to \"auto\" to use the fastest of them.");
+	pfree(names.data);
+	return false;
+}
+
+static void
+assign_kernel(int newval, void *extra)
+{
+	vq_kernels = vq_kernels_by_name(kernel_options[newval].name);
+}
+
+void
+vq_guc_init(int max_lists)
+{
+	DefineCustomIntVariable("ivfpq.nprobe",
+							"Number of lists that a search reads.",
+							"More lists find more of the nearest rows and take longer. "
+							"0 means the number that the index prefers.",
+							&ivfpq_nprobe,
+							0, 0, max_lists,
+							PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("ivfpq.max_probes",
+							"Number of lists after which an iterative scan stops.",
+							"0 means all lists of the index.",
+							&ivfpq_max_probes,
+							0, 0, max_lists,
+							PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomEnumVariable("ivfpq.iterative_scan",
+							 "Whether a scan reads further lists when more rows are wanted.",
+							 "In \"relaxed_order\", rows of further lists may be nearer than rows "
+							 "already returned; \"strict_order\" leaves such rows out.",
+							 &ivfpq_iterative_scan,
+							 VQ_ITERATIVE_RELAXED, iterative_scan_options,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomRealVariable("ivfpq.epsilon",
+							 "Standard errors by which a code's distance may be too large.",
+							 "Rows whose distance could be that much smaller are compared exactly. "
+							 "0 trusts the codes.",
+							 &ivfpq_epsilon,
+							 2.0, 0.0, 100.0,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomEnumVariable("ivfpq.kernel",
+							 "Instruction set of the distance computations.",
+							 "\"auto\" is the best that the processor has.",
+							 &ivfpq_kernel,
+							 0, kernel_options,
+							 PGC_USERSET, 0, check_kernel, assign_kernel, NULL);
+	MarkGUCPrefixReserved("ivfpq");
+}

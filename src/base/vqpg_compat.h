@@ -1,0 +1,66 @@
+/*-------------------------------------------------------------------------
+ *
+ * vqpg_compat.h
+ *	  The differences between PostgreSQL 15 to 18 that the code meets.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQPG_COMPAT_H
+#define VQPG_COMPAT_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define VQ_VACUUM_DELAY()		vacuum_delay_point(false)
+#define VQ_COUNT_SEARCH(scan) \
+	do { \
+		if ((scan)->instrument) \
+			(scan)->instrument->nsearches++; \
+	} while (0)
+#else
+#define VQ_VACUUM_DELAY()		vacuum_delay_point()
+#define VQ_COUNT_SEARCH(scan)	((void) 0)
+#endif
+
+#if PG_VERSION_NUM >= 190000
+#define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin((rel), SO_NONE)
+#define VQ_TUPDESC_DONE(desc)	TupleDescFinalize(desc)
+#else
+#define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin(rel)
+#define VQ_TUPDESC_DONE(desc)	((void) 0)
+#endif
+
+/* Identity of a relation's file: what a rebuild changes */
+#if PG_VERSION_NUM >= 160000
+typedef RelFileLocator VqLocator;
+#define VQ_LOCATOR(rel)			((rel)->rd_locator)
+#define VQ_LOCATOR_EQUALS(a, b)	RelFileLocatorEquals(a, b)
+#else
+typedef RelFileNode VqLocator;
+#define VQ_LOCATOR(rel)			((rel)->rd_node)
+#define VQ_LOCATOR_EQUALS(a, b)	RelFileNodeEquals(a, b)
+#endif
+
+/* Index expressions are evaluated with a safe search_path from 17 on */
+#if PG_VERSION_NUM >= 170000
+#define VQ_RESTRICT_SEARCH_PATH()	RestrictSearchPath()
+#else
+#define VQ_RESTRICT_SEARCH_PATH()	((void) 0)
+#endif
+
+/* Next value of a sort of int8 */
+#if PG_VERSION_NUM >= 160000
+#define VQ_TUPLESORT_GETDATUM(sort, value, is_null) \
+	tuplesort_getdatum(sort, true, false, value, is_null, NULL)
+#else
+#define VQ_TUPLESORT_GETDATUM(sort, value, is_null) \
+	tuplesort_getdatum(sort, true, value, is_null, NULL)
+#endif
+
+#endif							/* VQPG_COMPAT_H */

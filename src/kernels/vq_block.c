@@ -1,0 +1,383 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_block.c
+ *	  The bytes of a block: up to 32 entries of one inverted list.
+ *
+ * The layout is drawn in vq_block.h; block_offsets is its only other home.
+ * The functions trust the header of the block they are given: whoever reads a
+ * block from a page passes it through vq_block_validate first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kernels/vq_block.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+static_assert(sizeof(VqBlockHeader) == 12, "block layout is on disk");
+static_assert(offsetof(VqBlockHeader, next_page) == 4, "block layout is on disk");
+static_assert(offsetof(VqBlockHeader, next_offset) == 8, "block layout is on disk");
+static_assert(offsetof(VqBlockHeader, capacity) == 10, "block layout is on disk");
+static_assert(offsetof(VqBlockHeader, used) == 11, "block layout is on disk");
+
+/* Byte offsets of the parts of a block; those of absent parts mean nothing */
+typedef struct BlockOffsets
+{
+	size_t		a;
+	size_t		s;
+	size_t		tids;
+	size_t		e;
+	size_t		codes;
+	size_t		end;
+} BlockOffsets;
+
+static const uint8_t invalid_tid[VQ_TID_BYTES] = {0xFF, 0xFF, 0xFF, 0xFF, 0, 0};
+
+static inline bool
+is_coded(const VqBlockShape *shape)
+{
+	return shape->nbits != 0;
+}
+
+/* Bytes that the codes of one sub-quantiser take in a block */
+static inline size_t
+code_row_bytes(const VqBlockShape *shape, size_t capacity)
+{
+	return shape->nbits == 4 ? capacity / 2 : capacity;
+}
+
+static inline BlockOffsets
+block_offsets(const VqBlockShape *shape, size_t capacity)
+{
+	BlockOffsets offsets = {0};
+
+	offsets.tids = sizeof(VqBlockHeader);
+	offsets.end = offsets.tids + capacity * VQ_TID_BYTES;
+	if (is_coded(shape))
+	{
+		offsets.a = sizeof(VqBlockHeader);
+		offsets.s = offsets.a + capacity * sizeof(float);
+		offsets.tids = offsets.s + capacity * sizeof(uint16_t);
+		offsets.e = offsets.tids + capacity * VQ_TID_BYTES;
+		offsets.codes = offsets.e + capacity;
+		offsets.end = offsets.codes + shape->m * code_row_bytes(shape, capacity);
+	}
+	return offsets;
+}
+
+static inline size_t
+block_capacity(const void *block)
+{
+	return ((const VqBlockHeader *) block)->capacity;
+}
+
+static inline const uint8_t *
+const_tid(const void *block, const VqBlockShape *shape, size_t slot)
+{
+	return (const uint8_t *) block +
+		block_offsets(shape, block_capacity(block)).tids + slot * VQ_TID_BYTES;
+}
+
+size_t
+vq_code_bytes(const VqBlockShape *shape)
+{
+	return shape->nbits == 4 ? ((size_t) shape->m + 1) / 2 : shape->m;
+}
+
+size_t
+vq_block_bytes(const VqBlockShape *shape, size_t capacity)
+{
+	/* Capacities are multiples of 8, so every part is a multiple of 4 */
+	return block_offsets(shape, capacity).end;
+}
+
+void
+vq_block_init(void *block, const VqBlockShape *shape, uint32_t list_no, size_t capacity)
+{
+	VqBlockHeader *header = block;
+
+	memset(block, 0, vq_block_bytes(shape, capacity));
+	header->list_no = list_no;
+	header->next_page = VQ_NO_PAGE;
+	header->capacity = (uint8_t) capacity;
+	for (size_t slot = 0; slot < capacity; slot++)
+		vq_block_clear(block, shape, slot);
+}
+
+uint8_t *
+vq_block_tid(void *block, const VqBlockShape *shape, size_t slot)
+{
+	return (uint8_t *) block +
+		block_offsets(shape, block_capacity(block)).tids + slot * VQ_TID_BYTES;
+}
+
+const float *
+vq_block_a(const void *block, const VqBlockShape *shape)
+{
+	if (!is_coded(shape))
+		return NULL;
+	return (const float *) ((const char *) block +
+							block_offsets(shape, block_capacity(block)).a);
+}
+
+const uint16_t *
+vq_block_s(const void *block, const VqBlockShape *shape)
+{
+	if (!is_coded(shape))
+		return NULL;
+	return (const uint16_t *) ((const char *) block +
+							   block_offsets(shape, block_capacity(block)).s);
+}
+
+const uint8_t *
+vq_block_e(const void *block, const VqBlockShape *shape)
+{
+	if (!is_coded(shape))
+		return NULL;
+	return (const uint8_t *) block + block_offsets(shape, block_capacity(block)).e;
+}
+
+const uint8_t *
+vq_block_codes(const void *block, const VqBlockShape *shape)
+{
+	if (!is_coded(shape))
+		return NULL;
+	return (const uint8_t *) block + block_offsets(shape, block_capacity(block)).codes;
+}
+
+bool
+vq_block_is_live(const void *block, const VqBlockShape *shape, size_t slot)
+{
+	/* ip_posid follows the two halves of the block number */
+	const uint8_t *tid = const_tid(block, shape, slot);
+
+	return tid[4] != 0 || tid[5] != 0;
+}
+
+size_t
+vq_block_free_slot(const void *block, const VqBlockShape *shape)
+{
+	size_t		capacity = block_capacity(block);
+	size_t		slot = 0;
+
+	while (slot < capacity && vq_block_is_live(block, shape, slot))
+		slot++;
+	return slot;
+}
+
+void
+vq_block_put(void *block, const VqBlockShape *shape, size_t slot,
+			 const uint8_t *tid, const VqFactors *factors, const uint8_t *codes)
+{
+	VqBlockHeader *header = block;
+	size_t		capacity = header->capacity;
+	BlockOffsets offsets = block_offsets(shape, capacity);
+	uint8_t    *bytes = block;
+
+	if (is_coded(shape))
+	{
+		size_t		row_bytes = code_row_bytes(shape, capacity);
+		uint8_t    *row = bytes + offsets.codes;
+
+		memcpy(bytes + offsets.a + slot * sizeof(float), &factors->a, sizeof(float));
+		memcpy(bytes + offsets.s + slot * sizeof(uint16_t), &factors->s, sizeof(uint16_t));
+		bytes[offsets.e + slot] = factors->e;
+
+		if (shape->nbits == 8)
+		{
+			for (size_t j = 0; j < shape->m; j++)
+				row[j * row_bytes + slot] = codes[j];
+		}
+		else if (slot < row_bytes)
+		{
+			for (size_t j = 0; j < shape->m; j++)
+			{
+				uint8_t    *byte = row + j * row_bytes + slot;
+
+				*byte = (uint8_t) ((*byte & 0xF0) | (codes[j] & 0x0F));
+			}
+		}
+		else
+		{
+			for (size_t j = 0; j < shape->m; j++)
+			{
+				uint8_t    *byte = row + j * row_bytes + (slot - row_bytes);
+
+				*byte = (uint8_t) ((*byte & 0x0F) | (codes[j] << 4));
+			}
+		}
+	}
+
+	memcpy(bytes + offsets.tids + slot * VQ_TID_BYTES, tid, VQ_TID_BYTES);
+	if (header->used <= slot)
+		header->used = (uint8_t) (slot + 1);
+}
+
+void
+vq_block_get(const void *block, const VqBlockShape *shape, size_t slot,
+			 VqFactors *factors, uint8_t *codes)
+{
+	size_t		capacity = block_capacity(block);
+	size_t		row_bytes = code_row_bytes(shape, capacity);
+	const uint8_t *row = vq_block_codes(block, shape);
+
+	factors->a = vq_block_a(block, shape)[slot];
+	factors->s = vq_block_s(block, shape)[slot];
+	factors->e = vq_block_e(block, shape)[slot];
+
+	if (shape->nbits == 8)
+	{
+		for (size_t j = 0; j < shape->m; j++)
+			codes[j] = row[j * row_bytes + slot];
+	}
+	else if (slot < row_bytes)
+	{
+		for (size_t j = 0; j < shape->m; j++)
+			codes[j] = row[j * row_bytes + slot] & 0x0F;
+	}
+	else
+	{
+		for (size_t j = 0; j < shape->m; j++)
+			codes[j] = row[j * row_bytes + (slot - row_bytes)] >> 4;
+	}
+}
+
+void
+vq_block_clear(void *block, const VqBlockShape *shape, size_t slot)
+{
+	memcpy(vq_block_tid(block, shape, slot), invalid_tid, VQ_TID_BYTES);
+}
+
+static inline void
+spread_rows_of(const uint8_t *codes, size_t m, size_t row_bytes, size_t full_row_bytes,
+			   uint8_t *full)
+{
+	for (size_t j = 0; j < m; j++)
+	{
+		memcpy(full, codes, row_bytes);
+		memset(full + row_bytes, 0, full_row_bytes - row_bytes);
+		codes += row_bytes;
+		full += full_row_bytes;
+	}
+}
+
+/*
+ * Spread the codes of a smaller block over the rows of a full one, whole bytes
+ * at a time.  The rest of a row becomes codes of 0, whose sums nobody reads.
+ * The cases differ in constants only: a memcpy whose size is not known when
+ * compiling costs more than scanning the row.
+ */
+static void
+spread_rows(const uint8_t *codes, const VqBlockShape *shape, size_t capacity, uint8_t *full)
+{
+	size_t		m = shape->m;
+
+	if (shape->nbits == 8)
+	{
+		if (capacity == 8)
+			spread_rows_of(codes, m, 8, 32, full);
+		else if (capacity == 16)
+			spread_rows_of(codes, m, 16, 32, full);
+		else
+			spread_rows_of(codes, m, 24, 32, full);
+	}
+	else
+	{
+		if (capacity == 8)
+			spread_rows_of(codes, m, 4, 16, full);
+		else if (capacity == 16)
+			spread_rows_of(codes, m, 8, 16, full);
+		else
+			spread_rows_of(codes, m, 12, 16, full);
+	}
+}
+
+void
+vq_block_sums(const VqKernels *kernels, const void *block, const VqBlockShape *shape,
+			  const uint8_t *lut, uint8_t *scratch, uint32_t sums[VQ_BLOCK_LANES])
+{
+	size_t		capacity = block_capacity(block);
+	size_t		row_bytes = code_row_bytes(shape, capacity);
+	const uint8_t *codes = vq_block_codes(block, shape);
+
+	if (capacity < VQ_BLOCK_LANES)
+	{
+		spread_rows(codes, shape, capacity, scratch);
+		codes = scratch;
+	}
+
+	if (shape->nbits == 8)
+		kernels->scan8(codes, lut, shape->m, sums);
+	else
+	{
+		kernels->scan4(codes, lut, shape->m, sums);
+
+		/* High nibbles came out as vectors 16 and up: close the gap */
+		if (capacity < VQ_BLOCK_LANES)
+			memmove(sums + row_bytes, sums + VQ_BLOCK_LANES / 2, row_bytes * sizeof(*sums));
+	}
+}
+
+VqStatus
+vq_block_validate(const void *block, size_t available, const VqBlockShape *shape,
+				  uint32_t nlists, const char **reason)
+{
+	VqBlockHeader header;
+
+	if (available < sizeof(header))
+	{
+		*reason = "block header does not fit";
+		return VQ_BAD_FORMAT;
+	}
+	memcpy(&header, block, sizeof(header));
+
+	if (header.capacity == 0 || header.capacity > VQ_BLOCK_LANES ||
+		header.capacity % VQ_CAPACITY_STEP != 0)
+	{
+		*reason = "block capacity is not one that exists";
+		return VQ_BAD_FORMAT;
+	}
+	if (header.used > header.capacity)
+	{
+		*reason = "more slots are used than the block has";
+		return VQ_BAD_FORMAT;
+	}
+	if (available < vq_block_bytes(shape, header.capacity))
+	{
+		*reason = "block does not fit";
+		return VQ_BAD_FORMAT;
+	}
+	if (header.list_no >= nlists)
+	{
+		*reason = "list number is out of range";
+		return VQ_BAD_FORMAT;
+	}
+	if (header.next_page != VQ_NO_PAGE && header.next_offset % 4 != 0)
+	{
+		*reason = "offset of the next block is not aligned";
+		return VQ_BAD_FORMAT;
+	}
+
+	/*
+	 * S and E are finite whatever their bits are.  A may be minus infinity,
+	 * but neither plus infinity nor NaN, which compares as false.
+	 */
+	if (is_coded(shape))
+	{
+		const char *factors = (const char *) block + block_offsets(shape, header.capacity).a;
+
+		for (size_t i = 0; i < header.capacity; i++)
+		{
+			float		a;
+
+			memcpy(&a, factors + i * sizeof(a), sizeof(a));
+			if (!(a < INFINITY))
+			{
+				*reason = "factor A is not a number";
+				return VQ_BAD_FORMAT;
+			}
+		}
+	}
+	return VQ_OK;
+}

@@ -1,0 +1,113 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_block.h
+ *	  The bytes of a block: up to 32 entries of one inverted list.
+ *
+ * A block is the unit in which a list grows.  Blocks of different lists share
+ * a page, so that ten thousand short lists do not cost ten thousand half-empty
+ * pages.  A block never moves and never changes its capacity; entries of it
+ * are only ever written into slots whose TID is invalid, and taken out by
+ * making the TID invalid.
+ *
+ *		OFFSET			 SIZE	 FIELD
+ *		0				 12		 VqBlockHeader
+ *		12				 4 C	 A, float[C]			(coded lists only)
+ *		12 + 4 C		 2 C	 S, uint16_t[C]			(coded lists only)
+ *		12 + 6 C		 6 C	 TIDs, C times 6 bytes	(12 when not coded)
+ *		12 + 12 C		 C		 E, uint8_t[C]			(coded lists only)
+ *		12 + 13 C		 ...	 codes					(coded lists only)
+ *
+ * C is the capacity: 8, 16, 24 or 32.  Codes are transposed.  With nbits = 8,
+ * row j has C bytes, byte i the code of slot i.  With nbits = 4, row j has
+ * C / 2 bytes, byte i the code of slot i (low nibble) and of slot i + C / 2
+ * (high nibble).  A full block is what the scan kernels read in place.
+ * Numbers are in the byte order of the machine, as in all of PostgreSQL.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_BLOCK_H
+#define VQ_BLOCK_H
+
+#include "kernels/vq_kernels.h"
+
+#define VQ_TID_BYTES	6		/* an ItemPointerData */
+#define VQ_NO_PAGE		UINT32_MAX	/* next_page of a list's last block */
+
+typedef struct VqBlockHeader
+{
+	uint32_t	list_no;
+	uint32_t	next_page;		/* page of the list's next block */
+	uint16_t	next_offset;	/* and its byte offset in that page */
+	uint8_t		capacity;
+	uint8_t		used;			/* slots at or above this were never used */
+} VqBlockHeader;
+
+/* What all blocks of an index have in common */
+typedef struct VqBlockShape
+{
+	uint32_t	m;				/* sub-quantisers, 0 if not coded */
+	uint32_t	nbits;			/* 4, 8, or 0 if not coded */
+} VqBlockShape;
+
+/* The three numbers kept beside a code, as stored */
+typedef struct VqFactors
+{
+	float		a;
+	uint16_t	s;
+	uint8_t		e;
+} VqFactors;
+
+/* Bytes of one code when not transposed: m, or (m + 1) / 2 for 4 bits */
+extern size_t vq_code_bytes(const VqBlockShape *shape);
+
+/* Bytes of a block of this capacity; always a multiple of 4 */
+extern size_t vq_block_bytes(const VqBlockShape *shape, size_t capacity);
+
+/* Writes header, invalid TIDs (all bytes as ip_posid 0 and block 0xFFFFFFFF), zero factors and codes */
+extern void vq_block_init(void *block, const VqBlockShape *shape, uint32_t list_no, size_t capacity);
+
+/* Pointers into a block; NULL for the arrays a block without codes lacks */
+extern uint8_t *vq_block_tid(void *block, const VqBlockShape *shape, size_t slot);
+extern const float *vq_block_a(const void *block, const VqBlockShape *shape);
+extern const uint16_t *vq_block_s(const void *block, const VqBlockShape *shape);
+extern const uint8_t *vq_block_e(const void *block, const VqBlockShape *shape);
+extern const uint8_t *vq_block_codes(const void *block, const VqBlockShape *shape);
+
+/* Whether a slot holds an entry: its TID's offset number is not 0 */
+extern bool vq_block_is_live(const void *block, const VqBlockShape *shape, size_t slot);
+
+/* First slot without an entry, or capacity if there is none */
+extern size_t vq_block_free_slot(const void *block, const VqBlockShape *shape);
+
+/*
+ * Put an entry into a slot without one, and raise used over it.  codes is
+ * uint8_t[m], one code each, and may be NULL (as may factors) when not coded.
+ */
+extern void vq_block_put(void *block, const VqBlockShape *shape, size_t slot,
+						 const uint8_t *tid, const VqFactors *factors, const uint8_t *codes);
+
+/* Read a slot's factors and codes (uint8_t[m]); coded blocks only */
+extern void vq_block_get(const void *block, const VqBlockShape *shape, size_t slot,
+						 VqFactors *factors, uint8_t *codes);
+
+/* Take the entry out of a slot; its code stays as it was */
+extern void vq_block_clear(void *block, const VqBlockShape *shape, size_t slot);
+
+/*
+ * Table sums for the slots of a coded block, sums[i] for slot i < capacity.
+ * scratch is uint8_t[32 * m], used when the block is not a full one.
+ */
+extern void vq_block_sums(const VqKernels *kernels, const void *block, const VqBlockShape *shape,
+						  const uint8_t *lut, uint8_t *scratch, uint32_t sums[VQ_BLOCK_LANES]);
+
+/*
+ * Whether the bytes at block, of which there are available, are a block that
+ * the functions above can read without harm: capacity, used, size, list_no
+ * below nlists, factors not NaN, a next pointer that is an end or a 4-aligned offset.
+ * On VQ_BAD_FORMAT *reason is a short text for errdetail.  Any bytes at all
+ * may be passed.
+ */
+extern VqStatus vq_block_validate(const void *block, size_t available, const VqBlockShape *shape,
+								  uint32_t nlists, const char **reason);
+
+#endif							/* VQ_BLOCK_H */

@@ -1,0 +1,379 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_codec.c
+ *	  Codes with factors, and queries with bounds.
+ *
+ * The vectors are float32; the dozen numbers made of their products are double,
+ * so that squares of large and small numbers need no thought.  What errors
+ * remain are those of the kernels' sums, and every bound is loosened by a
+ * margin of about 16 units in the last place of the terms it was made from.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kernels/vq_codec.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+#define LANES 16
+
+/* Relative margin for sums of float32 products: 2^-20 */
+#define MARGIN (8 * (double) FLT_EPSILON)
+
+/* Codes with a at or below this stand for nothing */
+#define MIN_A 0.125
+
+/* Longest vector of model space, squared: 2^80 */
+#define MAX_NORM_SQ 1208925819614629174706176.0
+
+/* Squared lengths in which neither the sum nor its reciprocal root leaves float32 */
+#define SAFE_NORM_SQ_MIN 1e-20f
+#define SAFE_NORM_SQ_MAX 1e20f
+
+/* Below this, squares of coordinates may have vanished from a squared length */
+#define VANISHING_NORM_SQ 1e-30
+
+static void
+multiply(float *restrict x, float factor, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + LANES <= dim; i += LANES)
+	{
+		for (size_t lane = 0; lane < LANES; lane++)
+			x[i + lane] *= factor;
+	}
+	for (; i < dim; i++)
+		x[i] *= factor;
+}
+
+/* x := (x - mean) * factor */
+static void
+subtract_multiply(float *restrict x, const float *restrict mean, float factor, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + LANES <= dim; i += LANES)
+	{
+		for (size_t lane = 0; lane < LANES; lane++)
+			x[i + lane] = (x[i + lane] - mean[i + lane]) * factor;
+	}
+	for (; i < dim; i++)
+		x[i] = (x[i] - mean[i]) * factor;
+}
+
+/* Scale x to length 1 in place and say how long it was */
+static VqStatus
+normalise(const VqKernels *kernels, float *x, size_t dim, double *norm)
+{
+	float		norm_sq = kernels->ip_f32(x, x, dim);
+	double		sum = 0;
+
+	if (norm_sq > SAFE_NORM_SQ_MIN && norm_sq < SAFE_NORM_SQ_MAX)
+	{
+		*norm = sqrt((double) norm_sq);
+		multiply(x, (float) (1 / *norm), dim);
+		return VQ_OK;
+	}
+	for (size_t i = 0; i < dim; i++)
+		sum += (double) x[i] * x[i];
+	if (!isfinite(sum))
+		return VQ_NOT_FINITE;
+	if (sum == 0)
+		return VQ_ZERO_VECTOR;
+	*norm = sqrt(sum);
+	for (size_t i = 0; i < dim; i++)
+		x[i] = (float) (x[i] / *norm);
+	return VQ_OK;
+}
+
+/*
+ * Lengths are checked before the rotation, which keeps them: its sums could
+ * overflow where the result would not.
+ */
+static VqStatus
+rotate_checked(const VqKernels *kernels, const VqCodec *codec, float *x)
+{
+	size_t		dim = codec->pq.dim;
+
+	if (!(kernels->ip_f32(x, x, dim) <= MAX_NORM_SQ))
+		return VQ_NOT_FINITE;
+	if (codec->rotation == VQ_ROTATION_HADAMARD)
+		vq_rotate(kernels, codec->signs, dim, x);
+	return VQ_OK;
+}
+
+VqStatus
+vq_codec_transform(const VqKernels *kernels, const VqCodec *codec,
+				   const float *x, float *x_model)
+{
+	size_t		dim = codec->pq.dim;
+	VqStatus	status = VQ_OK;
+	double		norm;
+
+	if (x_model != x)
+		memcpy(x_model, x, dim * sizeof(float));
+	switch (codec->metric)
+	{
+		case VQ_METRIC_L2:
+			subtract_multiply(x_model, codec->mean, codec->scale, dim);
+			break;
+		case VQ_METRIC_IP:
+			multiply(x_model, codec->scale, dim);
+			break;
+		case VQ_METRIC_COSINE:
+			status = normalise(kernels, x_model, dim, &norm);
+			if (status == VQ_OK)
+				subtract_multiply(x_model, codec->mean, 1, dim);
+			break;
+	}
+	if (status == VQ_OK)
+		status = rotate_checked(kernels, codec, x_model);
+	if (status == VQ_NOT_FINITE)
+		memset(x_model, 0, dim * sizeof(float));
+	return status;
+}
+
+void
+vq_codec_restore(const VqKernels *kernels, const VqCodec *codec,
+				 const float *x_model, float *x)
+{
+	size_t		dim = codec->pq.dim;
+
+	if (x != x_model)
+		memcpy(x, x_model, dim * sizeof(float));
+	if (codec->rotation == VQ_ROTATION_HADAMARD)
+		vq_rotate_back(kernels, codec->signs, dim, x);
+	for (size_t i = 0; i < dim; i++)
+	{
+		if (codec->metric != VQ_METRIC_COSINE)
+			x[i] /= codec->scale;
+		if (codec->metric != VQ_METRIC_IP)
+			x[i] += codec->mean[i];
+	}
+}
+
+/* The residual and its decoded code, both padded */
+size_t
+vq_codec_encode_floats(const VqCodec *codec)
+{
+	return 2 * (size_t) codec->pq.m * codec->pq.dsub;
+}
+
+/* residual := x - centroid, padded with zeros */
+static void
+subtract_padded(const float *restrict x, const float *restrict centroid, size_t dim,
+				size_t padded_dim, float *restrict residual)
+{
+	size_t		i = 0;
+
+	for (; i + LANES <= dim; i += LANES)
+	{
+		for (size_t lane = 0; lane < LANES; lane++)
+			residual[i + lane] = x[i + lane] - centroid[i + lane];
+	}
+	for (; i < dim; i++)
+		residual[i] = x[i] - centroid[i];
+	for (; i < padded_dim; i++)
+		residual[i] = 0;
+}
+
+static bool
+is_zero(const float *x, size_t dim)
+{
+	for (size_t i = 0; i < dim; i++)
+	{
+		if (x[i] != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Factors by the table in vq_codec.h, in three steps: S and E of the estimate
+ * by the code; those of the sphere instead, where these are better; A and the
+ * packing for either.  The zero padding of a residual takes no part: its code
+ * may be anything, but neither centroids nor queries have anything there.
+ */
+void
+vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
+				const float *x_model, const float *centroid,
+				float *work, uint8_t *codes, VqFactors *factors)
+{
+	const VqPq *pq = &codec->pq;
+	size_t		dim = pq->dim;
+	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	float	   *residual = work;
+	float	   *decoded = work + padded_dim;
+	bool		is_ip = codec->metric == VQ_METRIC_IP;
+	double		numerator = is_ip ? 1 : 2;	/* of S, and of E */
+	float		products[3];	/* <r,r^>, |r|^2, |r^|^2 */
+	float		cross[3];		/* <c,r^>, |c|^2, |r^|^2 */
+	double		norm_sq;
+	double		known;			/* the part of A without S */
+	double		known_size;
+	double		a;
+	double		s = 0;			/* as stored */
+	double		e;
+
+	subtract_padded(x_model, centroid, dim, padded_dim, residual);
+	kernels->pq_encode(residual, codec->codebook, pq->m, pq->dsub, pq->ksub, codes);
+	vq_pq_decode(pq, codec->codebook, codes, decoded);
+	kernels->ip_norms_f32(residual, decoded, dim, products);
+	kernels->ip_norms_f32(centroid, decoded, dim, cross);
+
+	norm_sq = products[1];
+	if (norm_sq < VANISHING_NORM_SQ && !is_zero(residual, dim))
+		norm_sq += VANISHING_NORM_SQ;
+	e = numerator * sqrt(norm_sq) * (1 + MARGIN);
+
+	a = norm_sq > 0 ? products[0] / norm_sq : 0;
+	if (a > MIN_A)
+	{
+		double		exact_s = numerator / a;
+		double		stored_s = floor(exact_s * VQ_S_ONE + 0.5) / VQ_S_ONE;
+		double		rounding = fabs(stored_s - exact_s);
+		double		error_norm_sq = products[2] - a * products[0];
+		double		error_norm;
+		double		estimate_e;
+
+		/* |w|^2 by subtraction is no better than its terms */
+		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) + MARGIN * products[2]);
+
+		/*
+		 * The rounding of S acts on <q' - c, r^>, and r^ = w + a r.  Of this, w
+		 * is random to the query, but r is not: queries near x have all of
+		 * q' - c in its direction.
+		 */
+		estimate_e = (exact_s + rounding) * error_norm / sqrt(dim > 1 ? (double) dim - 1 : 1) +
+			rounding * a * sqrt(norm_sq);
+		if (stored_s * VQ_S_ONE <= UINT16_MAX && estimate_e < e)
+		{
+			s = stored_s;
+			e = estimate_e;
+		}
+	}
+
+	if (is_ip)
+	{
+		/* <c,w> / a is S <c,r^> - <c,r> */
+		known = -kernels->ip_f32(centroid, residual, dim);
+		known_size = sqrt((double) cross[1] * norm_sq);
+	}
+	else
+		known = known_size = products[1];
+
+	factors->s = (uint16_t) (s * VQ_S_ONE);
+	factors->a = (float) (known + s * cross[0] -
+						  MARGIN * (known_size + s * sqrt((double) cross[1] * products[2])));
+	if (!isfinite(factors->a) || vq_codec_pack_e((float) e, &factors->e) != VQ_OK)
+		vq_codec_encode_exact(factors);
+}
+
+void
+vq_codec_encode_exact(VqFactors *factors)
+{
+	factors->a = -INFINITY;
+	factors->s = 0;
+	factors->e = 0;
+}
+
+float
+vq_codec_unpack_e(uint8_t packed)
+{
+	uint32_t	bits = (uint32_t) packed << VQ_E_SHIFT;
+	float		small;
+
+	memcpy(&small, &bits, sizeof(small));
+	return small * ldexpf(1, VQ_E_SCALE_LOG2);
+}
+
+VqStatus
+vq_codec_pack_e(float e, uint8_t *packed)
+{
+	float		small = e * ldexpf(1, -VQ_E_SCALE_LOG2);
+	uint32_t	bits;
+
+	if (!(e >= 0 && e <= vq_codec_unpack_e(UINT8_MAX)))
+		return VQ_BAD_ARGUMENT;
+	memcpy(&bits, &small, sizeof(bits));
+	*packed = (uint8_t) ((bits + (((uint32_t) 1 << VQ_E_SHIFT) - 1)) >> VQ_E_SHIFT);
+
+	/* Scaling may have rounded down what float32 has no normal number for */
+	if (vq_codec_unpack_e(*packed) < e)
+		(*packed)++;
+	return VQ_OK;
+}
+
+VqStatus
+vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
+			   const float *q, VqQuery *query)
+{
+	const VqPq *pq = &codec->pq;
+	size_t		dim = pq->dim;
+	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	VqStatus	status;
+	double		norm;
+
+	query->unit = 2;
+	if (codec->metric == VQ_METRIC_IP)
+	{
+		memcpy(query->q_model, q, dim * sizeof(float));
+		status = normalise(kernels, query->q_model, dim, &norm);
+		if (status == VQ_OK)
+		{
+			query->unit = codec->scale / norm;
+			status = rotate_checked(kernels, codec, query->q_model);
+		}
+	}
+	else
+	{
+		status = vq_codec_transform(kernels, codec, q, query->q_model);
+		if (codec->metric == VQ_METRIC_L2)
+			query->unit = (double) codec->scale * codec->scale;
+	}
+	if (status != VQ_OK)
+		return status;
+
+	memset(query->q_model + dim, 0, (padded_dim - dim) * sizeof(float));
+	query->q_norm_sq = kernels->ip_f32(query->q_model, query->q_model, dim);
+	kernels->pq_lut(query->q_model, codec->codebook, pq->m, pq->dsub, pq->ksub, query->lut_floats);
+	vq_pq_quantise_lut(pq, query->lut_floats, query->lut, &query->lut_scale);
+	return VQ_OK;
+}
+
+float
+vq_codec_list_value(const VqCodec *codec, const VqQuery *query,
+					float distance_sq, float centroid_norm_sq)
+{
+	if (codec->metric == VQ_METRIC_IP)
+		return (float) (((double) distance_sq - query->q_norm_sq - centroid_norm_sq) / 2);
+	return distance_sq;
+}
+
+/*
+ * The margin below B covers the sums it was made from, and that q', c and the
+ * vectors themselves are no more exact than float32: an error of theirs moves
+ * a squared distance by twice its product with |q' - c|.
+ */
+void
+vq_codec_list_bound(const VqCodec *codec, const VqQuery *query,
+					float distance_sq, float centroid_norm_sq,
+					float epsilon, VqBound *bound)
+{
+	double		distance = sqrt((double) distance_sq);
+	double		margin;
+
+	if (codec->metric == VQ_METRIC_IP)
+		margin = MARGIN / 4 * ((double) distance_sq + query->q_norm_sq + centroid_norm_sq);
+	else
+		margin = MARGIN * distance_sq + MARGIN / 4 * distance *
+			(sqrt((double) query->q_norm_sq) + sqrt((double) centroid_norm_sq));
+	bound->base = (float) (vq_codec_list_value(codec, query, distance_sq, centroid_norm_sq) - margin);
+
+	/* S is never negative, so the largest L that the sum may stand for gives the bound */
+	bound->lut_bias = query->lut_scale.bias + query->lut_scale.error;
+	bound->lut_step = query->lut_scale.step;
+	bound->reach = (float) (epsilon * distance);
+}

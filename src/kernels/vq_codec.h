@@ -1,0 +1,132 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_codec.h
+ *	  From a vector to a code with its factors, and from a query to the lower
+ *	  bound of its distance to every coded vector.
+ *
+ * Spaces.  A vector of the user is x.  The codec works in "model space":
+ *
+ *		L2		x' = s R (x - mean)			value = s^2 |q - x|^2
+ *		IP		x' = s R x					value = -(s / |q|) <q, x>
+ *		cosine	x' = R (x / |x| - mean)		value = 2 (1 - cos(q, x)) = |q - x|^2
+ *
+ * where R is the rotation, mean the mean of the training sample (zero for IP)
+ * and s a power of two that brings the sample to unit size, so that float32
+ * and the small factors below suit data of any magnitude.  Centroids,
+ * residuals, codes and bounds all live there.  For IP the query is q' = R q / |q|.
+ *
+ * Estimator.  With r = x' - c the residual against the centroid of its list,
+ * r^ its decoded code, a = <r,r^> / |r|^2 and w = r^ - a r (which is
+ * orthogonal to r), the estimate of Gao & Long (RaBitQ, SIGMOD 2024, section
+ * 3.2), carried from binary to product-quantised codes, is
+ *
+ *		est = B(q, list) + A - S L,		L = <q', r^> from the look-up table
+ *		low = est - epsilon E |q' - c|
+ *
+ *				 B				S		A							E
+ *		L2, cos	 |q' - c|^2		2 / a	|r|^2 + S <c, r^>			2 |w| / (a sqrt(d - 1))
+ *		IP		 -<q', c>		1 / a	<c, w> / a					|w| / (a sqrt(d - 1))
+ *
+ * The error of est is <q' - c, w> times S: w is a random direction orthogonal
+ * to r, so it has mean 0 and a standard error of at most E |q' - c|.
+ *
+ * Stored, S is rounded to 16 bits first and A is made from the rounded S, so
+ * the rounding acts on <q' - c, r^> only; A is rounded down by 2^-20 of its
+ * terms, and E up to its 8 bits with the rounding of S included.
+ *
+ * A code that says too little of its vector (a <= 1/8, or E above the one
+ * below; noise around a centroid does this) is left out of the estimate, and
+ * the sphere around the centroid gives a bound that is certain for epsilon
+ * from 1 on:
+ *
+ *						S		A			E
+ *		L2, cos			0		|r|^2		2 |r|
+ *		IP				0		-<c, r>		|r|
+ *
+ * A vector that neither can stand for (not finite in model space, E over its
+ * range) gets A = -infinity, S = E = 0: its bound is minus infinity, so it is
+ * always compared exactly.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_CODEC_H
+#define VQ_CODEC_H
+
+#include "kernels/vq_block.h"
+#include "kernels/vq_pq.h"
+#include "kernels/vq_rotate.h"
+
+typedef struct VqCodec
+{
+	VqMetric	metric;
+	VqRotation	rotation;
+	VqPq		pq;				/* pq.dim is the dimension of the vectors */
+	float		scale;			/* s, a power of two */
+	const float *signs;			/* of the rotation, vq_rotate_sign_bytes */
+	const float *mean;			/* float[dim] */
+	const float *codebook;		/* float[m][dsub][ksub] */
+} VqCodec;
+
+/*
+ * x_model := x in model space, float[dim].  VQ_ZERO_VECTOR for cosine of a
+ * zero vector; VQ_NOT_FINITE if the result is not finite or longer than 2^40
+ * (x_model is then all zero).  x and x_model may be the same.
+ */
+extern VqStatus vq_codec_transform(const VqKernels *kernels, const VqCodec *codec,
+								   const float *x, float *x_model);
+
+/* The reverse: the vector (for cosine, its direction) that x_model stands for; in place allowed */
+extern void vq_codec_restore(const VqKernels *kernels, const VqCodec *codec,
+							 const float *x_model, float *x);
+
+/* Floats of workspace for vq_codec_encode */
+extern size_t vq_codec_encode_floats(const VqCodec *codec);
+
+/*
+ * Code and factors of x_model (from vq_codec_transform) against the centroid
+ * of its list, float[dim] both.  codes is uint8_t[m].  Never fails: what cannot
+ * be coded is marked to be always compared exactly.
+ */
+extern void vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
+							const float *x_model, const float *centroid,
+							float *work, uint8_t *codes, VqFactors *factors);
+
+/* Factors of a vector that is to be compared exactly, whatever the query */
+extern void vq_codec_encode_exact(VqFactors *factors);
+
+/* 8-bit float of E, rounded up; 0 stays 0.  VQ_BAD_ARGUMENT above the range. */
+extern VqStatus vq_codec_pack_e(float e, uint8_t *packed);
+extern float vq_codec_unpack_e(uint8_t packed);
+
+/* A query, ready to score blocks.  Buffers are the caller's. */
+typedef struct VqQuery
+{
+	float	   *q_model;		/* float[m * dsub], zero padded; first dim are q' */
+	float	   *lut_floats;		/* float[m][ksub] */
+	uint8_t    *lut;			/* uint8_t[m][ksub] */
+	VqLutScale	lut_scale;
+	float		q_norm_sq;		/* |q'|^2 */
+	double		unit;			/* exact value in model space = unit * (squared L2, negative IP or cosine distance) */
+} VqQuery;
+
+/*
+ * Fill a query from q, float[dim].  VQ_ZERO_VECTOR for a zero query under IP or
+ * cosine, VQ_NOT_FINITE when q is out of the model's range: the caller then
+ * compares every row exactly.
+ */
+extern VqStatus vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
+							   const float *q, VqQuery *query);
+
+/*
+ * The order in which lists are probed, and B of the table above: from
+ * distance_sq = |q' - c|^2 and centroid_norm_sq = |c|^2.
+ */
+extern float vq_codec_list_value(const VqCodec *codec, const VqQuery *query,
+								 float distance_sq, float centroid_norm_sq);
+
+/* Bound parameters of one list */
+extern void vq_codec_list_bound(const VqCodec *codec, const VqQuery *query,
+								float distance_sq, float centroid_norm_sq,
+								float epsilon, VqBound *bound);
+
+#endif							/* VQ_CODEC_H */

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_cpu.h
+ *	  What the processor can do.  vq_cpu.c is the only file that asks it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_CPU_H
+#define VQ_CPU_H
+
+#include "kernels/vq_base.h"
+
+#define VQ_CPU_AVX2			(1u << 0)	/* AVX2, FMA and F16C */
+#define VQ_CPU_AVX512		(1u << 1)	/* AVX-512 F, BW, DQ and VL */
+#define VQ_CPU_AVX512_VBMI	(1u << 2)	/* VBMI, byte permutes over registers */
+#define VQ_CPU_NEON			(1u << 3)
+
+/*
+ * Features that the processor has and the operating system saves registers
+ * for.  Cheap after the first call; safe from any thread.
+ */
+extern uint32_t vq_cpu_features(void);
+
+#endif							/* VQ_CPU_H */

@@ -1,0 +1,150 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kernels.h
+ *	  The table of operations that have one implementation per instruction
+ *	  set, and how a table is chosen.
+ *
+ * Shapes are written as in C, row-major.  No pointer needs an alignment above
+ * that of its type.  No operation reads or writes outside the shapes given,
+ * and outputs overlap no input unless said otherwise.  Inputs are finite
+ * unless said otherwise.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_KERNELS_H
+#define VQ_KERNELS_H
+
+#include "kernels/vq_base.h"
+
+/*
+ * Head of a stored centroid row, followed at once by dim values: int8_t for
+ * rows of bytes (value = scale * byte), float for rows of floats (scale is 1).
+ */
+typedef struct VqRowHeader
+{
+	float		scale;
+	float		norm_sq;		/* of the values that follow */
+} VqRowHeader;
+
+/*----------
+ * What turns the integer sums of a block into lower bounds for one query and
+ * one list:
+ *
+ *		low[i] = base + A[i]
+ *				 - S[i] / VQ_S_ONE * (lut_bias + lut_step * sums[i])
+ *				 - E[i] * reach
+ *
+ * A, S and E are the factors stored beside each code (vq_codec.h says how
+ * they are made).  A of minus infinity gives minus infinity.
+ *----------
+ */
+typedef struct VqBound
+{
+	float		base;			/* B(query, list), less the rounding margin */
+	float		lut_bias;
+	float		lut_step;
+	float		reach;			/* epsilon * |q - c| */
+} VqBound;
+
+/* S is fixed point: 1.0 is stored as this */
+#define VQ_S_ONE	4096.0f
+
+/*
+ * E is an unsigned 8-bit float, 5 bits of exponent and 3 of mantissa: the byte
+ * shifted into place is the float, times 2^(VQ_E_EXP_SHIFT).  So byte e means
+ * as_float(e << 20) * 2^(127 - 24); e = 0 means 0.
+ */
+#define VQ_E_SHIFT		20
+#define VQ_E_SCALE_LOG2	103		/* 127 - 24: largest is 1.875 * 2^7 */
+#define VQ_E_SMALL_UNIT	(1.0f / (1 << 26))	/* what 1 is worth below e = 8, where the float would be denormal */
+
+typedef struct VqKernels
+{
+	const char *name;
+	uint32_t	required_features;	/* VQ_CPU_... bits, all of them needed */
+
+	/*
+	 * |a - b|^2 and <a,b> of float[dim] vectors, accumulated in float32 in
+	 * several lanes: relative error at most dim * FLT_EPSILON of the sum of
+	 * absolute terms.
+	 */
+	float		(*l2sq_f32) (const float *a, const float *b, size_t dim);
+	float		(*ip_f32) (const float *a, const float *b, size_t dim);
+
+	/* out[0] = <a,b>, out[1] = <a,a>, out[2] = <b,b>, same error */
+	void		(*ip_norms_f32) (const float *a, const float *b, size_t dim, float out[3]);
+
+	/*
+	 * out[i] = |q - row_i|^2 for nrows rows of a VqRowHeader and dim values,
+	 * stride bytes apart (a multiple of 4, rows aligned to 4).  Differences,
+	 * not expanded squares: no cancellation.
+	 */
+	void		(*l2sq_rows_f32) (const float *q, size_t dim, const void *rows, size_t stride,
+								  size_t nrows, float *out);
+	void		(*l2sq_rows_i8) (const float *q, size_t dim, const void *rows, size_t stride,
+								 size_t nrows, float *out);
+
+	/*
+	 * Fast Walsh-Hadamard transform in place, scaled by 1/sqrt(n) so that it
+	 * keeps lengths and is its own inverse.  n is a power of two, 1 to 16384.
+	 */
+	void		(*fwht) (float *x, size_t n);
+
+	/*----------
+	 * Product quantiser.  codebook is float[m][dsub][ksub] (ksub innermost,
+	 * one register of centroids at a time), ksub is 16 or 256, x and q are
+	 * float[m * dsub].
+	 *
+	 * encode: codes[j] = the k that minimises |x_j - codebook_j,k|^2, the
+	 *		   lowest k on a tie; codes is uint8_t[m].
+	 * lut:	   lut[j][k] = <q_j, codebook_j,k>, float[m][ksub].
+	 *----------
+	 */
+	void		(*pq_encode) (const float *x, const float *codebook, size_t m, size_t dsub,
+							  size_t ksub, uint8_t *codes);
+	void		(*pq_lut) (const float *q, const float *codebook, size_t m, size_t dsub,
+						   size_t ksub, float *lut);
+
+	/*----------
+	 * FastScan (Andre et al., VLDB 2015; Douze et al. 2024, section 5.3): sums
+	 * of table entries for the 32 vectors of a full block, exact integers.
+	 *
+	 * scan4: codes is uint8_t[m][16], byte i of row j holds the code of
+	 *		  vector i in its low nibble and of vector i + 16 in its high one;
+	 *		  lut is uint8_t[m][16].
+	 * scan8: codes is uint8_t[m][32]; lut is uint8_t[m][256].
+	 *
+	 * sums[i] = sum over j of lut[j][code of vector i at j], for m up to 16000.
+	 *----------
+	 */
+	void		(*scan4) (const uint8_t *codes, const uint8_t *lut, size_t m, uint32_t sums[VQ_BLOCK_LANES]);
+	void		(*scan8) (const uint8_t *codes, const uint8_t *lut, size_t m, uint32_t sums[VQ_BLOCK_LANES]);
+
+	/*
+	 * The lower bounds described at VqBound; n is a multiple of
+	 * VQ_CAPACITY_STEP, up to 32.  Tables agree within 1e-5 of the largest
+	 * term.
+	 */
+	void		(*bound) (const float *a, const uint16_t *s, const uint8_t *e, const uint32_t *sums,
+						  size_t n, const VqBound *bound, float *low);
+} VqKernels;
+
+/* The tables compiled in, best first; ends with "scalar", then NULL */
+extern const VqKernels *const vq_kernels_all[];
+
+/* True if the processor can run this table */
+extern bool vq_kernels_supported(const VqKernels *kernels);
+
+/*
+ * The table with this name, or the best supported one for "auto".  NULL if
+ * there is no such table or the processor cannot run it.
+ */
+extern const VqKernels *vq_kernels_by_name(const char *name);
+
+extern const VqKernels vq_kernels_scalar;
+#if defined(__x86_64__)
+extern const VqKernels vq_kernels_avx2;
+extern const VqKernels vq_kernels_avx512;
+#endif
+
+#endif							/* VQ_KERNELS_H */

@@ -1,0 +1,718 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kernels_avx512.c
+ *	  The operations for x86-64 processors with AVX-512 F, BW, DQ and VL.
+ *
+ * Registers name their lanes: f32x16 is sixteen floats.  What does not fill a
+ * register is loaded under a mask, which reads no byte it leaves out.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kernels/vq_kernels.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "kernels/vq_cpu.h"
+
+/* Rows of bytes that 16-bit sums take without overflow: 65535 / 255, less one */
+#define FLUSH_ROWS 256
+
+VQ_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+
+/* The first n < 16 lanes */
+static inline __mmask16
+first_lanes(size_t n)
+{
+	return (__mmask16) ((1u << n) - 1);
+}
+
+static inline __m512
+add_square(__m512 sum, __m512 diff)
+{
+	return _mm512_fmadd_ps(diff, diff, sum);
+}
+
+static float
+l2sq_f32(const float *a, const float *b, size_t dim)
+{
+	__m512		sum0 = _mm512_setzero_ps();
+	__m512		sum1 = sum0;
+	__m512		sum2 = sum0;
+	__m512		sum3 = sum0;
+	size_t		i = 0;
+
+	for (; i + 64 <= dim; i += 64)
+	{
+		sum0 = add_square(sum0, _mm512_sub_ps(_mm512_loadu_ps(a + i), _mm512_loadu_ps(b + i)));
+		sum1 = add_square(sum1, _mm512_sub_ps(_mm512_loadu_ps(a + i + 16), _mm512_loadu_ps(b + i + 16)));
+		sum2 = add_square(sum2, _mm512_sub_ps(_mm512_loadu_ps(a + i + 32), _mm512_loadu_ps(b + i + 32)));
+		sum3 = add_square(sum3, _mm512_sub_ps(_mm512_loadu_ps(a + i + 48), _mm512_loadu_ps(b + i + 48)));
+	}
+	for (; i + 16 <= dim; i += 16)
+		sum0 = add_square(sum0, _mm512_sub_ps(_mm512_loadu_ps(a + i), _mm512_loadu_ps(b + i)));
+	if (i < dim)
+	{
+		__mmask16	mask = first_lanes(dim - i);
+
+		sum1 = add_square(sum1, _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, a + i),
+											  _mm512_maskz_loadu_ps(mask, b + i)));
+	}
+	return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum0, sum1), _mm512_add_ps(sum2, sum3)));
+}
+
+static float
+ip_f32(const float *a, const float *b, size_t dim)
+{
+	__m512		sum0 = _mm512_setzero_ps();
+	__m512		sum1 = sum0;
+	__m512		sum2 = sum0;
+	__m512		sum3 = sum0;
+	size_t		i = 0;
+
+	for (; i + 64 <= dim; i += 64)
+	{
+		sum0 = _mm512_fmadd_ps(_mm512_loadu_ps(a + i), _mm512_loadu_ps(b + i), sum0);
+		sum1 = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 16), _mm512_loadu_ps(b + i + 16), sum1);
+		sum2 = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 32), _mm512_loadu_ps(b + i + 32), sum2);
+		sum3 = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 48), _mm512_loadu_ps(b + i + 48), sum3);
+	}
+	for (; i + 16 <= dim; i += 16)
+		sum0 = _mm512_fmadd_ps(_mm512_loadu_ps(a + i), _mm512_loadu_ps(b + i), sum0);
+	if (i < dim)
+	{
+		__mmask16	mask = first_lanes(dim - i);
+
+		sum1 = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, a + i),
+							   _mm512_maskz_loadu_ps(mask, b + i), sum1);
+	}
+	return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum0, sum1), _mm512_add_ps(sum2, sum3)));
+}
+
+static void
+ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
+{
+	__m512		ab0 = _mm512_setzero_ps();
+	__m512		aa0 = ab0;
+	__m512		bb0 = ab0;
+	__m512		ab1 = ab0;
+	__m512		aa1 = ab0;
+	__m512		bb1 = ab0;
+	size_t		i = 0;
+
+	for (; i + 32 <= dim; i += 32)
+	{
+		__m512		a0 = _mm512_loadu_ps(a + i);
+		__m512		b0 = _mm512_loadu_ps(b + i);
+		__m512		a1 = _mm512_loadu_ps(a + i + 16);
+		__m512		b1 = _mm512_loadu_ps(b + i + 16);
+
+		ab0 = _mm512_fmadd_ps(a0, b0, ab0);
+		aa0 = _mm512_fmadd_ps(a0, a0, aa0);
+		bb0 = _mm512_fmadd_ps(b0, b0, bb0);
+		ab1 = _mm512_fmadd_ps(a1, b1, ab1);
+		aa1 = _mm512_fmadd_ps(a1, a1, aa1);
+		bb1 = _mm512_fmadd_ps(b1, b1, bb1);
+	}
+	for (; i < dim; i += 16)
+	{
+		__mmask16	mask = dim - i < 16 ? first_lanes(dim - i) : 0xFFFF;
+		__m512		a0 = _mm512_maskz_loadu_ps(mask, a + i);
+		__m512		b0 = _mm512_maskz_loadu_ps(mask, b + i);
+
+		ab0 = _mm512_fmadd_ps(a0, b0, ab0);
+		aa0 = _mm512_fmadd_ps(a0, a0, aa0);
+		bb0 = _mm512_fmadd_ps(b0, b0, bb0);
+	}
+	out[0] = _mm512_reduce_add_ps(_mm512_add_ps(ab0, ab1));
+	out[1] = _mm512_reduce_add_ps(_mm512_add_ps(aa0, aa1));
+	out[2] = _mm512_reduce_add_ps(_mm512_add_ps(bb0, bb1));
+}
+
+static inline const VqRowHeader *
+row_at(const void *rows, size_t stride, size_t i)
+{
+	return (const VqRowHeader *) ((const char *) rows + i * stride);
+}
+
+/* Four rows at a time, so that a register of q is loaded once for all */
+static void
+l2sq_rows_f32(const float *q, size_t dim, const void *rows, size_t stride,
+			  size_t nrows, float *out)
+{
+	size_t		row_no = 0;
+
+	for (; row_no + 4 <= nrows; row_no += 4)
+	{
+		const float *r0 = (const float *) (row_at(rows, stride, row_no) + 1);
+		const float *r1 = (const float *) (row_at(rows, stride, row_no + 1) + 1);
+		const float *r2 = (const float *) (row_at(rows, stride, row_no + 2) + 1);
+		const float *r3 = (const float *) (row_at(rows, stride, row_no + 3) + 1);
+		__m512		sum00 = _mm512_setzero_ps();
+		__m512		sum01 = sum00;
+		__m512		sum10 = sum00;
+		__m512		sum11 = sum00;
+		__m512		sum20 = sum00;
+		__m512		sum21 = sum00;
+		__m512		sum30 = sum00;
+		__m512		sum31 = sum00;
+		size_t		i = 0;
+
+		for (; i + 32 <= dim; i += 32)
+		{
+			__m512		q0 = _mm512_loadu_ps(q + i);
+			__m512		q1 = _mm512_loadu_ps(q + i + 16);
+
+			sum00 = add_square(sum00, _mm512_sub_ps(q0, _mm512_loadu_ps(r0 + i)));
+			sum10 = add_square(sum10, _mm512_sub_ps(q0, _mm512_loadu_ps(r1 + i)));
+			sum20 = add_square(sum20, _mm512_sub_ps(q0, _mm512_loadu_ps(r2 + i)));
+			sum30 = add_square(sum30, _mm512_sub_ps(q0, _mm512_loadu_ps(r3 + i)));
+			sum01 = add_square(sum01, _mm512_sub_ps(q1, _mm512_loadu_ps(r0 + i + 16)));
+			sum11 = add_square(sum11, _mm512_sub_ps(q1, _mm512_loadu_ps(r1 + i + 16)));
+			sum21 = add_square(sum21, _mm512_sub_ps(q1, _mm512_loadu_ps(r2 + i + 16)));
+			sum31 = add_square(sum31, _mm512_sub_ps(q1, _mm512_loadu_ps(r3 + i + 16)));
+		}
+		for (; i < dim; i += 16)
+		{
+			__mmask16	mask = dim - i < 16 ? first_lanes(dim - i) : 0xFFFF;
+			__m512		q0 = _mm512_maskz_loadu_ps(mask, q + i);
+
+			sum00 = add_square(sum00, _mm512_sub_ps(q0, _mm512_maskz_loadu_ps(mask, r0 + i)));
+			sum10 = add_square(sum10, _mm512_sub_ps(q0, _mm512_maskz_loadu_ps(mask, r1 + i)));
+			sum20 = add_square(sum20, _mm512_sub_ps(q0, _mm512_maskz_loadu_ps(mask, r2 + i)));
+			sum30 = add_square(sum30, _mm512_sub_ps(q0, _mm512_maskz_loadu_ps(mask, r3 + i)));
+		}
+		out[row_no] = _mm512_reduce_add_ps(_mm512_add_ps(sum00, sum01));
+		out[row_no + 1] = _mm512_reduce_add_ps(_mm512_add_ps(sum10, sum11));
+		out[row_no + 2] = _mm512_reduce_add_ps(_mm512_add_ps(sum20, sum21));
+		out[row_no + 3] = _mm512_reduce_add_ps(_mm512_add_ps(sum30, sum31));
+	}
+	for (; row_no < nrows; row_no++)
+		out[row_no] = l2sq_f32(q, (const float *) (row_at(rows, stride, row_no) + 1), dim);
+}
+
+/* q - scale * bytes */
+static inline __m512
+diff_i8(__m512 q, __m512 scale, __m128i bytes)
+{
+	return _mm512_fnmadd_ps(scale, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), q);
+}
+
+static inline __m128i
+load_16_bytes(const void *p)
+{
+	return _mm_loadu_si128((const __m128i *) p);
+}
+
+static float
+l2sq_row_i8(const float *q, size_t dim, const VqRowHeader *row)
+{
+	const int8_t *bytes = (const int8_t *) (row + 1);
+	__m512		scale = _mm512_set1_ps(row->scale);
+	__m512		sum0 = _mm512_setzero_ps();
+	__m512		sum1 = sum0;
+	__m512		sum2 = sum0;
+	__m512		sum3 = sum0;
+	size_t		i = 0;
+
+	for (; i + 64 <= dim; i += 64)
+	{
+		sum0 = add_square(sum0, diff_i8(_mm512_loadu_ps(q + i), scale, load_16_bytes(bytes + i)));
+		sum1 = add_square(sum1, diff_i8(_mm512_loadu_ps(q + i + 16), scale, load_16_bytes(bytes + i + 16)));
+		sum2 = add_square(sum2, diff_i8(_mm512_loadu_ps(q + i + 32), scale, load_16_bytes(bytes + i + 32)));
+		sum3 = add_square(sum3, diff_i8(_mm512_loadu_ps(q + i + 48), scale, load_16_bytes(bytes + i + 48)));
+	}
+	for (; i + 16 <= dim; i += 16)
+		sum0 = add_square(sum0, diff_i8(_mm512_loadu_ps(q + i), scale, load_16_bytes(bytes + i)));
+	if (i < dim)
+	{
+		__mmask16	mask = first_lanes(dim - i);
+
+		sum1 = add_square(sum1, diff_i8(_mm512_maskz_loadu_ps(mask, q + i), scale,
+										_mm_maskz_loadu_epi8(mask, bytes + i)));
+	}
+	return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum0, sum1), _mm512_add_ps(sum2, sum3)));
+}
+
+/* Widening the bytes is most of the work here: nothing to share between rows */
+static void
+l2sq_rows_i8(const float *q, size_t dim, const void *rows, size_t stride,
+			 size_t nrows, float *out)
+{
+	for (size_t i = 0; i < nrows; i++)
+		out[i] = l2sq_row_i8(q, dim, row_at(rows, stride, i));
+}
+
+/* Transform of the 16 lanes of a register, not scaled */
+static inline __m512
+fwht_f32x16(__m512 v)
+{
+	const __m512 signs1 = _mm512_setr_ps(1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1);
+	const __m512 signs2 = _mm512_setr_ps(1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1);
+	const __m512 signs4 = _mm512_setr_ps(1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1);
+	const __m512 signs8 = _mm512_setr_ps(1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1);
+
+	/* The partner's value, plus or minus one's own */
+	v = _mm512_fmadd_ps(v, signs1, _mm512_permute_ps(v, 0xB1));
+	v = _mm512_fmadd_ps(v, signs2, _mm512_permute_ps(v, 0x4E));
+	v = _mm512_fmadd_ps(v, signs4, _mm512_shuffle_f32x4(v, v, 0xB1));
+	return _mm512_fmadd_ps(v, signs8, _mm512_shuffle_f32x4(v, v, 0x4E));
+}
+
+static inline void
+butterfly(__m512 *a, __m512 *b)
+{
+	__m512		sum = _mm512_add_ps(*a, *b);
+
+	*b = _mm512_sub_ps(*a, *b);
+	*a = sum;
+}
+
+static inline void
+butterflies_of_4(__m512 *a, __m512 *b, __m512 *c, __m512 *d)
+{
+	butterfly(a, b);
+	butterfly(c, d);
+	butterfly(a, c);
+	butterfly(b, d);
+}
+
+static inline __m512
+load_scaled(const float *p, __m512 scale)
+{
+	return _mm512_mul_ps(_mm512_loadu_ps(p), scale);
+}
+
+/* Scale and transform 256 floats, held in sixteen registers */
+static inline void
+fwht_256(float *x, __m512 scale)
+{
+	__m512		v0 = fwht_f32x16(load_scaled(x, scale));
+	__m512		v1 = fwht_f32x16(load_scaled(x + 16, scale));
+	__m512		v2 = fwht_f32x16(load_scaled(x + 32, scale));
+	__m512		v3 = fwht_f32x16(load_scaled(x + 48, scale));
+	__m512		v4 = fwht_f32x16(load_scaled(x + 64, scale));
+	__m512		v5 = fwht_f32x16(load_scaled(x + 80, scale));
+	__m512		v6 = fwht_f32x16(load_scaled(x + 96, scale));
+	__m512		v7 = fwht_f32x16(load_scaled(x + 112, scale));
+	__m512		v8 = fwht_f32x16(load_scaled(x + 128, scale));
+	__m512		v9 = fwht_f32x16(load_scaled(x + 144, scale));
+	__m512		v10 = fwht_f32x16(load_scaled(x + 160, scale));
+	__m512		v11 = fwht_f32x16(load_scaled(x + 176, scale));
+	__m512		v12 = fwht_f32x16(load_scaled(x + 192, scale));
+	__m512		v13 = fwht_f32x16(load_scaled(x + 208, scale));
+	__m512		v14 = fwht_f32x16(load_scaled(x + 224, scale));
+	__m512		v15 = fwht_f32x16(load_scaled(x + 240, scale));
+
+	butterflies_of_4(&v0, &v1, &v2, &v3);
+	butterflies_of_4(&v4, &v5, &v6, &v7);
+	butterflies_of_4(&v8, &v9, &v10, &v11);
+	butterflies_of_4(&v12, &v13, &v14, &v15);
+	butterflies_of_4(&v0, &v4, &v8, &v12);
+	butterflies_of_4(&v1, &v5, &v9, &v13);
+	butterflies_of_4(&v2, &v6, &v10, &v14);
+	butterflies_of_4(&v3, &v7, &v11, &v15);
+
+	_mm512_storeu_ps(x, v0);
+	_mm512_storeu_ps(x + 16, v1);
+	_mm512_storeu_ps(x + 32, v2);
+	_mm512_storeu_ps(x + 48, v3);
+	_mm512_storeu_ps(x + 64, v4);
+	_mm512_storeu_ps(x + 80, v5);
+	_mm512_storeu_ps(x + 96, v6);
+	_mm512_storeu_ps(x + 112, v7);
+	_mm512_storeu_ps(x + 128, v8);
+	_mm512_storeu_ps(x + 144, v9);
+	_mm512_storeu_ps(x + 160, v10);
+	_mm512_storeu_ps(x + 176, v11);
+	_mm512_storeu_ps(x + 192, v12);
+	_mm512_storeu_ps(x + 208, v13);
+	_mm512_storeu_ps(x + 224, v14);
+	_mm512_storeu_ps(x + 240, v15);
+}
+
+/* The stage between elements half apart; half is a multiple of 16 */
+static inline void
+fwht_stage(float *x, size_t n, size_t half)
+{
+	for (size_t start = 0; start < n; start += 2 * half)
+		for (size_t i = start; i < start + half; i += 16)
+		{
+			__m512		a = _mm512_loadu_ps(x + i);
+			__m512		b = _mm512_loadu_ps(x + i + half);
+
+			butterfly(&a, &b);
+			_mm512_storeu_ps(x + i, a);
+			_mm512_storeu_ps(x + i + half, b);
+		}
+}
+
+/* The stages half and 2 * half in one pass over memory */
+static inline void
+fwht_two_stages(float *x, size_t n, size_t half)
+{
+	for (size_t start = 0; start < n; start += 4 * half)
+		for (size_t i = start; i < start + half; i += 16)
+		{
+			__m512		a = _mm512_loadu_ps(x + i);
+			__m512		b = _mm512_loadu_ps(x + i + half);
+			__m512		c = _mm512_loadu_ps(x + i + 2 * half);
+			__m512		d = _mm512_loadu_ps(x + i + 3 * half);
+
+			butterflies_of_4(&a, &b, &c, &d);
+			_mm512_storeu_ps(x + i, a);
+			_mm512_storeu_ps(x + i + half, b);
+			_mm512_storeu_ps(x + i + 2 * half, c);
+			_mm512_storeu_ps(x + i + 3 * half, d);
+		}
+}
+
+static void
+fwht(float *x, size_t n)
+{
+	__m512		scale = _mm512_set1_ps(1.0f / sqrtf((float) n));
+	size_t		half = 256;
+
+	/* Too short for sixteen registers, but eight narrower ones may do */
+	if (n < 256)
+	{
+		vq_kernels_avx2.fwht(x, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i += 256)
+		fwht_256(x + i, scale);
+	for (; 4 * half <= n; half *= 4)
+		fwht_two_stages(x, n, half);
+	if (half < n)
+		fwht_stage(x, n, half);
+}
+
+/* Squared distances of dsub floats to 16 centroids */
+static inline __m512
+distances_f32x16(const float *x, const float *centroids, size_t dsub)
+{
+	__m512		sum = _mm512_setzero_ps();
+
+	for (size_t d = 0; d < dsub; d++)
+		sum = add_square(sum, _mm512_sub_ps(_mm512_set1_ps(x[d]), _mm512_loadu_ps(centroids + d * 16)));
+	return sum;
+}
+
+/* First lane that equals the minimum; NaNs never do, and give 15 */
+static inline uint8_t
+first_equal(__m512 distances, __m512 minimum)
+{
+	uint32_t	mask = _mm512_cmp_ps_mask(distances, minimum, _CMP_EQ_OQ);
+
+	return (uint8_t) __builtin_ctz(mask | 0x8000);
+}
+
+/*
+ * Four sub-quantisers at a time: their minima are taken together, by a
+ * transposition that ends with one of them in each lane of every 128 bits.
+ */
+static inline void
+encode_16(const float *x, const float *codebook, size_t m, size_t dsub, uint8_t *codes)
+{
+	size_t		step = dsub * 16;
+	size_t		j = 0;
+
+	for (; j + 4 <= m; j += 4)
+	{
+		const float *c = codebook + j * step;
+		const float *xj = x + j * dsub;
+		__m512		d0 = distances_f32x16(xj, c, dsub);
+		__m512		d1 = distances_f32x16(xj + dsub, c + step, dsub);
+		__m512		d2 = distances_f32x16(xj + 2 * dsub, c + 2 * step, dsub);
+		__m512		d3 = distances_f32x16(xj + 3 * dsub, c + 3 * step, dsub);
+		__m512		min01 = _mm512_min_ps(_mm512_unpacklo_ps(d0, d1), _mm512_unpackhi_ps(d0, d1));
+		__m512		min23 = _mm512_min_ps(_mm512_unpacklo_ps(d2, d3), _mm512_unpackhi_ps(d2, d3));
+		__m512		minima = _mm512_min_ps(_mm512_shuffle_ps(min01, min23, 0x44),
+										   _mm512_shuffle_ps(min01, min23, 0xEE));
+
+		minima = _mm512_min_ps(minima, _mm512_shuffle_f32x4(minima, minima, 0x4E));
+		minima = _mm512_min_ps(minima, _mm512_shuffle_f32x4(minima, minima, 0xB1));
+		codes[j] = first_equal(d0, _mm512_permute_ps(minima, 0x00));
+		codes[j + 1] = first_equal(d1, _mm512_permute_ps(minima, 0x55));
+		codes[j + 2] = first_equal(d2, _mm512_permute_ps(minima, 0xAA));
+		codes[j + 3] = first_equal(d3, _mm512_permute_ps(minima, 0xFF));
+	}
+	for (; j < m; j++)
+	{
+		__m512		distances = distances_f32x16(x + j * dsub, codebook + j * step, dsub);
+
+		codes[j] = first_equal(distances, _mm512_set1_ps(_mm512_reduce_min_ps(distances)));
+	}
+}
+
+/* Each lane's smallest distance so far, and the k that had it first */
+typedef struct Nearest
+{
+	__m512		distance;
+	__m512i		k;
+} Nearest;
+
+static inline void
+keep_nearer(Nearest *nearest, __m512 distances, size_t first_k)
+{
+	const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+	__mmask16	less = _mm512_cmp_ps_mask(distances, nearest->distance, _CMP_LT_OQ);
+
+	nearest->distance = _mm512_mask_mov_ps(nearest->distance, less, distances);
+	nearest->k = _mm512_mask_add_epi32(nearest->k, less, lanes, _mm512_set1_epi32((int) first_k));
+}
+
+static inline uint8_t
+nearest_of_256(const float *x, const float *centroids, size_t dsub)
+{
+	Nearest		nearest = {_mm512_set1_ps(INFINITY), _mm512_setzero_si512()};
+	__mmask16	is_nearest;
+
+	for (size_t k = 0; k < 256; k += 64)
+	{
+		const float *c = centroids + k;
+		__m512		d0 = _mm512_setzero_ps();
+		__m512		d1 = d0;
+		__m512		d2 = d0;
+		__m512		d3 = d0;
+
+		for (size_t d = 0; d < dsub; d++, c += 256)
+		{
+			__m512		xd = _mm512_set1_ps(x[d]);
+
+			d0 = add_square(d0, _mm512_sub_ps(xd, _mm512_loadu_ps(c)));
+			d1 = add_square(d1, _mm512_sub_ps(xd, _mm512_loadu_ps(c + 16)));
+			d2 = add_square(d2, _mm512_sub_ps(xd, _mm512_loadu_ps(c + 32)));
+			d3 = add_square(d3, _mm512_sub_ps(xd, _mm512_loadu_ps(c + 48)));
+		}
+		keep_nearer(&nearest, d0, k);
+		keep_nearer(&nearest, d1, k + 16);
+		keep_nearer(&nearest, d2, k + 32);
+		keep_nearer(&nearest, d3, k + 48);
+	}
+
+	is_nearest = _mm512_cmp_ps_mask(nearest.distance, _mm512_set1_ps(_mm512_reduce_min_ps(nearest.distance)), _CMP_EQ_OQ);
+	return (uint8_t) _mm512_mask_reduce_min_epu32(is_nearest, nearest.k);
+}
+
+static void
+pq_encode(const float *x, const float *codebook, size_t m, size_t dsub,
+		  size_t ksub, uint8_t *codes)
+{
+	if (ksub == 256)
+	{
+		for (size_t j = 0; j < m; j++)
+			codes[j] = nearest_of_256(x + j * dsub, codebook + j * dsub * 256, dsub);
+	}
+	else if (dsub == 2)
+		encode_16(x, codebook, m, 2, codes);
+	else
+		encode_16(x, codebook, m, dsub, codes);
+}
+
+static void
+pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
+	   size_t ksub, float *lut)
+{
+	for (size_t j = 0; j < m; j++)
+	{
+		/* ksub is a multiple of 16 */
+		for (size_t k = 0; k < ksub; k += 16)
+		{
+			const float *c = codebook + j * dsub * ksub + k;
+			__m512		sum = _mm512_setzero_ps();
+
+			for (size_t d = 0; d < dsub; d++, c += ksub)
+				sum = _mm512_fmadd_ps(_mm512_set1_ps(q[j * dsub + d]), _mm512_loadu_ps(c), sum);
+			_mm512_storeu_ps(lut + j * ksub + k, sum);
+		}
+	}
+}
+
+/*
+ * Byte sums in 16 bits without unpacking: "all" adds registers of bytes as if
+ * they were 16-bit numbers, "odd" adds their odd bytes alone.  What all has
+ * beyond 256 times the odd sums is the even sums, and that holds modulo 65536
+ * however often all has wrapped around.
+ */
+typedef struct ByteSums
+{
+	__m512i		all;
+	__m512i		odd;
+} ByteSums;
+
+static inline void
+add_bytes(ByteSums *sums, __m512i bytes)
+{
+	sums->all = _mm512_add_epi16(sums->all, bytes);
+	sums->odd = _mm512_add_epi16(sums->odd, _mm512_srli_epi16(bytes, 8));
+}
+
+static inline __m128i
+add_quarters(__m512i v)
+{
+	__m256i		halves = _mm256_add_epi16(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+
+	return _mm_add_epi16(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+}
+
+/* Sums of 16 vectors whose bytes are in every 128 bits, widened to 32 bits */
+static inline __m512i
+total_16(const ByteSums *sums)
+{
+	__m128i		even = add_quarters(_mm512_sub_epi16(sums->all, _mm512_slli_epi16(sums->odd, 8)));
+	__m128i		odd = add_quarters(sums->odd);
+
+	return _mm512_cvtepu16_epi32(_mm256_setr_m128i(_mm_unpacklo_epi16(even, odd),
+												   _mm_unpackhi_epi16(even, odd)));
+}
+
+static inline void
+scan4_step(__m512i codes_u8x64, __m512i tables, ByteSums *low, ByteSums *high)
+{
+	const __m512i nibble = _mm512_set1_epi8(15);
+
+	add_bytes(low, _mm512_shuffle_epi8(tables, _mm512_and_si512(codes_u8x64, nibble)));
+	add_bytes(high, _mm512_shuffle_epi8(tables, _mm512_and_si512(_mm512_srli_epi16(codes_u8x64, 4), nibble)));
+}
+
+/* Four sub-quantisers per register, one in each 128 bits */
+static void
+scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
+	  uint32_t sums[VQ_BLOCK_LANES])
+{
+	__m512i		low_u32x16 = _mm512_setzero_si512();
+	__m512i		high_u32x16 = _mm512_setzero_si512();
+
+	while (m > 0)
+	{
+		size_t		nrows = m < FLUSH_ROWS ? m : FLUSH_ROWS;
+		ByteSums	low = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+		ByteSums	high = low;
+		size_t		j = 0;
+
+		for (; j + 4 <= nrows; j += 4)
+			scan4_step(_mm512_loadu_si512(codes + j * 16), _mm512_loadu_si512(lut + j * 16), &low, &high);
+		if (j < nrows)
+		{
+			__mmask64	mask = (UINT64_C(1) << ((nrows - j) * 16)) - 1;
+
+			/* Tables of zeros add nothing for the rows that are not there */
+			scan4_step(_mm512_maskz_loadu_epi8(mask, codes + j * 16),
+					   _mm512_maskz_loadu_epi8(mask, lut + j * 16), &low, &high);
+		}
+
+		low_u32x16 = _mm512_add_epi32(low_u32x16, total_16(&low));
+		high_u32x16 = _mm512_add_epi32(high_u32x16, total_16(&high));
+		codes += nrows * 16;
+		lut += nrows * 16;
+		m -= nrows;
+	}
+	_mm512_storeu_si512(sums, low_u32x16);
+	_mm512_storeu_si512(sums + 16, high_u32x16);
+}
+
+/*
+ * A table of 256 bytes is four registers, and one permute chooses from two of
+ * them by 16-bit index: the pair of bytes that code / 2 stands for.  That
+ * needs no VBMI, and the sum wants 16 bits anyway.
+ */
+static void
+scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
+	  uint32_t sums[VQ_BLOCK_LANES])
+{
+	__m512i		low_u32x16 = _mm512_setzero_si512();
+	__m512i		high_u32x16 = _mm512_setzero_si512();
+
+	while (m > 0)
+	{
+		size_t		nrows = m < FLUSH_ROWS ? m : FLUSH_ROWS;
+		__m512i		sums_u16x32 = _mm512_setzero_si512();
+
+		for (size_t j = 0; j < nrows; j++)
+		{
+			const uint8_t *table = lut + j * 256;
+			__m512i		code = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *) (codes + j * VQ_BLOCK_LANES)));
+			__m512i		pair_no = _mm512_srli_epi16(code, 1);
+			__m512i		pairs = _mm512_permutex2var_epi16(_mm512_loadu_si512(table), pair_no,
+														  _mm512_loadu_si512(table + 64));
+			__m512i		upper_pairs = _mm512_permutex2var_epi16(_mm512_loadu_si512(table + 128), pair_no,
+																_mm512_loadu_si512(table + 192));
+			__mmask32	is_upper = _mm512_test_epi16_mask(code, _mm512_set1_epi16(0x80));
+			__mmask32	is_odd = _mm512_test_epi16_mask(code, _mm512_set1_epi16(1));
+
+			pairs = _mm512_mask_mov_epi16(pairs, is_upper, upper_pairs);
+			pairs = _mm512_mask_srli_epi16(pairs, is_odd, pairs, 8);
+			sums_u16x32 = _mm512_add_epi16(sums_u16x32, _mm512_and_si512(pairs, _mm512_set1_epi16(0xFF)));
+		}
+
+		low_u32x16 = _mm512_add_epi32(low_u32x16, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(sums_u16x32)));
+		high_u32x16 = _mm512_add_epi32(high_u32x16, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(sums_u16x32, 1)));
+		codes += nrows * VQ_BLOCK_LANES;
+		lut += nrows * 256;
+		m -= nrows;
+	}
+	_mm512_storeu_si512(sums, low_u32x16);
+	_mm512_storeu_si512(sums + 16, high_u32x16);
+}
+
+/* E of 16 bytes, see unpack_e in vq_kernels_scalar.c */
+static inline __m512
+unpack_e(__m128i e)
+{
+	__m512i		e_u32x16 = _mm512_cvtepu8_epi32(e);
+	__m512i		bits = _mm512_add_epi32(_mm512_slli_epi32(e_u32x16, VQ_E_SHIFT),
+										_mm512_set1_epi32(VQ_E_SCALE_LOG2 << 23));
+	__mmask16	is_small = _mm512_cmplt_epu32_mask(e_u32x16, _mm512_set1_epi32(8));
+
+	return _mm512_mask_mul_ps(_mm512_castsi512_ps(bits), is_small,
+							  _mm512_cvtepi32_ps(e_u32x16), _mm512_set1_ps(VQ_E_SMALL_UNIT));
+}
+
+static void
+bound(const float *a, const uint16_t *s, const uint8_t *e,
+	  const uint32_t *sums, size_t n, const VqBound *list, float *low)
+{
+	__m512		base = _mm512_set1_ps(list->base);
+	__m512		lut_bias = _mm512_set1_ps(list->lut_bias);
+	__m512		lut_step = _mm512_set1_ps(list->lut_step);
+	__m512		reach = _mm512_set1_ps(list->reach);
+	__m512		s_unit = _mm512_set1_ps(1.0f / VQ_S_ONE);
+
+	for (size_t i = 0; i < n; i += 16)
+	{
+		__mmask16	mask = n - i < 16 ? first_lanes(n - i) : 0xFFFF;
+		__m512		sum = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(mask, sums + i));
+		__m512i		s_u32x16 = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, s + i));
+		__m512		factor = _mm512_mul_ps(_mm512_cvtepi32_ps(s_u32x16), s_unit);
+		__m512		product = _mm512_fmadd_ps(lut_step, sum, lut_bias);
+		__m512		value = _mm512_add_ps(base, _mm512_maskz_loadu_ps(mask, a + i));
+
+		value = _mm512_fnmadd_ps(factor, product, value);
+		value = _mm512_fnmadd_ps(unpack_e(_mm_maskz_loadu_epi8(mask, e + i)), reach, value);
+		_mm512_mask_storeu_ps(low + i, mask, value);
+	}
+}
+
+VQ_TARGET_END
+
+const VqKernels vq_kernels_avx512 = {
+	.name = "avx512",
+	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512,
+	.l2sq_f32 = l2sq_f32,
+	.ip_f32 = ip_f32,
+	.ip_norms_f32 = ip_norms_f32,
+	.l2sq_rows_f32 = l2sq_rows_f32,
+	.l2sq_rows_i8 = l2sq_rows_i8,
+	.fwht = fwht,
+	.pq_encode = pq_encode,
+	.pq_lut = pq_lut,
+	.scan4 = scan4,
+	.scan8 = scan8,
+	.bound = bound,
+};
+
+#endif							/* __x86_64__ */

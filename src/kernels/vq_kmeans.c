@@ -1,0 +1,320 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kmeans.c
+ *	  The steps of k-means.
+ *
+ * The nearest centroid is the one with the largest <x,c> - |c|^2 / 2, so the
+ * work is one product of matrices.  That form cancels where x is close to c:
+ * good enough to choose by, not to report, which is why distances are computed
+ * again from differences.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "kernels/vq_kmeans.h"
+
+#include <math.h>
+#include <string.h>
+
+#define LANES 16
+
+/*
+ * Centroids that rows are compared with at a time: their products stay in the
+ * cache, whatever the number of centroids.
+ */
+#define TILE_CENTROIDS 1024
+
+/* How far apart the halves of a split centroid start */
+#define SPLIT_STEP (1.0f / 1024)
+
+void
+vq_kmeans_norms(const VqKernels *kernels, const float *centroids, size_t ncentroids,
+				size_t dim, float *norms)
+{
+	for (size_t j = 0; j < ncentroids; j++)
+		norms[j] = kernels->ip_f32(centroids + j * dim, centroids + j * dim, dim) / 2;
+}
+
+static size_t
+tile_of(size_t ncentroids)
+{
+	return ncentroids < TILE_CENTROIDS ? ncentroids : TILE_CENTROIDS;
+}
+
+size_t
+vq_kmeans_assign_floats(size_t nrows, size_t ncentroids)
+{
+	return nrows * (tile_of(ncentroids) + 1);
+}
+
+/*
+ * Index of the largest products[j] - norms[j], the lowest on a tie, and in
+ * *winner_value how large it is.  Each lane
+ * keeps the best of its own indexes; lanes are compared at the end.  The index
+ * is chosen by a mask because gcc vectorises no choice that it takes for a
+ * branch.
+ */
+static uint32_t
+best_centroid(const float *restrict products, const float *restrict norms, size_t ncentroids,
+			  float *winner_value)
+{
+	float		best[LANES];
+	uint32_t	best_at[LANES];
+	float		winner = -INFINITY;
+	uint32_t	winner_at = 0;
+	size_t		j = 0;
+
+	for (size_t lane = 0; lane < LANES; lane++)
+	{
+		best[lane] = -INFINITY;
+		best_at[lane] = 0;
+	}
+	for (; j + LANES <= ncentroids; j += LANES)
+	{
+		for (size_t lane = 0; lane < LANES; lane++)
+		{
+			float		value = products[j + lane] - norms[j + lane];
+			uint32_t	is_better = 0 - (uint32_t) (value > best[lane]);
+
+			best_at[lane] = ((uint32_t) j & is_better) | (best_at[lane] & ~is_better);
+			best[lane] = value > best[lane] ? value : best[lane];
+		}
+	}
+	for (size_t lane = 0; lane < LANES; lane++)
+	{
+		uint32_t	at = best_at[lane] + (uint32_t) lane;
+
+		if (best[lane] > winner || (best[lane] == winner && at < winner_at))
+		{
+			winner = best[lane];
+			winner_at = at;
+		}
+	}
+	for (; j < ncentroids; j++)
+	{
+		float		value = products[j] - norms[j];
+
+		if (value > winner)
+		{
+			winner = value;
+			winner_at = (uint32_t) j;
+		}
+	}
+	*winner_value = winner;
+	return winner_at;
+}
+
+void
+vq_kmeans_assign(const VqKernels *kernels, const VqBlas *blas,
+				 const float *rows, size_t nrows,
+				 const float *centroids, const float *norms, size_t ncentroids,
+				 size_t dim, float *work, uint32_t *labels, float *distances)
+{
+	size_t		tile = tile_of(ncentroids);
+	float	   *best = work + nrows * tile;
+
+	for (size_t first = 0; first < ncentroids; first += tile)
+	{
+		size_t		count = ncentroids - first < tile ? ncentroids - first : tile;
+
+		blas->products(nrows, count, dim, rows, centroids + first * dim, work);
+		for (size_t i = 0; i < nrows; i++)
+		{
+			float		value;
+			uint32_t	label = best_centroid(work + i * count, norms + first, count, &value);
+
+			if (first == 0 || value > best[i])
+			{
+				best[i] = value;
+				labels[i] = (uint32_t) first + label;
+			}
+		}
+	}
+	if (distances == NULL)
+		return;
+	for (size_t i = 0; i < nrows; i++)
+		distances[i] = kernels->l2sq_f32(rows + i * dim, centroids + labels[i] * dim, dim);
+}
+
+void
+vq_kmeans_clear(VqKmeansSums *sums)
+{
+	memset(sums->sums, 0, sums->ncentroids * sums->dim * sizeof(double));
+	memset(sums->counts, 0, sums->ncentroids * sizeof(uint64_t));
+	sums->error = 0;
+}
+
+static void
+add_row(double *restrict sum, const float *restrict row, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + LANES <= dim; i += LANES)
+	{
+		for (size_t lane = 0; lane < LANES; lane++)
+			sum[i + lane] += row[i + lane];
+	}
+	for (; i < dim; i++)
+		sum[i] += row[i];
+}
+
+void
+vq_kmeans_accumulate(VqKmeansSums *sums, const float *rows, size_t nrows,
+					 const uint32_t *labels, const float *distances)
+{
+	for (size_t i = 0; i < nrows; i++)
+	{
+		add_row(sums->sums + labels[i] * sums->dim, rows + i * sums->dim, sums->dim);
+		sums->counts[labels[i]]++;
+	}
+	if (distances == NULL)
+		return;
+	for (size_t i = 0; i < nrows; i++)
+		sums->error += distances[i];
+}
+
+/*
+ * A heap of centroid numbers with the most crowded on top; between equals the
+ * lower number wins, so that the order is total.  The numbers are kept as
+ * doubles because they live in the workspace that the sums have left.
+ */
+static bool
+is_more_crowded(const uint64_t *counts, double a, double b)
+{
+	uint64_t	count_a = counts[(size_t) a];
+	uint64_t	count_b = counts[(size_t) b];
+
+	return count_a > count_b || (count_a == count_b && a < b);
+}
+
+static void
+crowd_sift_down(double *heap, size_t nheap, const uint64_t *counts, size_t root)
+{
+	double		item = heap[root];
+
+	for (;;)
+	{
+		size_t		child = 2 * root + 1;
+
+		if (child >= nheap)
+			break;
+		if (child + 1 < nheap && is_more_crowded(counts, heap[child + 1], heap[child]))
+			child++;
+		if (!is_more_crowded(counts, heap[child], item))
+			break;
+		heap[root] = heap[child];
+		root = child;
+	}
+	heap[root] = item;
+}
+
+static void
+crowd_push(double *heap, size_t nheap, const uint64_t *counts, double item)
+{
+	size_t		hole = nheap;
+
+	while (hole > 0 && is_more_crowded(counts, item, heap[(hole - 1) / 2]))
+	{
+		heap[hole] = heap[(hole - 1) / 2];
+		hole = (hole - 1) / 2;
+	}
+	heap[hole] = item;
+}
+
+/*
+ * Give the empty centroid half of the crowded one.  Directions are drawn anew
+ * for each split: with fixed ones, a centroid that is split often would leave
+ * all its parts on one line.
+ */
+static void
+split_centroid(VqRng *rng, size_t dim, float *crowded, float *empty)
+{
+	uint64_t	bits = 0;
+
+	for (size_t i = 0; i < dim; i++)
+	{
+		float		step = crowded[i] * SPLIT_STEP;
+
+		if (i % 64 == 0)
+			bits = vq_rng_next(rng);
+		if (bits & 1)
+			step = -step;
+		bits >>= 1;
+		empty[i] = crowded[i] - step;
+		crowded[i] += step;
+	}
+}
+
+static size_t
+reseed_empty(VqKmeansSums *sums, VqRng *rng, float *centroids)
+{
+	uint64_t   *counts = sums->counts;
+	double	   *heap = sums->sums;	/* at least one double per centroid */
+	size_t		nheap = 0;
+	size_t		nreseeded = 0;
+
+	for (size_t j = 0; j < sums->ncentroids; j++)
+	{
+		if (counts[j] > 0)
+			heap[nheap++] = (double) j;
+	}
+	if (nheap == 0)
+		return 0;
+	for (size_t root = nheap / 2; root-- > 0;)
+		crowd_sift_down(heap, nheap, counts, root);
+
+	for (size_t j = 0; j < sums->ncentroids; j++)
+	{
+		size_t		crowded = (size_t) heap[0];
+
+		if (counts[j] > 0)
+			continue;
+		split_centroid(rng, sums->dim, centroids + crowded * sums->dim, centroids + j * sums->dim);
+		nreseeded++;
+
+		/* A single row cannot be shared; its copies stay empty */
+		counts[j] = counts[crowded] / 2;
+		if (counts[j] == 0)
+			continue;
+		counts[crowded] -= counts[j];
+		crowd_sift_down(heap, nheap, counts, 0);
+		crowd_push(heap, nheap++, counts, (double) j);
+	}
+	return nreseeded;
+}
+
+size_t
+vq_kmeans_update(VqKmeansSums *sums, VqRng *rng, float *centroids)
+{
+	size_t		nempty = 0;
+
+	for (size_t j = 0; j < sums->ncentroids; j++)
+	{
+		const double *sum = sums->sums + j * sums->dim;
+		float	   *centroid = centroids + j * sums->dim;
+
+		if (sums->counts[j] == 0)
+			nempty++;
+		else
+		{
+			double		share = 1.0 / (double) sums->counts[j];
+
+			for (size_t i = 0; i < sums->dim; i++)
+				centroid[i] = (float) (sum[i] * share);
+		}
+	}
+	return nempty > 0 ? reseed_empty(sums, rng, centroids) : 0;
+}
+
+double
+vq_kmeans_imbalance(const uint64_t *counts, size_t ncentroids)
+{
+	double		total = 0;
+	double		squares = 0;
+
+	for (size_t j = 0; j < ncentroids; j++)
+	{
+		total += (double) counts[j];
+		squares += (double) counts[j] * (double) counts[j];
+	}
+	return total > 0 ? squares / total / total * (double) ncentroids : 1;
+}

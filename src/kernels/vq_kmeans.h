@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kmeans.h
+ *	  k-means (Lloyd 1982) as steps over chunks, for coarse centroids.
+ *
+ * The caller owns the loops over chunks and iterations, so it can check for
+ * interrupts, report progress and share the work between processes:
+ *
+ *		choose initial centroids (distinct random rows)
+ *		repeat
+ *			vq_kmeans_norms
+ *			for each chunk: vq_kmeans_assign, vq_kmeans_accumulate
+ *			vq_kmeans_update
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_KMEANS_H
+#define VQ_KMEANS_H
+
+#include "kernels/vq_blas.h"
+#include "kernels/vq_rng.h"
+
+/* Running sums of one iteration; sums is double[ncentroids][dim] to be exact enough at any size */
+typedef struct VqKmeansSums
+{
+	size_t		ncentroids;
+	size_t		dim;
+	double	   *sums;			/* [ncentroids][dim] */
+	uint64_t   *counts;			/* [ncentroids] */
+	double		error;			/* sum of squared distances to the centroid */
+} VqKmeansSums;
+
+/* norms[j] = |centroid_j|^2 / 2 */
+extern void vq_kmeans_norms(const VqKernels *kernels, const float *centroids, size_t ncentroids,
+							size_t dim, float *norms);
+
+/* Floats of workspace that vq_kmeans_assign needs for nrows rows at a time */
+extern size_t vq_kmeans_assign_floats(size_t nrows, size_t ncentroids);
+
+/*----------
+ * labels[i] = the nearest of ncentroids to rows_i (lowest on a tie), and
+ * distances[i] = |rows_i - centroid|^2, recomputed from differences; distances
+ * may be NULL.  rows is float[nrows][dim], norms from vq_kmeans_norms.
+ * Products by blas.
+ *----------
+ */
+extern void vq_kmeans_assign(const VqKernels *kernels, const VqBlas *blas,
+							 const float *rows, size_t nrows,
+							 const float *centroids, const float *norms, size_t ncentroids,
+							 size_t dim, float *work, uint32_t *labels, float *distances);
+
+/* Zero the sums before an iteration */
+extern void vq_kmeans_clear(VqKmeansSums *sums);
+
+/* Add a chunk of labelled rows; distances may be NULL */
+extern void vq_kmeans_accumulate(VqKmeansSums *sums, const float *rows, size_t nrows,
+								 const uint32_t *labels, const float *distances);
+
+/*
+ * Centroids := means.  A centroid without rows is reseeded beside the most
+ * crowded one: both get that mean, moved apart by a relative 1/1024 in random
+ * directions, and share its count (as FAISS splits clusters).  Returns how
+ * many were reseeded.  Changes sums->counts, and uses sums->sums as workspace.
+ * Without any rows, centroids stay as they are.
+ */
+extern size_t vq_kmeans_update(VqKmeansSums *sums, VqRng *rng, float *centroids);
+
+/* Sum over lists of (count/total)^2 times the number of lists: 1 when balanced */
+extern double vq_kmeans_imbalance(const uint64_t *counts, size_t ncentroids);
+
+#endif							/* VQ_KMEANS_H */

@@ -1,0 +1,67 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_select.h
+ *	  The smallest of many, one at a time, without sorting what is never
+ *	  asked for.
+ *
+ * Incremental quicksort (Paredes & Navarro, ALENEX 2006): taking the k
+ * smallest of n costs O(n + k log k) expected, and k need not be known.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_SELECT_H
+#define VQ_SELECT_H
+
+#include "kernels/vq_rng.h"
+
+/* A candidate: order by key, then by id, so that the order is total */
+typedef struct VqItem
+{
+	float		key;			/* never NaN; minus infinity is allowed */
+	uint16_t	id_low;
+	uint16_t	id_mid;
+	uint32_t	id_high;
+} VqItem;
+
+static inline bool
+vq_item_less(const VqItem *a, const VqItem *b)
+{
+	if (a->key != b->key)
+		return a->key < b->key;
+	if (a->id_high != b->id_high)
+		return a->id_high < b->id_high;
+	if (a->id_mid != b->id_mid)
+		return a->id_mid < b->id_mid;
+	return a->id_low < b->id_low;
+}
+
+#define VQ_SELECT_STACK 128
+
+typedef struct VqSelect
+{
+	VqItem	   *items;			/* the caller's array, reordered in place */
+	size_t		nitems;
+	size_t		next;			/* items before this one have been taken */
+	size_t		sorted;			/* items before this one are where they belong */
+	size_t		depth;			/* pivots on the stack */
+	size_t		pivots[VQ_SELECT_STACK];
+	VqRng		rng;
+} VqSelect;
+
+/* Start over an array of nitems, which stays the caller's */
+extern void vq_select_init(VqSelect *select, VqItem *items, size_t nitems);
+
+/*
+ * The smallest item not yet taken, or NULL when all are.  Peek leaves it, take
+ * removes it; the pointer is good until the next call.
+ */
+extern const VqItem *vq_select_peek(VqSelect *select);
+extern const VqItem *vq_select_take(VqSelect *select);
+
+/*
+ * Reorder items so that the nsmallest smallest come first (in no order).
+ * 0 < nsmallest <= nitems.
+ */
+extern void vq_select_partition(VqItem *items, size_t nitems, size_t nsmallest);
+
+#endif							/* VQ_SELECT_H */

@@ -1,0 +1,364 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_functions.c
+ *	  SQL functions that look into an index.
+ *
+ * All of them read the list pages in the order of the file, which costs as
+ * much as a sequential scan of the index.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "lib/stringinfo.h"
+#include "storage/bufmgr.h"
+#include "utils/builtins.h"
+
+#include "am/ivfpq.h"
+#include "base/vq_datum.h"
+#include "base/vq_guc.h"
+#include "kernels/vq_kmeans.h"
+
+PG_FUNCTION_INFO_V1(vqpg_kernels);
+PG_FUNCTION_INFO_V1(ivfpq_index_info);
+PG_FUNCTION_INFO_V1(ivfpq_list_info);
+PG_FUNCTION_INFO_V1(ivfpq_last_scan);
+PG_FUNCTION_INFO_V1(ivfpq_reconstruct);
+PG_FUNCTION_INFO_V1(ivfpq_check);
+
+/* When ivfpq_index_info has advice to give */
+#define ADVISE_GROWTH			4	/* times the rows of the build */
+#define ADVISE_MIN_DEAD_SLOTS	10000
+#define ADVISE_IMBALANCE		4.0f
+
+/* What the walk over the blocks counts */
+typedef struct ListCounts
+{
+	int64		blocks;
+	int64		pages;
+	int64		rows;
+	int64		dead_slots;		/* used, but without an entry */
+	int64		free_slots;		/* never used */
+	BlockNumber last_page;
+} ListCounts;
+
+typedef struct CountState
+{
+	VqBlockShape shape;
+	ListCounts *lists;			/* [nlists] */
+} CountState;
+
+Datum
+vqpg_kernels(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (int i = 0; vq_kernels_all[i] != NULL; i++)
+	{
+		Datum		values[3];
+		bool		nulls[3] = {false};
+
+		values[0] = CStringGetTextDatum(vq_kernels_all[i]->name);
+		values[1] = BoolGetDatum(vq_kernels_supported(vq_kernels_all[i]));
+		values[2] = BoolGetDatum(vq_kernels_all[i] == vq_kernels);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static Relation
+open_ivfpq_index(Oid index_oid, IvfpqMetaPageData *meta)
+{
+	Relation	index = index_open(index_oid, AccessShareLock);
+
+	ivfpq_check_readable(index);
+	ivfpq_meta_read(index, meta);
+	return index;
+}
+
+static bool
+count_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
+{
+	CountState *state = arg;
+	const VqBlockHeader *header = block;
+	ListCounts *list = &state->lists[header->list_no];
+	int64		live = 0;
+
+	for (size_t slot = 0; slot < header->used; slot++)
+		live += vq_block_is_live(block, &state->shape, slot);
+
+	if (list->blocks == 0 || list->last_page != blkno)
+		list->pages++;
+	list->last_page = blkno;
+	list->blocks++;
+	list->rows += live;
+	list->dead_slots += header->used - live;
+	list->free_slots += header->capacity - header->used;
+	return true;
+}
+
+/* Count what is in every list; palloc'd, [nlists] */
+static ListCounts *
+count_lists(Relation index, const IvfpqMetaPageData *meta)
+{
+	CountState	state = {.shape = {meta->m, meta->nbits}};
+
+	state.lists = palloc0(meta->nlists * sizeof(ListCounts));
+	ivfpq_inspect_blocks(index, meta, count_block, &state);
+	return state.lists;
+}
+
+static const char *
+metric_name(uint8 metric)
+{
+	switch (metric)
+	{
+		case VQ_METRIC_L2:
+			return "l2";
+		case VQ_METRIC_IP:
+			return "ip";
+		case VQ_METRIC_COSINE:
+			return "cosine";
+	}
+	elog(ERROR, "unexpected metric %u", metric);
+}
+
+/*
+ * How much longer lists are where searches look than on average: 1 when all
+ * are equal, nlists when all rows are in one.
+ */
+static float4
+imbalance_factor(const ListCounts *lists, uint32 nlists)
+{
+	uint64	   *counts = palloc(nlists * sizeof(uint64));
+
+	for (uint32 i = 0; i < nlists; i++)
+		counts[i] = lists[i].rows;
+	return (float4) vq_kmeans_imbalance(counts, nlists);
+}
+
+/* What could be better about an index, a sentence each; NULL if all is well */
+static const char *
+advice(const IvfpqMetaPageData *meta, const IvfpqOptions *options,
+	   const ListCounts *total, float4 imbalance)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	if (meta->codec == IVFPQ_CODEC_NONE)
+	{
+		if (total->rows >= IVFPQ_ROWS_PER_CODE * (1 << options->nbits))
+			appendStringInfo(&text, "The index was built on " UINT64_FORMAT
+							 " rows, too few to train on, and compares each of its " INT64_FORMAT
+							 " rows exactly. REINDEX it. ",
+							 meta->build_rows, total->rows);
+	}
+	else
+	{
+		if (total->rows / ADVISE_GROWTH > (int64) meta->build_rows)
+			appendStringInfo(&text, "The index was built on " UINT64_FORMAT
+							 " rows and has " INT64_FORMAT
+							 " now, in as many lists as before. REINDEX it. ",
+							 meta->build_rows, total->rows);
+		if (imbalance > ADVISE_IMBALANCE)
+			appendStringInfo(&text, "Rows are spread unevenly over the lists, so searches read %.1f times as many as they would otherwise. REINDEX the index if its table has changed much. ",
+							 imbalance);
+	}
+	if (total->dead_slots >= ADVISE_MIN_DEAD_SLOTS && total->dead_slots > total->rows)
+		appendStringInfo(&text, INT64_FORMAT " slots are dead, more than the " INT64_FORMAT
+						 " rows. Inserts will fill them, REINDEX gives their space back. ",
+						 total->dead_slots, total->rows);
+	if (text.len == 0)
+		return NULL;
+	text.data[text.len - 1] = '\0';
+	return text.data;
+}
+
+/* A text, or NULL */
+static Datum
+text_or_null(const char *string, bool *is_null)
+{
+	*is_null = string == NULL;
+	return string ? CStringGetTextDatum(string) : (Datum) 0;
+}
+
+Datum
+ivfpq_index_info(PG_FUNCTION_ARGS)
+{
+	IvfpqMetaPageData meta;
+	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta);
+	VqBlockShape shape = {meta.m, meta.nbits};
+	ListCounts *lists = count_lists(index, &meta);
+	ListCounts	total = {0};
+	IvfpqOptions *options = ivfpq_options(index);
+	int			nprobe = options->nprobe;
+	float4		imbalance;
+	char		trained_on[IVFPQ_TRAINER_LEN + 1] = {0};
+	TupleDesc	desc;
+	Datum		values[17];
+	bool		nulls[17] = {false};
+	int			column = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
+		elog(ERROR, "unexpected return type of ivfpq_index_info");
+
+	for (uint32 i = 0; i < meta.nlists; i++)
+	{
+		total.rows += lists[i].rows;
+		total.dead_slots += lists[i].dead_slots;
+	}
+	imbalance = imbalance_factor(lists, meta.nlists);
+	if (nprobe == 0)
+		nprobe = Max(meta.nprobe, 1);
+	memcpy(trained_on, meta.trained_on, IVFPQ_TRAINER_LEN);
+
+	values[column++] = Int32GetDatum(meta.format_version);
+	values[column++] = CStringGetTextDatum(metric_name(meta.metric));
+	values[column++] = Int32GetDatum(meta.dim);
+	values[column++] = Int32GetDatum(meta.nlists);
+	values[column++] = Int32GetDatum(meta.m);
+	values[column++] = Int32GetDatum(meta.nbits);
+	values[column++] = CStringGetTextDatum(meta.rotation == VQ_ROTATION_HADAMARD ? "hadamard" : "none");
+	values[column++] = Int32GetDatum(vq_code_bytes(&shape));
+	values[column++] = Int32GetDatum(Min(nprobe, meta.nlists));
+	values[column++] = Int64GetDatum(total.rows);
+	values[column++] = Int64GetDatum(total.dead_slots);
+	values[column++] = Int64GetDatum(meta.zero_vectors);
+	values[column++] = Int64GetDatum(RelationGetNumberOfBlocks(index));
+	values[column++] = Int64GetDatum(meta.train_rows);
+	values[column] = text_or_null(trained_on[0] ? trained_on : NULL, &nulls[column]);
+	column++;
+	values[column++] = Float4GetDatum(imbalance);
+	values[column] = text_or_null(advice(&meta, options, &total, imbalance), &nulls[column]);
+
+	index_close(index, AccessShareLock);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+Datum
+ivfpq_list_info(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	IvfpqMetaPageData meta;
+	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta);
+	ListCounts *lists = count_lists(index, &meta);
+
+	InitMaterializedSRF(fcinfo, 0);
+	for (uint32 i = 0; i < meta.nlists; i++)
+	{
+		Datum		values[6];
+		bool		nulls[6] = {false};
+
+		values[0] = Int32GetDatum(i);
+		values[1] = Int64GetDatum(lists[i].blocks);
+		values[2] = Int64GetDatum(lists[i].pages);
+		values[3] = Int64GetDatum(lists[i].rows);
+		values[4] = Int64GetDatum(lists[i].dead_slots);
+		values[5] = Int64GetDatum(lists[i].free_slots);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	index_close(index, AccessShareLock);
+	return (Datum) 0;
+}
+
+Datum
+ivfpq_last_scan(PG_FUNCTION_ARGS)
+{
+	const IvfpqScanStats *stats = &ivfpq_last_scan_stats;
+	TupleDesc	desc;
+	Datum		values[4];
+	bool		nulls[4];
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
+		elog(ERROR, "unexpected return type of ivfpq_last_scan");
+	values[0] = Int64GetDatum(stats->lists_probed);
+	values[1] = Int64GetDatum(stats->codes_scored);
+	values[2] = Int64GetDatum(stats->candidates_reranked);
+	values[3] = Int64GetDatum(stats->rows_returned);
+	memset(nulls, !stats->valid, sizeof(nulls));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* A search for the entry of one row */
+typedef struct EntrySearch
+{
+	ItemPointerData tid;
+	VqBlockShape shape;
+	bool		is_found;
+	uint32		list_no;
+	VqFactors	factors;
+	uint8	   *codes;			/* [m] */
+} EntrySearch;
+
+static bool
+search_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
+{
+	EntrySearch *search = arg;
+	const VqBlockHeader *header = block;
+
+	for (size_t slot = 0; slot < header->used && !search->is_found; slot++)
+	{
+		if (memcmp(vq_block_tid(block, &search->shape, slot), &search->tid, VQ_TID_BYTES) != 0)
+			continue;
+		search->is_found = true;
+		search->list_no = header->list_no;
+		vq_block_get(block, &search->shape, slot, &search->factors, search->codes);
+	}
+	return !search->is_found;
+}
+
+/* Centroid and decoded residual, back in the space of the user */
+static Datum
+decode_entry(Relation index, const EntrySearch *search)
+{
+	const IvfpqModel *model = ivfpq_model_get(index, CurrentMemoryContext);
+	const VqPq *pq = &model->codec.pq;
+	float	   *x = palloc(pq->m * pq->dsub * sizeof(float));
+	float	   *centroid = palloc(pq->dim * sizeof(float));
+
+	vq_pq_decode(pq, model->codec.codebook, search->codes, x);
+	ivfpq_model_centroid(index, model, search->list_no, centroid);
+	for (uint32 i = 0; i < pq->dim; i++)
+		x[i] += centroid[i];
+	vq_codec_restore(vq_kernels, &model->codec, x, x);
+	return vq_datum_make(x, pq->dim);
+}
+
+Datum
+ivfpq_reconstruct(PG_FUNCTION_ARGS)
+{
+	IvfpqMetaPageData meta;
+	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta);
+	EntrySearch search = {
+		.tid = *(ItemPointer) PG_GETARG_POINTER(1),
+		.shape = {meta.m, meta.nbits}
+	};
+	Datum		result = (Datum) 0;
+
+	if (meta.codec != IVFPQ_CODEC_NONE && ItemPointerIsValid(&search.tid))
+	{
+		search.codes = palloc(meta.m);
+		ivfpq_inspect_blocks(index, &meta, search_block, &search);
+
+		/* the code of a vector that is always compared exactly means nothing */
+		if (search.is_found && !isinf(search.factors.a))
+			result = decode_entry(index, &search);
+	}
+	index_close(index, AccessShareLock);
+	if (result == (Datum) 0)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(result);
+}
+
+Datum
+ivfpq_check(PG_FUNCTION_ARGS)
+{
+	ivfpq_check_index(PG_GETARG_OID(0), PG_GETARG_BOOL(1));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,82 @@
+# Inserts, deletes, updates, searches and vacuum all at once: no statement
+# fails, no search returns a row twice, and afterwards the index is sound and
+# has every row.
+#
+# VQPG_STRESS_SECONDS (15 unless set) says for how long.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use VqpgTest;
+
+my $dim = 16;
+my $seconds = $ENV{VQPG_STRESS_SECONDS} || 15;
+my $node = new_vqpg_node('main');
+
+# What one set of scripts does to one table.  The second is of an index that
+# began empty: one list that everybody wants to write to.
+sub scripts
+{
+	my ($table) = @_;
+
+	return (
+		"${table}_insert\@8" => qq{
+INSERT INTO $table SELECT id, test_vector(id, $dim), 1 FROM (SELECT nextval('${table}_ids') AS id) s;
+},
+		"${table}_delete\@6" => qq{
+DELETE FROM $table WHERE id = (SELECT id FROM $table WHERE note = 1 LIMIT 1 FOR UPDATE SKIP LOCKED);
+},
+		"${table}_update\@4" => qq{
+\\set id random(1, 2000)
+UPDATE $table SET v = test_vector(:id + 1000000 * (:client_id + 1), $dim) WHERE id = :id;
+},
+		"${table}_select\@8" => qq{
+\\set id random(1, 2000)
+SET enable_seqscan = off;
+SELECT 1 / (count(*) = 30 AND count(DISTINCT id) = 30)::int
+FROM (SELECT id FROM $table ORDER BY v <-> test_vector(:id, $dim) LIMIT 30) s;
+},
+		"${table}_filter\@2" => qq{
+\\set id random(1, 1990)
+SET enable_seqscan = off;
+SELECT 1 / (count(*) = 10 AND count(DISTINCT id) = 10)::int
+FROM (SELECT id FROM $table WHERE id BETWEEN :id AND :id + 9 ORDER BY v <-> test_vector(:id, $dim) LIMIT 10) s;
+},
+		"${table}_vacuum\@1" => "VACUUM (INDEX_CLEANUP ON) $table;\n");
+}
+
+create_queries($node, 20, $dim);
+create_vectors($node, 'items', 4000, $dim);
+create_vectors($node, 'small', 0, $dim);
+$node->safe_psql('postgres', qq{
+	CREATE SEQUENCE items_ids START 100000;
+	CREATE SEQUENCE small_ids START 100000;
+	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 16);
+	CREATE INDEX small_v ON small USING ivfpq (v array_l2_ops);
+	INSERT INTO small SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 2000) id;
+});
+
+for my $table (qw(items small))
+{
+	ok_pgbench($node, "-c 6 -j 2 -T $seconds", { scripts($table) }, "stress of $table");
+	ok_check($node, "${table}_v", 'true', "stress of $table");
+	ok_finds_every_row($node, $table, $dim, "stress of $table");
+
+	my $truth = neighbours($node, $table, '<->', 10, 'exact');
+
+	is_deeply(
+		neighbours($node, $table, '<->', 10, 'index', settings => 'SET ivfpq.nprobe = 16; SET ivfpq.epsilon = 10;'),
+		$truth, "stress of $table: a search of all lists is exact");
+	$node->safe_psql('postgres', "VACUUM (INDEX_CLEANUP ON) $table");
+	is($node->safe_psql('postgres', "SELECT rows FROM ivfpq_index_info('${table}_v')"),
+		$node->safe_psql('postgres', "SELECT count(*) FROM $table"),
+		"stress of $table: after a vacuum there is one entry for each row");
+}
+
+done_testing();

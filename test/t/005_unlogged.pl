@@ -1,0 +1,84 @@
+# An unlogged table keeps its index through a clean restart, and is empty but
+# usable after a crash; temporary tables have working indexes.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use VqpgTest;
+
+my $dim = 16;
+my $node = new_vqpg_node('main');
+
+create_queries($node, 10, $dim);
+create_vectors($node, 'items', 5000, $dim, kind => 'UNLOGGED');
+$node->safe_psql('postgres', q{
+	CREATE INDEX items_l2 ON items USING ivfpq (v array_l2_ops) WITH (lists = 16);
+	CREATE INDEX items_cosine ON items USING ivfpq (v array_cosine_ops) WITH (lists = 16);
+});
+ok_check($node, 'items_l2', 'true', 'unlogged');
+ok_finds_every_row($node, 'items', $dim, 'unlogged');
+
+my $before = neighbours($node, 'items', '<->', 10, 'index');
+
+$node->restart;
+is_deeply(neighbours($node, 'items', '<->', 10, 'index'), $before, 'an unlogged index outlives a clean restart');
+
+for my $round (1, 2)
+{
+	$node->stop('immediate');
+	$node->start;
+	is($node->safe_psql('postgres', 'SELECT count(*) FROM items'), '0', "crash $round: the table is empty");
+	is($node->safe_psql('postgres', "SELECT rows FROM ivfpq_index_info('items_l2')"), '0', "crash $round: so is its index");
+	ok_check($node, 'items_l2', 'true', "crash $round");
+	is( $node->safe_psql('postgres',
+			"SET enable_seqscan = off; SELECT count(*) FROM (SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) LIMIT 5) s"),
+		'0', "crash $round: a search finds nothing");
+
+	$node->safe_psql('postgres',
+		"INSERT INTO items SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 3000) id");
+	ok_check($node, $_, 'true', "crash $round, filled again") for qw(items_l2 items_cosine);
+	is_deeply(
+		neighbours($node, 'items', '<->', 10, 'index'),
+		neighbours($node, 'items', '<->', 10, 'exact'),
+		"crash $round: an index without codes is exact");
+}
+
+$node->safe_psql('postgres', 'REINDEX TABLE items');
+ok_check($node, $_, 'true', 'after REINDEX') for qw(items_l2 items_cosine);
+ok_finds_every_row($node, 'items', $dim, 'after REINDEX');
+
+$node->safe_psql('postgres', 'ALTER TABLE items SET LOGGED');
+$node->stop('immediate');
+$node->start;
+is($node->safe_psql('postgres', 'SELECT count(*) FROM items'), '3000', 'rows of a table that is now logged outlive a crash');
+ok_check($node, $_, 'true', 'after SET LOGGED and a crash') for qw(items_l2 items_cosine);
+ok_finds_every_row($node, 'items', $dim, 'after SET LOGGED and a crash');
+
+# A temporary table lives in local buffers; its session checks it
+my $result = $node->safe_psql('postgres', qq{
+	SET enable_seqscan = off;
+	CREATE TEMP TABLE passing (id bigint, v real[]);
+	INSERT INTO passing SELECT id, test_vector(id, $dim) FROM generate_series(1, 3000) id;
+	CREATE INDEX passing_v ON passing USING ivfpq (v array_l2_ops) WITH (lists = 10);
+	DELETE FROM passing WHERE id % 2 = 0;
+	VACUUM (INDEX_CLEANUP ON) passing;
+	INSERT INTO passing SELECT id, test_vector(id, $dim) FROM generate_series(3001, 4000) id;
+	SELECT ivfpq_check('passing_v', true);
+	SELECT count(DISTINCT id) FROM (SELECT id FROM passing ORDER BY v <-> test_vector(1, $dim)) s;
+	BEGIN;
+	TRUNCATE passing;
+	INSERT INTO passing SELECT id, test_vector(id, $dim) FROM generate_series(1, 10) id;
+	SELECT count(*) FROM (SELECT id FROM passing ORDER BY v <-> test_vector(1, $dim)) s;
+	ROLLBACK;
+	SELECT count(*) FROM (SELECT id FROM passing ORDER BY v <-> test_vector(1, $dim)) s;
+	SELECT ivfpq_check('passing_v', true);
+});
+is(join(',', grep { length } split /\n/, $result), '2500,10,2500', 'an index on a temporary table works');
+
+done_testing();

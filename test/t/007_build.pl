@@ -1,0 +1,90 @@
+# CREATE INDEX within little memory, and CREATE INDEX that is cancelled: no
+# failure, and nothing left behind.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use VqpgTest;
+
+my $dim = 64;
+my $node = new_vqpg_node('main', conf => "restart_after_crash = off\n");
+
+create_vectors($node, 'items', 20000, $dim);
+create_queries($node, 30, $dim);
+
+my $truth = neighbours($node, 'items', '<->', 10, 'exact');
+
+for my $memory ('64MB', '1MB')
+{
+	my ($code, $out, $err) = $node->psql('postgres', qq{
+		SET maintenance_work_mem = '$memory';
+		CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 100);
+	});
+
+	is($code, 0, "CREATE INDEX with maintenance_work_mem $memory");
+	note($err) if $err ne '';
+	ok_check($node, 'items_v', 'true', $memory);
+	my $recall = recall($truth,
+		neighbours($node, 'items', '<->', 10, 'index', settings => 'SET ivfpq.nprobe = 30;'));
+	cmp_ok($recall, '>=', 0.9, "recall of an index built with $memory ($recall)");
+	$node->safe_psql('postgres', 'DROP INDEX items_v');
+}
+
+# Files of the database, without those that only a checkpoint removes
+sub files
+{
+	my $database = $node->safe_psql('postgres', q{
+		CHECKPOINT;
+		SELECT oid FROM pg_database WHERE datname = 'postgres'});
+
+	opendir my $folder, $node->data_dir . "/base/$database" or die $!;
+	return join ' ', sort grep { /^\d+/ } readdir $folder;
+}
+
+my $files = files();
+my $build = 'CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 200)';
+
+for my $timeout (1, 20, 50, 100, 200, 400)
+{
+	my ($code, $out, $err) =
+	  $node->psql('postgres', "SET statement_timeout = '${timeout}ms'; $build");
+
+	if ($code == 0)
+	{
+		note("the build took less than $timeout ms");
+		$node->safe_psql('postgres', 'DROP INDEX items_v');
+	}
+	else
+	{
+		like($err, qr/canceling statement due to statement timeout/, "build is cancelled after $timeout ms");
+	}
+	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_class WHERE relname = 'items_v'"),
+		'0', "no index after $timeout ms");
+	is(files(), $files, "no file after $timeout ms");
+}
+
+# A cancel is obeyed soon, wherever the build is
+my $builder = $node->background_psql('postgres', on_error_stop => 0);
+
+$builder->query_until(qr/start/, "\\echo start\n$build;\n");
+$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_progress_create_index});
+is( $node->safe_psql('postgres', q{
+		SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%'}),
+	't', 'build is told to stop');
+ok( $node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_progress_create_index}),
+	'build stops');
+$builder->quit;
+is(files(), $files, 'no file after a cancelled build');
+
+# The server, and the next build, are none the worse
+$node->safe_psql('postgres', $build);
+ok_check($node, 'items_v', 'true', 'after cancelled builds');
+ok_finds_every_row($node, 'items', $dim, 'after cancelled builds');
+
+done_testing();

@@ -1,0 +1,220 @@
+# ivfpq_check finds every kind of damage it claims to find, and says so with the
+# right SQLSTATE.  Searches, inserts and vacuum of a damaged index may fail, or
+# miss rows; they must not take the server down.
+#
+# The damage is done to the file while the server is down.  Layouts are those of
+# ivfpq_page.h and vq_block.h.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use VqpgTest;
+
+my $dim = 16;
+my $page_size = 8192;
+my $contents = 24;
+
+my $node = new_vqpg_node('main', no_data_checksums => 1);
+
+create_vectors($node, 'items', 5000, $dim);
+$node->safe_psql('postgres', q{
+	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 10, m = 8, nbits = 4);
+	CHECKPOINT;
+});
+
+my $path = $node->data_dir . '/' . $node->safe_psql('postgres', "SELECT pg_relation_filepath('items_v')");
+
+sub read_file
+{
+	open my $file, '<:raw', $path or die "could not read $path: $!";
+	local $/;
+	return scalar <$file>;
+}
+
+sub write_file
+{
+	open my $file, '>:raw', $path or die "could not write $path: $!";
+	print $file $_[0];
+	close $file;
+	return;
+}
+
+$node->stop;
+my $sound = read_file();
+
+# Where things are in the file
+my ($dims, $lists, $m) = unpack 'x24 L L L', substr($sound, $contents, 40);
+my ($mean, $centroids, $codebook, $directory, $list_pages) = unpack 'L5', substr($sound, $contents + 48, 20);
+
+is_deeply([ $dims, $lists, $m ], [ $dim, 10, 8 ], 'metapage is where this test expects it');
+
+sub address { my ($page, $offset) = @_; return $page * $page_size + $offset; }
+
+# Blocks of one list, by following its chain
+sub blocks
+{
+	my ($list) = @_;
+	my ($page, $offset) = unpack 'L x8 S', substr($sound, address($directory, $contents + 20 * $list), 20);
+	my @blocks;
+
+	while ($page != 0xFFFFFFFF)
+	{
+		my $at = address($page, $offset);
+		my ($list_no, $next_page, $next_offset, $capacity, $used) = unpack 'L L S C C', substr($sound, $at, 12);
+
+		die "the chain of list $list leads to list $list_no" if $list_no != $list;
+		push @blocks,
+		  { at => $at, page => $page, offset => $offset, capacity => $capacity, used => $used,
+			a => $at + 12, tids => $at + 12 + 6 * $capacity };
+		($page, $offset) = ($next_page, $next_offset);
+	}
+	return @blocks;
+}
+
+my @first = blocks(0);
+my @second = blocks(1);
+my $entry = address($directory, $contents);	# of list 0
+my $nan = pack 'f', 'nan';
+my $last_page = length($sound) / $page_size - 1;
+
+cmp_ok(scalar @first, '>', 2, 'list 0 has several blocks');
+
+# Name, message, address and new bytes
+my @damages = (
+	[ 'magic', qr/is not an ivfpq index/, $contents, pack('L', 1) ],
+	[ 'format version', qr/unsupported format/, $contents + 4, pack('L', 77) ],
+	[ 'metric', qr/Metric 9/, $contents + 39, pack('C', 9) ],
+	[ 'dimension', qr/block 0|at block/, $contents + 24, pack('L', 0xFFFF) ],
+	[ 'number of lists', qr/at block 0/, $contents + 28, pack('L', 0xFFFFFF) ],
+	[ 'sub-quantisers', qr/at block/, $contents + 32, pack('L', 7) ],
+	[ 'codec', qr/Codec 7/, $contents + 38, pack('C', 7) ],
+	[ 'start of the mean', qr/at block/, $contents + 48, pack('L', 2) ],
+	[ 'start of the lists', qr/at block 0/, $contents + 64, pack('L', $list_pages + 1) ],
+	[ 'page id', qr/not one of an ivfpq index/, address($list_pages + 1, $page_size - 2), pack('S', 0) ],
+	[ 'page kind', qr/kind 3, but kind 4/, address($list_pages + 1, $page_size - 4), pack('S', 3) ],
+	[ 'mean', qr/Value 3 of the mean/, address($mean, $contents + 12), $nan ],
+	[ 'codebook', qr/of the codebook/, address($codebook, $contents + 40), $nan ],
+	[ 'centroid', qr/centroid of list 0/, address($centroids, $contents + 4), $nan ],
+	[ 'end of contents', qr/At offset/, address($list_pages, 12),
+		pack('S', unpack('S', substr($sound, address($list_pages, 12), 2)) - 4) ],
+	[ 'capacity', qr/block capacity/, $first[0]{at} + 10, pack('C', 33) ],
+	[ 'used slots', qr/more slots are used/, $first[0]{at} + 11, pack('C', 200) ],
+	[ 'entry above used', qr/only 3 were ever used/, $first[0]{at} + 11, pack('C', 3) ],
+	[ 'list number out of range', qr/list number/, $first[0]{at}, pack('L', 10) ],
+	[ 'list number of another list', qr/(is of list|chain)/, $first[1]{at}, pack('L', 1) ],
+	[ 'factor', qr/factor A/, $first[0]{a} + 8, $nan ],
+	[ 'successor before', qr/does not come after it/, $first[1]{at} + 4, pack('L S', $first[0]{page}, $first[0]{offset}) ],
+	[ 'successor itself', qr/does not come after it/, $first[1]{at} + 4, pack('L S', $first[1]{page}, $first[1]{offset}) ],
+	[ 'successor skips a block', qr/(goes on at|no block of it)/, $first[0]{at} + 4, pack('L S', $first[2]{page}, $first[2]{offset}) ],
+	[ 'successor beyond the file', qr/(goes on at|no block of it)/, $first[-1]{at} + 4, pack('L S', $last_page + 5, $contents) ],
+	[ 'chain cut', qr/has ended/, $first[1]{at} + 4, pack('L S', 0xFFFFFFFF, 0) ],
+	[ 'head elsewhere', qr/(goes on at|no block of it)/, $entry, pack('L', $second[-1]{page} + 1) ],
+	[ 'head lost', qr/List 0 has \d+ blocks/, $entry, pack('L', 0xFFFFFFFF) ],
+	[ 'number of blocks', qr/directory entry says/, $entry + 8, pack('L', 1) ],
+	[ 'hint', qr/hint of list 0/, $entry + 4, pack('L', $last_page + 9) ],
+	[ 'row twice', qr/contains a row twice/, $first[0]{tids} + 6, substr($sound, $first[1]{tids}, 6) ],
+	[ 'row of no block', qr/points to no block/, $first[0]{tids}, pack('S S S', 0xFFFF, 0xFFFF, 1) ],
+	[ 'row beyond the table', qr/does not exist/, $first[0]{tids}, pack('S S S', 0, 0x7FFF, 1) ],
+	[ 'page of zeroes', qr/(goes on at|no block of it)/, address($first[0]{page}, 0), "\0" x $page_size ],
+	[ 'page of noise', qr/(invalid page|at block)/, address($first[0]{page}, 0),
+		join('', map { pack 'L', ($_ * 2654435761) % 4294967296 } 1 .. $page_size / 4) ]);
+my @only_heap = ([ 'lost row', qr/lacks a row/, $first[0]{tids}, pack('S S S', 0xFFFF, 0xFFFF, 0) ]);
+
+sub check_error
+{
+	my ($heap_all_indexed) = @_;
+	my ($code, $out, $err) = $node->psql('postgres',
+		"\\set VERBOSITY verbose\nSELECT ivfpq_check('items_v', $heap_all_indexed)");
+
+	return $err;
+}
+
+# Statements that meet the damage by chance.  What they write is rolled back, so
+# the table still fits the sound index afterwards.
+sub ok_survives
+{
+	my ($name) = @_;
+
+	for my $statement (
+		"SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) LIMIT 10",
+		"SELECT count(*) FROM (SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) OFFSET 0) s",
+		"SELECT * FROM ivfpq_index_info('items_v')",
+		"SELECT * FROM ivfpq_list_info('items_v')",
+		"SELECT ivfpq_reconstruct('items_v', '(3,4)')",
+		"BEGIN; INSERT INTO items SELECT i, test_vector(i, $dim), 0 FROM generate_series(10001, 10100) i; ROLLBACK",
+		'VACUUM (INDEX_CLEANUP ON, TRUNCATE OFF) items')
+	{
+		my ($code, $out, $err) = $node->psql('postgres', $statement, extra_params =>
+			  [ '-v', 'ON_ERROR_STOP=0' ]);
+
+		unlike($err, qr/(server closed|connection|timeout|PANIC)/, "$name: server survives $statement");
+	}
+	return;
+}
+
+$node->append_conf('postgresql.conf', "enable_seqscan = off\nstatement_timeout = 20s\n");
+
+for my $damage (@damages, @only_heap)
+{
+	my ($name, $message, $address, $bytes) = @$damage;
+	my $damaged = $sound;
+
+	substr($damaged, $address, length $bytes) = $bytes;
+	write_file($damaged);
+	$node->start;
+
+	my $error = check_error('true');
+
+	like($error, $message, "$name: found");
+	like($error, qr/(XX00[12]|0A000)/, "$name: has the SQLSTATE of damage");
+	is(check_error('false'), '', "$name: found with heapallindexed only")
+	  if grep { $_ == $damage } @only_heap;
+	ok_survives($name);
+	$node->stop;
+}
+
+write_file($sound);
+$node->start;
+is(check_error('true'), '', 'the sound file is sound');
+$node->stop;
+
+# REINDEX cures what the metapage says, too
+my $noise = $sound;
+
+substr($noise, $contents, 100) = 'x' x 100;
+write_file($noise);
+$node->start;
+$node->safe_psql('postgres', 'REINDEX INDEX items_v');
+is(check_error('true'), '', 'REINDEX cures a damaged metapage');
+ok_finds_every_row($node, 'items', $dim, 'after REINDEX');
+
+# What is refused, and why
+for my $refusal (
+	[ 'items_pkey', qr/"items_pkey" is not an ivfpq index/ ],
+	[ 'items', qr/"items" is not an index/ ],
+	[ 'parts_v', qr/"parts_v" is not an ivfpq index.*Name the index of a partition/s ],
+	[ 'broken_v', qr/The index is not valid/ ])
+{
+	my ($index, $message) = @$refusal;
+
+	$node->psql('postgres', q{
+		CREATE TABLE IF NOT EXISTS parts (v real[]) PARTITION BY RANGE (v);
+		CREATE INDEX IF NOT EXISTS parts_v ON parts USING ivfpq (v array_l2_ops);
+		CREATE TABLE IF NOT EXISTS broken (v real[]);
+		INSERT INTO broken VALUES ('{1,2}'), ('{1,2,3}');
+	});
+	$node->psql('postgres', 'CREATE INDEX CONCURRENTLY broken_v ON broken USING ivfpq (v array_l2_ops)')
+	  if $index eq 'broken_v';
+
+	my ($code, $out, $err) = $node->psql('postgres', "SELECT ivfpq_check('$index')");
+
+	like($err, $message, "ivfpq_check refuses $index");
+}
+
+done_testing();

@@ -1,0 +1,736 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_vq_kernels.c
+ *	  Every operation of every kernel table that this processor runs.
+ *
+ * Each table, the scalar one included, is held against a reference in double
+ * precision or in integers, so tables that agree with it agree with each
+ * other.  Every buffer has exactly the size of its contract: the address
+ * sanitizer sees a kernel that reads or writes past it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "check.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/vq_cpu.h"
+#include "kernels/vq_kernels.h"
+#include "kernels/vq_rng.h"
+
+/* Lanes of the widest table */
+#define MAX_LANES 16
+
+/* After all tails up to 2 * MAX_LANES + 3, a few sizes around loop limits */
+static const size_t large_dims[] = {47, 48, 63, 64, 65, 100, 127, 128, 129, 300, 768, 1000, 15999, 16000};
+
+#define NLARGE_DIMS	(sizeof(large_dims) / sizeof(large_dims[0]))
+#define NDIMS		(2 * MAX_LANES + 4 + NLARGE_DIMS)
+
+static size_t
+dim_at(size_t i)
+{
+	return i < NDIMS - NLARGE_DIMS ? i : large_dims[i - (NDIMS - NLARGE_DIMS)];
+}
+
+/* The n-th table that this processor can run, NULL after the last */
+static const VqKernels *
+table_at(size_t n)
+{
+	for (size_t i = 0; vq_kernels_all[i] != NULL; i++)
+		if (vq_kernels_supported(vq_kernels_all[i]) && n-- == 0)
+			return vq_kernels_all[i];
+	return NULL;
+}
+
+static void *
+allocate(size_t nbytes)
+{
+	void	   *p = malloc(nbytes > 0 ? nbytes : 1);
+
+	if (p == NULL)
+		abort();
+	return p;
+}
+
+/* Floats in [-1, 1) */
+static float *
+random_floats(VqRng *rng, size_t n)
+{
+	float	   *p = allocate(n * sizeof(float));
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (float) (2 * vq_rng_double(rng) - 1);
+	return p;
+}
+
+/* Integers in [-limit, limit] */
+static float *
+random_integers(VqRng *rng, size_t n, int limit)
+{
+	float	   *p = allocate(n * sizeof(float));
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (float) ((int) vq_rng_below(rng, (uint64_t) (2 * limit + 1)) - limit);
+	return p;
+}
+
+static uint8_t *
+random_bytes(VqRng *rng, size_t n)
+{
+	uint8_t    *p = allocate(n);
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t) vq_rng_next(rng);
+	return p;
+}
+
+/* A sum in double precision, and the error that dim float terms may have */
+typedef struct Reference
+{
+	double		sum;
+	double		abs_sum;
+} Reference;
+
+static void
+add_term(Reference *reference, double term)
+{
+	reference->sum += term;
+	reference->abs_sum += fabs(term);
+}
+
+static bool
+is_close(double got, const Reference *reference, size_t nterms)
+{
+	return fabs(got - reference->sum) <= (double) (nterms + 2) * FLT_EPSILON * reference->abs_sum;
+}
+
+static void
+test_tables_end_with_scalar_and_are_found_by_name(void)
+{
+	size_t		n = 0;
+
+	while (vq_kernels_all[n] != NULL)
+		n++;
+	CHECK(n > 0 && vq_kernels_all[n - 1] == &vq_kernels_scalar, "%zu tables", n);
+	CHECK(vq_kernels_scalar.required_features == 0, "%u", vq_kernels_scalar.required_features);
+
+	for (size_t i = 0; i < n; i++)
+	{
+		const VqKernels *found = vq_kernels_by_name(vq_kernels_all[i]->name);
+
+		if (vq_kernels_supported(vq_kernels_all[i]))
+			CHECK(found == vq_kernels_all[i], "%s", vq_kernels_all[i]->name);
+		else
+			CHECK(found == NULL, "%s", vq_kernels_all[i]->name);
+	}
+	CHECK(vq_kernels_by_name("auto") == table_at(0), "not the best");
+	CHECK(vq_kernels_by_name("avx1024") == NULL, "found");
+	CHECK(vq_kernels_by_name("") == NULL, "found");
+}
+
+static void
+test_cpu_features_imply_their_base(void)
+{
+	uint32_t	features = vq_cpu_features();
+
+	CHECK(vq_cpu_features() == features, "changed to %x", vq_cpu_features());
+	if (features & VQ_CPU_AVX512)
+		CHECK(features & VQ_CPU_AVX2, "%x", features);
+	if (features & VQ_CPU_AVX512_VBMI)
+		CHECK(features & VQ_CPU_AVX512, "%x", features);
+}
+
+static void
+test_distances_agree_with_doubles(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 1);
+	for (size_t i = 0; i < NDIMS; i++)
+	{
+		size_t		dim = dim_at(i);
+		float	   *a = random_floats(&rng, dim);
+		float	   *b = random_floats(&rng, dim);
+		Reference	l2sq = {0, 0};
+		Reference	ab = {0, 0};
+		Reference	aa = {0, 0};
+		Reference	bb = {0, 0};
+
+		for (size_t d = 0; d < dim; d++)
+		{
+			double		diff = (double) a[d] - b[d];
+
+			add_term(&l2sq, diff * diff);
+			add_term(&ab, (double) a[d] * b[d]);
+			add_term(&aa, (double) a[d] * a[d]);
+			add_term(&bb, (double) b[d] * b[d]);
+		}
+
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			const VqKernels *kernels = table_at(t);
+			float		got = kernels->l2sq_f32(a, b, dim);
+			float		norms[3];
+
+			CHECK(is_close(got, &l2sq, dim), "%s l2sq dim %zu: got %.9g, want %.9g",
+				  kernels->name, dim, got, l2sq.sum);
+			got = kernels->ip_f32(a, b, dim);
+			CHECK(is_close(got, &ab, dim), "%s ip dim %zu: got %.9g, want %.9g",
+				  kernels->name, dim, got, ab.sum);
+			kernels->ip_norms_f32(a, b, dim, norms);
+			CHECK(is_close(norms[0], &ab, dim) && is_close(norms[1], &aa, dim) && is_close(norms[2], &bb, dim),
+				  "%s ip_norms dim %zu: got %.9g %.9g %.9g, want %.9g %.9g %.9g", kernels->name, dim,
+				  norms[0], norms[1], norms[2], ab.sum, aa.sum, bb.sum);
+		}
+		free(a);
+		free(b);
+	}
+}
+
+/* Rows of floats or bytes, the last without the padding of the stride */
+static void
+check_rows(VqRng *rng, size_t dim, size_t nrows, bool is_i8)
+{
+	size_t		value_bytes = is_i8 ? 1 : sizeof(float);
+	size_t		row_bytes = sizeof(VqRowHeader) + dim * value_bytes;
+	size_t		stride = (row_bytes + 3) / 4 * 4 + 4 * (dim % 3);
+	size_t		total = nrows > 0 ? (nrows - 1) * stride + row_bytes : 0;
+	uint8_t    *rows = random_bytes(rng, total);
+	float	   *q = random_floats(rng, dim);
+	float	   *out = allocate(nrows * sizeof(float));
+	Reference  *references = allocate(nrows * sizeof(Reference));
+
+	for (size_t i = 0; i < nrows; i++)
+	{
+		VqRowHeader header = {is_i8 ? (float) (i + 1) / 128 : 1, 0};
+		uint8_t    *values = rows + i * stride + sizeof(VqRowHeader);
+
+		memcpy(rows + i * stride, &header, sizeof(header));
+		memset(&references[i], 0, sizeof(Reference));
+		for (size_t d = 0; d < dim; d++)
+		{
+			float		value = (float) (2 * vq_rng_double(rng) - 1);
+			double		diff;
+
+			if (is_i8)
+				value = header.scale * (float) (int8_t) values[d];
+			else
+				memcpy(values + d * sizeof(float), &value, sizeof(value));
+			diff = (double) q[d] - value;
+			add_term(&references[i], diff * diff);
+		}
+	}
+
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		const VqKernels *kernels = table_at(t);
+
+		if (is_i8)
+			kernels->l2sq_rows_i8(q, dim, rows, stride, nrows, out);
+		else
+			kernels->l2sq_rows_f32(q, dim, rows, stride, nrows, out);
+		for (size_t i = 0; i < nrows; i++)
+			CHECK(is_close(out[i], &references[i], dim), "%s %s dim %zu row %zu of %zu: got %.9g, want %.9g",
+				  kernels->name, is_i8 ? "i8" : "f32", dim, i, nrows, out[i], references[i].sum);
+	}
+	free(rows);
+	free(q);
+	free(out);
+	free(references);
+}
+
+static void
+test_l2sq_rows_agree_with_doubles(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 2);
+	for (size_t i = 0; i < NDIMS; i++)
+		for (size_t nrows = 0; nrows <= 9; nrows += dim_at(i) < 1000 ? 1 : 3)
+		{
+			check_rows(&rng, dim_at(i), nrows, false);
+			check_rows(&rng, dim_at(i), nrows, true);
+		}
+}
+
+static double
+hadamard_sign(size_t i, size_t j)
+{
+	return __builtin_popcountll(i & j) % 2 == 0 ? 1 : -1;
+}
+
+static void
+test_fwht_agrees_with_definition_and_is_its_own_inverse(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 3);
+	for (size_t n = 1; n <= 16384; n *= 2)
+	{
+		float	   *x = random_floats(&rng, n);
+		float	   *y = allocate(n * sizeof(float));
+
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			const VqKernels *kernels = table_at(t);
+			size_t		nchecked = n < 64 ? n : 64;
+
+			memcpy(y, x, n * sizeof(float));
+			kernels->fwht(y, n);
+			for (size_t c = 0; c < nchecked; c++)
+			{
+				size_t		i = n < 64 ? c : vq_rng_below(&rng, n);
+				double		want = 0;
+
+				for (size_t j = 0; j < n; j++)
+					want += hadamard_sign(i, j) * x[j];
+				want /= sqrt((double) n);
+				CHECK(fabs(y[i] - want) < 1e-5, "%s n %zu element %zu: got %.9g, want %.9g",
+					  kernels->name, n, i, y[i], want);
+			}
+			kernels->fwht(y, n);
+			for (size_t i = 0; i < n; i++)
+				CHECK(fabsf(y[i] - x[i]) < 1e-5f, "%s n %zu inverse of element %zu: got %.9g, want %.9g",
+					  kernels->name, n, i, y[i], x[i]);
+		}
+		free(x);
+		free(y);
+	}
+}
+
+/* Shapes of quantisers: tails of m, and dsub from one to all dimensions */
+static const struct
+{
+	size_t		m;
+	size_t		dsub;
+	size_t		ksub;
+}			pq_shapes[] =
+{
+	/* m, dsub, ksub */
+	{0, 2, 16},
+	{1, 1, 16},
+	{1, 2, 16},
+	{2, 2, 16},
+	{3, 2, 16},
+	{4, 2, 16},
+	{5, 2, 16},
+	{7, 3, 16},
+	{8, 1, 16},
+	{9, 4, 16},
+	{18, 5, 16},
+	{150, 2, 16},
+	{2, 33, 16},
+	{1, 16000, 16},
+	{0, 2, 256},
+	{1, 1, 256},
+	{3, 2, 256},
+	{4, 5, 256},
+	{5, 15, 256},
+	{20, 3, 256},
+	{1, 1000, 256},
+};
+
+#define NPQ_SHAPES (sizeof(pq_shapes) / sizeof(pq_shapes[0]))
+
+static double
+distance_to_centroid(const float *x, const float *codebook, size_t dsub, size_t ksub, size_t j, size_t k)
+{
+	double		sum = 0;
+
+	for (size_t d = 0; d < dsub; d++)
+	{
+		double		diff = (double) x[j * dsub + d] - codebook[(j * dsub + d) * ksub + k];
+
+		sum += diff * diff;
+	}
+	return sum;
+}
+
+static size_t
+nearest_centroid(const float *x, const float *codebook, size_t dsub, size_t ksub, size_t j)
+{
+	size_t		best = 0;
+	double		least = INFINITY;
+
+	for (size_t k = 0; k < ksub; k++)
+	{
+		double		distance = distance_to_centroid(x, codebook, dsub, ksub, j, k);
+
+		if (distance < least)
+		{
+			least = distance;
+			best = k;
+		}
+	}
+	return best;
+}
+
+static void
+test_pq_encode_finds_the_nearest(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 4);
+	for (size_t s = 0; s < NPQ_SHAPES; s++)
+	{
+		size_t		m = pq_shapes[s].m;
+		size_t		dsub = pq_shapes[s].dsub;
+		size_t		ksub = pq_shapes[s].ksub;
+
+		for (size_t repeat = 0; repeat < (m * dsub < 100 ? 10 : 1); repeat++)
+		{
+			float	   *x = random_floats(&rng, m * dsub);
+			float	   *codebook = random_floats(&rng, m * dsub * ksub);
+			uint8_t    *codes = allocate(m);
+
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				const VqKernels *kernels = table_at(t);
+
+				kernels->pq_encode(x, codebook, m, dsub, ksub, codes);
+				for (size_t j = 0; j < m; j++)
+				{
+					size_t		want = nearest_centroid(x, codebook, dsub, ksub, j);
+					double		least = distance_to_centroid(x, codebook, dsub, ksub, j, want);
+
+					CHECK(codes[j] < ksub &&
+						  distance_to_centroid(x, codebook, dsub, ksub, j, codes[j]) <= least * (1 + 1e-5) + 1e-12,
+						  "%s m %zu dsub %zu ksub %zu sub-quantiser %zu: got %u, want %zu",
+						  kernels->name, m, dsub, ksub, j, codes[j], want);
+				}
+			}
+			free(x);
+			free(codebook);
+			free(codes);
+		}
+	}
+}
+
+static void
+test_pq_encode_takes_the_lowest_on_a_tie(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 5);
+	for (size_t s = 0; s < NPQ_SHAPES; s++)
+	{
+		size_t		m = pq_shapes[s].m;
+		size_t		dsub = pq_shapes[s].dsub;
+		size_t		ksub = pq_shapes[s].ksub;
+
+		/* With limit 0 all centroids are equal; small integers are exact */
+		for (int limit = 0; limit <= 3; limit++)
+		{
+			float	   *x = random_integers(&rng, m * dsub, limit);
+			float	   *codebook = random_integers(&rng, m * dsub * ksub, limit);
+			uint8_t    *codes = allocate(m);
+
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				const VqKernels *kernels = table_at(t);
+
+				kernels->pq_encode(x, codebook, m, dsub, ksub, codes);
+				for (size_t j = 0; j < m; j++)
+				{
+					size_t		want = nearest_centroid(x, codebook, dsub, ksub, j);
+
+					CHECK(codes[j] == want, "%s m %zu dsub %zu ksub %zu sub-quantiser %zu: got %u, want %zu",
+						  kernels->name, m, dsub, ksub, j, codes[j], want);
+				}
+			}
+			free(x);
+			free(codebook);
+			free(codes);
+		}
+	}
+}
+
+static void
+test_pq_encode_gives_zero_when_every_distance_overflows(void)
+{
+	for (size_t ksub = 16; ksub <= 256; ksub *= 16)
+		for (size_t m = 1; m <= 9; m++)
+		{
+			float	   *x = allocate(m * 2 * sizeof(float));
+			float	   *codebook = allocate(m * 2 * ksub * sizeof(float));
+			uint8_t    *codes = allocate(m);
+
+			for (size_t i = 0; i < m * 2; i++)
+				x[i] = 1e30f;
+			for (size_t i = 0; i < m * 2 * ksub; i++)
+				codebook[i] = (float) i;
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				table_at(t)->pq_encode(x, codebook, m, 2, ksub, codes);
+				for (size_t j = 0; j < m; j++)
+					CHECK(codes[j] == 0, "%s m %zu ksub %zu: got %u", table_at(t)->name, m, ksub, codes[j]);
+			}
+			free(x);
+			free(codebook);
+			free(codes);
+		}
+}
+
+static void
+test_pq_encode_of_nan_stays_below_ksub(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 10);
+	for (size_t ksub = 16; ksub <= 256; ksub *= 16)
+		for (size_t m = 1; m <= 9; m++)
+		{
+			float	   *x = random_floats(&rng, m * 2);
+			float	   *codebook = random_floats(&rng, m * 2 * ksub);
+			uint8_t    *codes = allocate(m);
+
+			/* In the vector, then in a centroid as well */
+			x[m] = NAN;
+			for (size_t repeat = 0; repeat < 2; repeat++)
+			{
+				for (size_t t = 0; table_at(t) != NULL; t++)
+				{
+					table_at(t)->pq_encode(x, codebook, m, 2, ksub, codes);
+					for (size_t j = 0; j < m; j++)
+						CHECK(codes[j] < ksub, "%s m %zu ksub %zu: got %u", table_at(t)->name, m, ksub, codes[j]);
+				}
+				codebook[vq_rng_below(&rng, m * 2 * ksub)] = NAN;
+			}
+			free(x);
+			free(codebook);
+			free(codes);
+		}
+}
+
+static void
+test_pq_lut_agrees_with_doubles(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 6);
+	for (size_t s = 0; s < NPQ_SHAPES; s++)
+	{
+		size_t		m = pq_shapes[s].m;
+		size_t		dsub = pq_shapes[s].dsub;
+		size_t		ksub = pq_shapes[s].ksub;
+		float	   *q = random_floats(&rng, m * dsub);
+		float	   *codebook = random_floats(&rng, m * dsub * ksub);
+		float	   *lut = allocate(m * ksub * sizeof(float));
+
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			const VqKernels *kernels = table_at(t);
+
+			kernels->pq_lut(q, codebook, m, dsub, ksub, lut);
+			for (size_t i = 0; i < m * ksub; i++)
+			{
+				size_t		j = i / ksub;
+				Reference	want = {0, 0};
+
+				for (size_t d = 0; d < dsub; d++)
+					add_term(&want, (double) q[j * dsub + d] * codebook[(j * dsub + d) * ksub + i % ksub]);
+				CHECK(is_close(lut[i], &want, dsub), "%s m %zu dsub %zu ksub %zu entry %zu: got %.9g, want %.9g",
+					  kernels->name, m, dsub, ksub, i, lut[i], want.sum);
+			}
+		}
+		free(q);
+		free(codebook);
+		free(lut);
+	}
+}
+
+/* All tails, then what 16-bit sums could overflow on */
+static const size_t large_ms[] = {255, 256, 257, 258, 259, 260, 511, 512, 513, 16000};
+
+#define NSMALL_MS	71
+#define NLARGE_MS	(sizeof(large_ms) / sizeof(large_ms[0]))
+#define NMS			(NSMALL_MS + NLARGE_MS)
+
+static size_t
+m_at(size_t i)
+{
+	return i < NSMALL_MS ? i : large_ms[i - NSMALL_MS];
+}
+
+/* Sums of random codes; tables are random, or as large as they can be */
+static void
+check_scan(VqRng *rng, size_t m, size_t nbits, bool is_largest)
+{
+	size_t		ksub = (size_t) 1 << nbits;
+	size_t		row_bytes = VQ_BLOCK_LANES * nbits / 8;
+	uint8_t    *codes = random_bytes(rng, m * row_bytes);
+	uint8_t    *lut = random_bytes(rng, m * ksub);
+	uint32_t   *got = allocate(VQ_BLOCK_LANES * sizeof(uint32_t));
+	uint32_t	want[VQ_BLOCK_LANES] = {0};
+
+	if (is_largest)
+		memset(lut, 255, m * ksub);
+	for (size_t j = 0; j < m; j++)
+		for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
+		{
+			size_t		code;
+
+			if (nbits == 8)
+				code = codes[j * row_bytes + i];
+			else if (i < 16)
+				code = codes[j * row_bytes + i] & 15;
+			else
+				code = codes[j * row_bytes + i - 16] >> 4;
+			want[i] += lut[j * ksub + code];
+		}
+
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		const VqKernels *kernels = table_at(t);
+
+		memset(got, 0xAA, VQ_BLOCK_LANES * sizeof(uint32_t));
+		if (nbits == 8)
+			kernels->scan8(codes, lut, m, got);
+		else
+			kernels->scan4(codes, lut, m, got);
+		for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
+			CHECK(got[i] == want[i], "%s scan%zu m %zu vector %zu: got %u, want %u",
+				  kernels->name, nbits, m, i, got[i], want[i]);
+	}
+	free(codes);
+	free(lut);
+	free(got);
+}
+
+static void
+test_scans_are_exact_for_every_m(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 7);
+	for (size_t i = 0; i < NMS; i++)
+	{
+		check_scan(&rng, m_at(i), 4, false);
+		check_scan(&rng, m_at(i), 8, false);
+	}
+}
+
+static void
+test_scans_do_not_overflow_on_the_largest_tables(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 8);
+	for (size_t i = 0; i < NMS; i++)
+	{
+		check_scan(&rng, m_at(i), 4, true);
+		check_scan(&rng, m_at(i), 8, true);
+	}
+}
+
+/* The value of an E byte by the definition in vq_kernels.h, in steps that are exact */
+static double
+e_value(uint8_t e)
+{
+	int			exponent = e >> 3;
+	double		mantissa = (e & 7) / 8.0;
+
+	return exponent == 0 ? ldexp(mantissa, -23) : ldexp(1 + mantissa, exponent - 24);
+}
+
+static void
+test_bound_decodes_every_e_exactly(void)
+{
+	VqBound		bound = {0, 0, 0, 1};
+
+	for (size_t first = 0; first < 256; first += VQ_BLOCK_LANES)
+	{
+		float		a[VQ_BLOCK_LANES] = {0};
+		uint16_t	s[VQ_BLOCK_LANES] = {0};
+		uint32_t	sums[VQ_BLOCK_LANES] = {0};
+		uint8_t		e[VQ_BLOCK_LANES];
+		float		low[VQ_BLOCK_LANES];
+
+		for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
+			e[i] = (uint8_t) (first + i);
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			table_at(t)->bound(a, s, e, sums, VQ_BLOCK_LANES, &bound, low);
+			for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
+				CHECK(low[i] == -e_value(e[i]), "%s e %u: got %.9g, want %.9g",
+					  table_at(t)->name, e[i], low[i], -e_value(e[i]));
+		}
+	}
+}
+
+static void
+test_bound_agrees_with_doubles(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 9);
+	for (size_t repeat = 0; repeat < 200; repeat++)
+	{
+		size_t		n = VQ_CAPACITY_STEP * (1 + repeat % 4);
+		float	   *a = random_floats(&rng, n);
+		uint8_t    *e = random_bytes(&rng, n);
+		uint16_t   *s = (uint16_t *) random_bytes(&rng, n * sizeof(uint16_t));
+		uint32_t   *sums = allocate(n * sizeof(uint32_t));
+		float	   *low = allocate(n * sizeof(float));
+		VqBound		bound;
+
+		bound.base = (float) (10 * vq_rng_double(&rng));
+		bound.lut_bias = (float) (-5 * vq_rng_double(&rng));
+		bound.lut_step = (float) (1e-3 * vq_rng_double(&rng));
+		bound.reach = (float) (3 * vq_rng_double(&rng));
+		for (size_t i = 0; i < n; i++)
+			sums[i] = (uint32_t) vq_rng_below(&rng, 255 * VQ_MAX_DIM + 1);
+		if (repeat % 5 == 0)
+			a[vq_rng_below(&rng, n)] = -INFINITY;
+
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			const VqKernels *kernels = table_at(t);
+
+			kernels->bound(a, s, e, sums, n, &bound, low);
+			for (size_t i = 0; i < n; i++)
+			{
+				double		s_value = s[i] / (double) VQ_S_ONE;
+				double		bias_term = s_value * bound.lut_bias;
+				double		sum_term = s_value * bound.lut_step * sums[i];
+				double		e_term = e_value(e[i]) * bound.reach;
+				double		want = bound.base + (double) a[i] - bias_term - sum_term - e_term;
+				double		largest = fmax(fmax(bound.base, fabs(bias_term)), fmax(sum_term, e_term));
+
+				if (a[i] == -INFINITY)
+					CHECK(low[i] == -INFINITY, "%s n %zu slot %zu: got %.9g", kernels->name, n, i, low[i]);
+				else
+					CHECK(fabs(low[i] - want) <= 1e-5 * fmax(largest, 1), "%s n %zu slot %zu: got %.9g, want %.9g",
+						  kernels->name, n, i, low[i], want);
+			}
+		}
+		free(a);
+		free(e);
+		free(s);
+		free(sums);
+		free(low);
+	}
+}
+
+void
+suite_vq_kernels(void)
+{
+	RUN_TEST(test_tables_end_with_scalar_and_are_found_by_name);
+	RUN_TEST(test_cpu_features_imply_their_base);
+	RUN_TEST(test_distances_agree_with_doubles);
+	RUN_TEST(test_l2sq_rows_agree_with_doubles);
+	RUN_TEST(test_fwht_agrees_with_definition_and_is_its_own_inverse);
+	RUN_TEST(test_pq_encode_finds_the_nearest);
+	RUN_TEST(test_pq_encode_takes_the_lowest_on_a_tie);
+	RUN_TEST(test_pq_encode_gives_zero_when_every_distance_overflows);
+	RUN_TEST(test_pq_encode_of_nan_stays_below_ksub);
+	RUN_TEST(test_pq_lut_agrees_with_doubles);
+	RUN_TEST(test_scans_are_exact_for_every_m);
+	RUN_TEST(test_scans_do_not_overflow_on_the_largest_tables);
+	RUN_TEST(test_bound_decodes_every_e_exactly);
+	RUN_TEST(test_bound_agrees_with_doubles);
+}

@@ -1,0 +1,220 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_vq_select.c
+ *	  Taking the smallest, one by one, agrees with sorting.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "check.h"
+
+#include "kernels/vq_select.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int
+compare_items(const void *a, const void *b)
+{
+	if (vq_item_less(a, b))
+		return -1;
+	return vq_item_less(b, a) ? 1 : 0;
+}
+
+/* Ways to fill an array of items; ids are distinct but for "same ids" */
+typedef enum Filling
+{
+	FILL_RANDOM,
+	FILL_EQUAL_KEYS,
+	FILL_SAME_IDS,
+	FILL_MANY_MINUS_INFINITY,
+	FILL_FEW_KEYS,
+	FILL_SORTED,
+	FILL_REVERSED,
+	FILL_ORGAN_PIPE,
+	NFILLINGS
+} Filling;
+
+static const char *const filling_names[NFILLINGS] = {
+	"random", "equal keys", "same ids", "many minus infinity", "few keys", "sorted", "reversed",
+	"organ pipe",
+};
+
+static void
+fill_items(Filling filling, VqRng *rng, VqItem *items, size_t nitems)
+{
+	for (size_t i = 0; i < nitems; i++)
+	{
+		/* An odd multiplier makes ids a permutation, so their order differs from that of i */
+		uint64_t	id = filling == FILL_SAME_IDS ? 1 : (i + 1) * UINT64_C(0x9E3779B97F4A7C15);
+
+		items[i].id_high = (uint32_t) (id >> 32);
+		items[i].id_mid = (uint16_t) (id >> 16);
+		items[i].id_low = (uint16_t) id;
+		switch (filling)
+		{
+			case FILL_EQUAL_KEYS:
+			case FILL_SAME_IDS:
+				items[i].key = 1;
+				break;
+			case FILL_MANY_MINUS_INFINITY:
+				items[i].key = vq_rng_below(rng, 10) < 9 ? -INFINITY : (float) vq_rng_double(rng);
+				break;
+			case FILL_FEW_KEYS:
+				items[i].key = (float) vq_rng_below(rng, 5);
+				break;
+			case FILL_SORTED:
+				items[i].key = (float) i;
+				break;
+			case FILL_REVERSED:
+				items[i].key = -(float) i;
+				break;
+			case FILL_ORGAN_PIPE:
+				items[i].key = (float) (i < nitems / 2 ? i : nitems - i);
+				break;
+			default:
+				items[i].key = (float) (vq_rng_double(rng) - 0.5);
+				break;
+		}
+	}
+}
+
+static const size_t sizes[] = {0, 1, 2, 3, 15, 16, 17, 18, 100, 511, 512, 513, 5000};
+
+#define NSIZES (sizeof(sizes) / sizeof(sizes[0]))
+#define MAX_ITEMS 5000
+
+static void
+test_take_gives_items_in_sorted_order(void)
+{
+	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqItem	   *want = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 1);
+	for (int filling = 0; filling < NFILLINGS; filling++)
+	{
+		for (size_t size = 0; size < NSIZES; size++)
+		{
+			size_t		nitems = sizes[size];
+			VqSelect	select;
+			size_t		nwrong = 0;
+
+			fill_items((Filling) filling, &rng, items, nitems);
+			memcpy(want, items, nitems * sizeof(VqItem));
+			qsort(want, nitems, sizeof(VqItem), compare_items);
+			vq_select_init(&select, items, nitems);
+			for (size_t i = 0; i < nitems; i++)
+			{
+				const VqItem *peeked = vq_select_peek(&select);
+				const VqItem *taken = vq_select_take(&select);
+
+				if (taken == NULL || peeked != taken || compare_items(taken, &want[i]) != 0)
+					nwrong++;
+			}
+			CHECK(nwrong == 0, "%s, %zu items: %zu out of order", filling_names[filling], nitems, nwrong);
+			CHECK(vq_select_peek(&select) == NULL && vq_select_take(&select) == NULL,
+				  "%s, %zu items: more came out than went in", filling_names[filling], nitems);
+		}
+	}
+	free(items);
+	free(want);
+}
+
+/* As a caller does that keeps a batch: the rest is left for later, whole */
+static void
+test_untaken_items_stay_behind_the_taken(void)
+{
+	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqItem	   *want = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqSelect	select;
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 2);
+	fill_items(FILL_RANDOM, &rng, items, MAX_ITEMS);
+	memcpy(want, items, MAX_ITEMS * sizeof(VqItem));
+	qsort(want, MAX_ITEMS, sizeof(VqItem), compare_items);
+	vq_select_init(&select, items, MAX_ITEMS);
+	for (size_t i = 0; i < 40; i++)
+		vq_select_take(&select);
+	CHECK(select.next == 40, "next is %zu, want 40", select.next);
+	qsort(items + 40, MAX_ITEMS - 40, sizeof(VqItem), compare_items);
+	CHECK(memcmp(items, want, MAX_ITEMS * sizeof(VqItem)) == 0, "items were lost or doubled");
+	free(items);
+	free(want);
+}
+
+/* A stack this deep comes up with probability zero, so it is made */
+static void
+test_take_survives_a_full_stack(void)
+{
+	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqItem	   *want = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqSelect	select;
+	VqRng		rng;
+	size_t		nwrong = 0;
+
+	vq_rng_seed(&rng, 3);
+	fill_items(FILL_RANDOM, &rng, items, MAX_ITEMS);
+	memcpy(want, items, MAX_ITEMS * sizeof(VqItem));
+	qsort(want, MAX_ITEMS, sizeof(VqItem), compare_items);
+
+	/* Pivots in their places, the last ones of the array, nearest on top */
+	vq_select_partition(items, MAX_ITEMS, MAX_ITEMS - VQ_SELECT_STACK);
+	qsort(items + MAX_ITEMS - VQ_SELECT_STACK, VQ_SELECT_STACK, sizeof(VqItem), compare_items);
+	vq_select_init(&select, items, MAX_ITEMS);
+	for (size_t i = 0; i < VQ_SELECT_STACK; i++)
+		select.pivots[select.depth++] = MAX_ITEMS - 1 - i;
+	for (size_t i = 0; i < MAX_ITEMS; i++)
+	{
+		const VqItem *taken = vq_select_take(&select);
+
+		if (taken == NULL || compare_items(taken, &want[i]) != 0)
+			nwrong++;
+	}
+	CHECK(nwrong == 0, "%zu out of order", nwrong);
+	free(items);
+	free(want);
+}
+
+static void
+test_partition_brings_the_smallest_to_the_front(void)
+{
+	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqItem	   *want = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 4);
+	for (int filling = 0; filling < NFILLINGS; filling++)
+	{
+		for (size_t size = 1; size < NSIZES; size++)
+		{
+			size_t		nitems = sizes[size];
+
+			for (size_t nsmallest = 1; nsmallest <= nitems; nsmallest += 1 + nitems / 7)
+			{
+				fill_items((Filling) filling, &rng, items, nitems);
+				memcpy(want, items, nitems * sizeof(VqItem));
+				qsort(want, nitems, sizeof(VqItem), compare_items);
+				vq_select_partition(items, nitems, nsmallest);
+				qsort(items, nsmallest, sizeof(VqItem), compare_items);
+				qsort(items + nsmallest, nitems - nsmallest, sizeof(VqItem), compare_items);
+				CHECK(memcmp(items, want, nitems * sizeof(VqItem)) == 0,
+					  "%s, %zu of %zu items: not the smallest",
+					  filling_names[filling], nsmallest, nitems);
+			}
+			vq_select_partition(items, nitems, nitems);
+		}
+	}
+	free(items);
+	free(want);
+}
+
+void
+suite_vq_select(void)
+{
+	RUN_TEST(test_take_gives_items_in_sorted_order);
+	RUN_TEST(test_untaken_items_stay_behind_the_taken);
+	RUN_TEST(test_take_survives_a_full_stack);
+	RUN_TEST(test_partition_brings_the_smallest_to_the_front);
+}
