@@ -33,6 +33,10 @@
 /* An index is trained if there are at least this many rows for each value of a code */
 #define IVFPQ_ROWS_PER_CODE			32
 
+/* Centroids are coded too, from this many lists on, with codes of this kind */
+#define IVFPQ_MIN_CODED_LISTS		256
+#define IVFPQ_COARSE_NBITS			4
+
 /* Reloptions, as parsed by ivfpqoptions */
 typedef struct IvfpqOptions
 {
@@ -113,6 +117,8 @@ typedef struct IvfpqModel
 	IvfpqMetaPageData meta;		/* of the last ivfpq_model_get; only dim and zero_vectors can change */
 	VqBlockShape shape;
 	VqCodec		codec;			/* valid if meta.codec is not NONE */
+	VqBlockShape coarse_shape;	/* m is 0 if centroids are not coded */
+	VqCodec		coarse;			/* of centroids, against the origin */
 } IvfpqModel;
 
 /*
@@ -122,10 +128,12 @@ typedef struct IvfpqModel
 extern IvfpqModel *ivfpq_model_get(Relation index, MemoryContext owner);
 
 /*
- * distance_sq[i] = |q - centroid_i|^2 and norm_sq[i] = |centroid_i|^2 for all
- * lists; q is float[dim] in model space.  Locks one page at a time.
+ * distance_sq[i] = |q - centroid|^2 and norm_sq[i] = |centroid|^2 of nlists
+ * lists from first_list on; q is float[dim] in model space.  Locks one page at
+ * a time.
  */
 extern void ivfpq_model_distances(Relation index, const IvfpqModel *model, const float *q,
+								  uint32 first_list, uint32 nlists,
 								  float *distance_sq, float *norm_sq);
 
 /* Centroid of one list, float[dim] */
@@ -194,6 +202,16 @@ extern BlockNumber ivfpq_rows_write(Relation index, ForkNumber fork, uint32 dim,
 typedef void (*IvfpqRowsCallback) (uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *arg);
 extern void ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row, uint32 nrows,
 							IvfpqRowsCallback callback, void *arg);
+
+/*
+ * Chunks of bytes that are never split between pages, such as the blocks of
+ * centroid codes.  The callback gets each page's chunks, share-locked.
+ */
+typedef void (*IvfpqChunksCallback) (uint32 first_chunk, uint32 nchunks, const char *chunks, void *arg);
+extern BlockNumber ivfpq_chunks_write(Relation index, ForkNumber fork, const char *chunks,
+									  size_t chunk_bytes, uint32 nchunks);
+extern void ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 nchunks,
+							  IvfpqChunksCallback callback, void *arg);
 
 /* ivfpq_list.c */
 

@@ -211,3 +211,38 @@ ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row,
 		row += count;
 	}
 }
+
+BlockNumber
+ivfpq_chunks_write(Relation index, ForkNumber fork, const char *chunks, size_t chunk_bytes, uint32 nchunks)
+{
+	uint32		per_page = IVFPQ_PAGE_BYTES / chunk_bytes;
+	BlockNumber start = InvalidBlockNumber;
+
+	for (uint32 first = 0; first < nchunks; first += per_page)
+	{
+		BlockNumber blkno = append_array_page(index, fork, chunks + first * chunk_bytes,
+											  Min(per_page, nchunks - first) * chunk_bytes);
+
+		if (first == 0)
+			start = blkno;
+		CHECK_FOR_INTERRUPTS();
+	}
+	return start;
+}
+
+void
+ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 nchunks,
+				  IvfpqChunksCallback callback, void *arg)
+{
+	uint32		per_page = IVFPQ_PAGE_BYTES / chunk_bytes;
+
+	for (uint32 first = 0; first < nchunks; first += per_page)
+	{
+		uint32		count = Min(per_page, nchunks - first);
+		Buffer		buffer = lock_array_page(index, start + first / per_page, count * chunk_bytes);
+
+		callback(first, count, ivfpq_page_contents(BufferGetPage(buffer)), arg);
+		UnlockReleaseBuffer(buffer);
+		CHECK_FOR_INTERRUPTS();
+	}
+}

@@ -202,23 +202,28 @@ estimate_rows(BuildState *state)
  *----------
  */
 
+/*
+ * Sub-quantisers of dsub dimensions, or of as many more as it takes that a
+ * block of this capacity fits a page
+ */
 static uint32
-auto_m(uint32 dim, uint32 nbits)
+fitting_m(uint32 dim, uint32 nbits, uint32 dsub, size_t capacity)
 {
-	VqBlockShape shape = {.m = (dim + 1) / 2, .nbits = nbits};
+	VqBlockShape shape = {.m = (dim + dsub - 1) / dsub, .nbits = nbits};
 
-	/* two dimensions to a 4-bit sub-quantiser, more to one of 8 bits for the same bytes */
-	if (nbits == 8)
-		shape.m = (dim + 3) / 4;
-
-	/* a half block must fit a page; of those that do, no more than dimensions divide into */
-	while (vq_block_bytes(&shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
+	while (vq_block_bytes(&shape, capacity) > IVFPQ_PAGE_BYTES)
 	{
-		uint32		dsub = (dim + shape.m - 1) / shape.m + 1;
-
+		dsub++;
 		shape.m = (dim + dsub - 1) / dsub;
 	}
 	return shape.m;
+}
+
+/* Two dimensions to a 4-bit sub-quantiser, and for the same bytes four to one of 8 bits */
+static uint32
+auto_m(uint32 dim, uint32 nbits)
+{
+	return fitting_m(dim, nbits, nbits == 8 ? 4 : 2, VQ_BLOCK_LANES / 2);
 }
 
 /* Settle m and nbits, from the options and the dimension */
@@ -334,6 +339,38 @@ choose_centroid_kind(const float *centroids, uint32 nlists, uint32 dim, double r
 	return rounding / nlists <= MAX_ROUNDING * residual_error ? IVFPQ_CENTROID_I8 : IVFPQ_CENTROID_F32;
 }
 
+/* Codes of the centroids, for searches */
+static void
+train_coarse(BuildState *state)
+{
+	IvfpqMetaPageData *meta = &state->meta;
+	VqBlockShape shape = {
+		.m = fitting_m(meta->dim, IVFPQ_COARSE_NBITS, 2, VQ_BLOCK_LANES),
+		.nbits = IVFPQ_COARSE_NBITS
+	};
+	VqCodec		codec = {.metric = meta->metric};
+	size_t		codebook_bytes;
+	float	   *codebook;
+	char	   *blocks;
+
+	if (meta->nlists < IVFPQ_MIN_CODED_LISTS)
+		return;
+	if (vq_pq_init(&codec.pq, meta->dim, shape.m, shape.nbits) != VQ_OK)
+		elog(ERROR, "unexpected centroid codes: %u dimensions, m %u", meta->dim, shape.m);
+	codebook_bytes = vq_pq_codebook_floats(&codec.pq) * sizeof(float);
+	codebook = palloc(codebook_bytes);
+	codec.codebook = codebook;
+	blocks = ivfpq_train_coarse(&codec, &shape, state->centroids, meta->nlists, codebook);
+
+	meta->coarse_m = shape.m;
+	meta->coarse_codebook_start = ivfpq_array_write(state->index, MAIN_FORKNUM, codebook, codebook_bytes);
+	meta->coarse_code_start =
+		ivfpq_chunks_write(state->index, MAIN_FORKNUM, blocks, vq_block_bytes(&shape, VQ_BLOCK_LANES),
+						   (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES);
+	pfree(blocks);
+	pfree(codebook);
+}
+
 static void
 train(BuildState *state)
 {
@@ -384,6 +421,7 @@ train(BuildState *state)
 	meta->nprobe = ivfpq_train_nprobe(&state->sample, meta->metric, state->centroids, nlists);
 
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_TRAINING_CODES);
+	train_coarse(state);
 	state->codebook = palloc_extended(vq_pq_codebook_floats(&codec->pq) * sizeof(float), MCXT_ALLOC_HUGE);
 	ivfpq_train_codebook(&state->sample, &codec->pq, state->centroids, state->codebook);
 	codec->codebook = state->codebook;
@@ -614,6 +652,8 @@ init_meta(IvfpqMetaPageData *meta, Relation index, const IvfpqOptions *options)
 	meta->scale = 1.0f;
 	meta->mean_start = InvalidBlockNumber;
 	meta->centroid_start = InvalidBlockNumber;
+	meta->coarse_codebook_start = InvalidBlockNumber;
+	meta->coarse_code_start = InvalidBlockNumber;
 	meta->codebook_start = InvalidBlockNumber;
 	meta->nprobe = 1;
 	meta->imbalance = 1.0f;

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "am/ivfpq_search.h"
+#include "executor/instrument.h"
 #include "miscadmin.h"
 #include "storage/itemptr.h"
 #include "utils/memutils.h"
@@ -20,6 +21,10 @@
 /* Below this many, a smaller work_mem is not obeyed: 48 kB */
 #define MIN_CAPACITY		4096
 #define INITIAL_ALLOCATION	4096
+
+/* How many lists, and pages of each, to ask for before their turn comes */
+#define PREFETCH_LISTS		8
+#define PREFETCH_PAGES		32
 
 void
 ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
@@ -146,11 +151,19 @@ static void
 collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
 {
 	ScoreWalk	walk = {.candidates = candidates, .batch = batch};
+	int64		reads_before = pgBufferUsage.shared_blks_read;
+	uint32		prefetched = 0;
 
 	candidates->nitems = 0;
 	candidates->has_cut = false;
 	for (uint32 i = 0; i < batch->nlists; i++)
 	{
+		/* asking for what is in shared buffers already would cost as much as reading it */
+		if (pgBufferUsage.shared_blks_read > reads_before)
+			for (prefetched = Max(prefetched, i + 1);
+				 prefetched < Min(batch->nlists, i + 1 + PREFETCH_LISTS); prefetched++)
+				ivfpq_list_prefetch(batch->index, &batch->lists[prefetched].entry, PREFETCH_PAGES);
+
 		walk.probe = &batch->lists[i];
 		ivfpq_list_walk(batch->index, batch->model, &walk.probe->entry, walk.probe->list_no,
 						NULL, score_block, &walk);

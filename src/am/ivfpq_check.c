@@ -7,7 +7,8 @@
  *
  *	- The metapage is sound, and the arrays and the directory follow it without
  *	  gap or overlap, up to the first list page.
- *	- Mean, codebook and centroid rows hold finite numbers.
+ *	- Mean, codebooks and centroid rows hold finite numbers, and centroids have
+ *	  their codes.
  *	- Directory entries are sound.
  *	- Every list page is all zeroes or filled with sound blocks.
  *	- Every chain starts at its directory entry and visits blocks of its own
@@ -133,6 +134,24 @@ check_regions(CheckState *check)
 								   psprintf("The centroids start at block %u, not %u.",
 											meta->centroid_start, expected));
 		expected += ivfpq_row_pages(&layout, meta->nlists);
+		if (meta->coarse_m > 0)
+		{
+			VqBlockShape shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
+			uint32		per_page = IVFPQ_PAGE_BYTES / vq_block_bytes(&shape, VQ_BLOCK_LANES);
+			VqPq		coarse;
+
+			vq_pq_init(&coarse, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS);
+			if (meta->coarse_codebook_start != expected)
+				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
+									   psprintf("The codebook of centroids starts at block %u, not %u.",
+												meta->coarse_codebook_start, expected));
+			expected += array_pages(vq_pq_codebook_floats(&coarse) * sizeof(float));
+			if (meta->coarse_code_start != expected)
+				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
+									   psprintf("The codes of centroids start at block %u, not %u.",
+												meta->coarse_code_start, expected));
+			expected += ((meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES + per_page - 1) / per_page;
+		}
 		if (meta->codebook_start != expected)
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 								   psprintf("The codebook starts at block %u, not %u.",
@@ -193,6 +212,67 @@ check_rows(uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *
 	}
 }
 
+/* What the walk over centroid codes found, under the same rule */
+typedef struct CodeFindings
+{
+	uint32		nlists;
+	VqBlockShape shape;
+	int64		bad_block;		/* -1 if none */
+} CodeFindings;
+
+static void
+check_codes(uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
+{
+	CodeFindings *findings = arg;
+	size_t		block_bytes = vq_block_bytes(&findings->shape, VQ_BLOCK_LANES);
+
+	for (uint32 i = 0; i < nblocks && findings->bad_block < 0; i++)
+	{
+		char	   *block = unconstify(char *, blocks) + i * block_bytes;
+		const VqBlockHeader *header = (const VqBlockHeader *) block;
+		uint32		first_list = (first_block + i) * VQ_BLOCK_LANES;
+		const char *reason;
+		bool		is_sound = vq_block_validate(block, block_bytes, &findings->shape, 1, &reason) == VQ_OK &&
+			header->capacity == VQ_BLOCK_LANES &&
+			header->used == Min(VQ_BLOCK_LANES, findings->nlists - first_list);
+
+		for (uint32 slot = 0; is_sound && slot < header->used; slot++)
+		{
+			ItemPointerData tid;
+
+			memcpy(&tid, vq_block_tid(block, &findings->shape, slot), VQ_TID_BYTES);
+			is_sound = ItemPointerGetBlockNumberNoCheck(&tid) == first_list + slot &&
+				ItemPointerGetOffsetNumberNoCheck(&tid) == FirstOffsetNumber;
+		}
+		if (!is_sound)
+			findings->bad_block = first_block + i;
+	}
+}
+
+/* Codes of centroids, of an index that has them */
+static void
+check_coarse(CheckState *check)
+{
+	const IvfpqMetaPageData *meta = &check->meta;
+	CodeFindings findings = {
+		.nlists = meta->nlists,
+		.shape = {meta->coarse_m, IVFPQ_COARSE_NBITS},
+		.bad_block = -1
+	};
+	size_t		block_bytes = vq_block_bytes(&findings.shape, VQ_BLOCK_LANES);
+	VqPq		pq;
+
+	vq_pq_init(&pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS);
+	check_floats(check, meta->coarse_codebook_start, vq_pq_codebook_floats(&pq), "codebook of centroids");
+	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes,
+					  (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES, check_codes, &findings);
+	if (findings.bad_block >= 0)
+		ivfpq_report_corrupted(check->index,
+							   meta->coarse_code_start + findings.bad_block / (IVFPQ_PAGE_BYTES / block_bytes),
+							   psprintf("The codes of the centroids from " INT64_FORMAT " on are not those of %u lists.",
+										findings.bad_block * VQ_BLOCK_LANES, meta->nlists));
+}
+
 static void
 check_model(CheckState *check)
 {
@@ -205,6 +285,8 @@ check_model(CheckState *check)
 	vq_pq_init(&pq, meta->dim, meta->m, meta->nbits);
 	check_floats(check, meta->mean_start, meta->dim, "mean");
 	check_floats(check, meta->codebook_start, vq_pq_codebook_floats(&pq), "codebook");
+	if (meta->coarse_m > 0)
+		check_coarse(check);
 
 	ivfpq_row_layout(meta->dim, meta->centroid_kind, &findings.layout);
 	ivfpq_rows_walk(check->index, meta, 0, meta->nlists, check_rows, &findings);

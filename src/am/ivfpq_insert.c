@@ -56,7 +56,8 @@ nearest_list(Relation index, const InsertState *state)
 {
 	uint32		nearest = 0;
 
-	ivfpq_model_distances(index, state->model, state->x_model, state->distance_sq, state->norm_sq);
+	ivfpq_model_distances(index, state->model, state->x_model, 0, state->model->meta.nlists,
+						  state->distance_sq, state->norm_sq);
 	for (uint32 i = 1; i < state->model->meta.nlists; i++)
 		if (state->distance_sq[i] < state->distance_sq[nearest])
 			nearest = i;

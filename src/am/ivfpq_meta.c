@@ -102,6 +102,13 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		return psprintf("Centroids are of kind %u.", meta->centroid_kind);
 	if (!(meta->scale > 0) || isinf(meta->scale))
 		return psprintf("Scale is %g.", meta->scale);
+	if (meta->coarse_m > 0 &&
+		(vq_pq_init(&pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) != VQ_OK ||
+		 meta->coarse_codebook_start <= meta->centroid_start ||
+		 meta->coarse_code_start <= meta->coarse_codebook_start ||
+		 meta->codebook_start <= meta->coarse_code_start))
+		return psprintf("Centroid codes have %u sub-quantisers; their codebook and they start at blocks %u and %u.",
+						meta->coarse_m, meta->coarse_codebook_start, meta->coarse_code_start);
 	if (meta->mean_start == 0 || meta->centroid_start <= meta->mean_start ||
 		meta->codebook_start <= meta->centroid_start ||
 		meta->directory_start <= meta->codebook_start)

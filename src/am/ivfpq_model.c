@@ -70,6 +70,26 @@ load_codec(Relation index, CachedModel *cached)
 	codec->signs = signs;
 }
 
+/* Read the codebook of centroids */
+static void
+load_coarse_codec(Relation index, CachedModel *cached)
+{
+	const IvfpqMetaPageData *meta = &cached->model.meta;
+	VqCodec    *codec = &cached->model.coarse;
+	size_t		codebook_bytes;
+	float	   *codebook;
+
+	codec->metric = meta->metric;
+	if (vq_pq_init(&codec->pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) != VQ_OK)
+		elog(ERROR, "unexpected centroid codes: %u dimensions, m %u", meta->dim, meta->coarse_m);
+	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
+	codebook = MemoryContextAlloc(cached->context, codebook_bytes);
+	ivfpq_array_read(index, meta->coarse_codebook_start, codebook_bytes, codebook);
+	codec->codebook = codebook;
+	cached->model.coarse_shape.m = meta->coarse_m;
+	cached->model.coarse_shape.nbits = IVFPQ_COARSE_NBITS;
+}
+
 static CachedModel *
 load_model(Relation index, const IvfpqMetaPageData *meta)
 {
@@ -84,6 +104,8 @@ load_model(Relation index, const IvfpqMetaPageData *meta)
 	cached->model.shape.nbits = meta->nbits;
 	if (meta->codec != IVFPQ_CODEC_NONE)
 		load_codec(index, cached);
+	if (meta->coarse_m > 0)
+		load_coarse_codec(index, cached);
 
 	/* whole and right: let it outlive the query */
 	MemoryContextSetParent(context, CacheMemoryContext);
@@ -155,10 +177,11 @@ typedef struct DistanceWalk
 {
 	const IvfpqModel *model;
 	const float *q;
+	uint32		first_list;
 	IvfpqRowLayout layout;
 	float	   *distance_sq;
 	float	   *norm_sq;
-	float	   *part_sums;		/* [rows_per_page] */
+	float		part_sum;		/* of a row in several parts, which has its pages for itself */
 } DistanceWalk;
 
 static void
@@ -167,7 +190,9 @@ distances_of_page(uint32 first_row, uint32 nrows, uint32 part, const char *rows,
 	DistanceWalk *walk = arg;
 	uint32		offset = part * walk->layout.part_dims;
 	uint32		dims = Min(walk->layout.part_dims, walk->model->meta.dim - offset);
-	float	   *sums = part == 0 ? walk->distance_sq + first_row : walk->part_sums;
+	float	   *distance_sq = walk->distance_sq + (first_row - walk->first_list);
+	float	   *norm_sq = walk->norm_sq + (first_row - walk->first_list);
+	float	   *sums = part == 0 ? distance_sq : &walk->part_sum;
 
 	if (walk->model->meta.centroid_kind == IVFPQ_CENTROID_I8)
 		vq_kernels->l2sq_rows_i8(walk->q + offset, dims, rows, walk->layout.stride, nrows, sums);
@@ -177,22 +202,24 @@ distances_of_page(uint32 first_row, uint32 nrows, uint32 part, const char *rows,
 	for (uint32 i = 0; i < nrows; i++)
 	{
 		if (part == 0)
-			walk->norm_sq[first_row + i] = ((const VqRowHeader *) (rows + (size_t) i * walk->layout.stride))->norm_sq;
+			norm_sq[i] = ((const VqRowHeader *) (rows + (size_t) i * walk->layout.stride))->norm_sq;
 		else
-			walk->distance_sq[first_row + i] += sums[i];
+			distance_sq[i] += sums[i];
 	}
 }
 
 void
 ivfpq_model_distances(Relation index, const IvfpqModel *model, const float *q,
+					  uint32 first_list, uint32 nlists,
 					  float *distance_sq, float *norm_sq)
 {
-	DistanceWalk walk = {.model = model, .q = q, .distance_sq = distance_sq, .norm_sq = norm_sq};
+	DistanceWalk walk = {
+		.model = model, .q = q, .first_list = first_list,
+		.distance_sq = distance_sq, .norm_sq = norm_sq
+	};
 
 	ivfpq_row_layout(model->meta.dim, model->meta.centroid_kind, &walk.layout);
-	walk.part_sums = palloc(walk.layout.rows_per_page * sizeof(float));
-	ivfpq_rows_walk(index, &model->meta, 0, model->meta.nlists, distances_of_page, &walk);
-	pfree(walk.part_sums);
+	ivfpq_rows_walk(index, &model->meta, first_list, nlists, distances_of_page, &walk);
 }
 
 /* Where a walk over one centroid puts its values */

@@ -6,13 +6,17 @@
  *		block 0					metapage
  *		mean_start ..			float[dim], the mean of the training sample
  *		centroid_start ..		one row per list: VqRowHeader and its values
+ *		coarse_codebook_start	float[coarse_m][dsub][16]
+ *		coarse_code_start		centroids as codes: full blocks (vq_block.h), whose
+ *								TIDs are (number of the list, 1)
  *		codebook_start ..		float[m][dsub][ksub]
  *		directory_start ..		one IvfpqDirEntry per list
  *		list_start ..			list pages, to the end of the file
  *
  * An index that was not trained (its table was empty or small) has one list
  * and neither mean, codebook nor centroids; those starts are then
- * InvalidBlockNumber.  Everything but the metapage's counters, the directory
+ * InvalidBlockNumber.  So are the two coarse ones of an index with few lists,
+ * where comparing all centroids takes no longer than comparing their codes.  Everything but the metapage's counters, the directory
  * and the list pages is immutable once built.
  *
  * Every page has the standard header, contents from MAXALIGN(header) up to
@@ -85,15 +89,17 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 39     1  metric				VqMetric
  *		 40     1  rotation				VqRotation
  *		 41     1  centroid_kind		IVFPQ_CENTROID_...
- *		 42     2  unused
+ *		 42     2  unused1
  *		 44     4  scale				float, a power of two
- *		 48    20  ..._start			first blocks, in the order above
- *		 68     4  nprobe				default measured by the build
- *		 72     4  train_rows			rows that trained it
- *		 76     4  imbalance			float; 1 when all lists are equal
- *		 80     8  build_rows			entries written by the build
- *		 88     8  zero_vectors			rows left out: cosine of a zero vector
- *		 96    64  trained_on			"cpu" or the name of a GPU; "" if untrained
+ *		 48    28  ..._start			first blocks, in the order above
+ *		 76     4  coarse_m				sub-quantisers of centroid codes, or 0
+ *		 80     4  nprobe				default measured by the build
+ *		 84     4  train_rows			rows that trained it
+ *		 88     4  imbalance			float; 1 when all lists are equal
+ *		 92     4  unused2
+ *		 96     8  build_rows			entries written by the build
+ *		104     8  zero_vectors			rows left out: cosine of a zero vector
+ *		112    64  trained_on			"cpu" or the name of a GPU; "" if untrained
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -110,16 +116,20 @@ typedef struct IvfpqMetaPageData
 	uint8		metric;
 	uint8		rotation;
 	uint8		centroid_kind;
-	uint16		unused;
+	uint16		unused1;
 	float		scale;
 	BlockNumber mean_start;
 	BlockNumber centroid_start;
+	BlockNumber coarse_codebook_start;
+	BlockNumber coarse_code_start;
 	BlockNumber codebook_start;
 	BlockNumber directory_start;
 	BlockNumber list_start;
+	uint32		coarse_m;
 	uint32		nprobe;
 	uint32		train_rows;
 	float		imbalance;
+	uint32		unused2;
 	uint64		build_rows;
 	uint64		zero_vectors;
 	char		trained_on[IVFPQ_TRAINER_LEN];
@@ -128,8 +138,8 @@ typedef struct IvfpqMetaPageData
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, codec) == 38, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, mean_start) == 48, "metapage layout is on disk");
-StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 80, "metapage layout is on disk");
-StaticAssertDecl(sizeof(IvfpqMetaPageData) == 160, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 96, "metapage layout is on disk");
+StaticAssertDecl(sizeof(IvfpqMetaPageData) == 176, "metapage layout is on disk");
 
 /*----------
  * Directory entry of one list:

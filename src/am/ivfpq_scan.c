@@ -40,9 +40,6 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
-/* How many pages of a list to ask for before its turn comes */
-#define PREFETCH_PAGES	32
-
 typedef struct IvfpqScan
 {
 	MemoryContext context;		/* lives as long as the scan */
@@ -57,11 +54,7 @@ typedef struct IvfpqScan
 	VqQuery		query;
 	bool		is_exact_only;	/* the codec cannot bound distances to it */
 
-	/* lists, nearest first */
-	float	   *distance_sq;	/* [nlists] */
-	float	   *norm_sq;		/* [nlists] */
-	VqItem	   *lists;			/* [nlists]; id_high is the number */
-	VqSelect	list_select;
+	IvfpqCoarse coarse;
 	uint32		nprobe;			/* lists in a batch */
 	uint32		max_probes;
 
@@ -144,16 +137,15 @@ read_query_vector(ScanKey key, IvfpqScan *state)
 	return true;
 }
 
-/* Rotate the query, build its table, and put the lists in order */
+/* Rotate the query and build its table */
 static void
-prepare_codec(Relation index, IvfpqScan *state)
+prepare_codec(IvfpqScan *state)
 {
 	const IvfpqModel *model = state->model;
 	const VqPq *pq = &model->codec.pq;
-	uint32		nlists = model->meta.nlists;
 	VqStatus	status;
 
-	state->query.q_model = palloc(pq->m * pq->dsub * sizeof(float));
+	state->query.q_model = palloc0(pq->m * pq->dsub * sizeof(float));
 	state->query.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
 	state->query.lut = palloc(pq->m * pq->ksub);
 	status = vq_codec_query(vq_kernels, &model->codec, state->vector.x, &state->query);
@@ -161,14 +153,12 @@ prepare_codec(Relation index, IvfpqScan *state)
 
 	/* beyond the model's range even the order of lists is unknown: take them all */
 	if (status == VQ_NOT_FINITE)
-		state->nprobe = nlists;
-
-	state->distance_sq = palloc(nlists * sizeof(float));
-	state->norm_sq = palloc(nlists * sizeof(float));
-	ivfpq_model_distances(index, model, state->query.q_model, state->distance_sq, state->norm_sq);
-	for (uint32 i = 0; i < nlists; i++)
-		state->lists[i].key = vq_codec_list_value(&model->codec, &state->query,
-												  state->distance_sq[i], state->norm_sq[i]);
+		state->nprobe = model->meta.nlists;
+	if (status != VQ_OK)
+	{
+		memset(state->query.q_model, 0, pq->dim * sizeof(float));
+		state->query.q_norm_sq = 0.0f;
+	}
 }
 
 static void
@@ -199,17 +189,14 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 
 	state->nprobe = ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, model->meta.nlists) :
 		ivfpq_default_nprobe(index, &model->meta);
-	state->lists = palloc0(model->meta.nlists * sizeof(VqItem));
-	for (uint32 i = 0; i < model->meta.nlists; i++)
-		state->lists[i].id_high = i;
 	if (model->meta.codec == IVFPQ_CODEC_NONE)
 	{
 		state->is_exact_only = true;
 		state->query.unit = 1.0;
 	}
 	else
-		prepare_codec(index, state);
-	vq_select_init(&state->list_select, state->lists, model->meta.nlists);
+		prepare_codec(state);
+	ivfpq_coarse_begin(&state->coarse, index, model, &state->query);
 
 	state->max_probes = state->nprobe;
 	if (ivfpq_iterative_scan != VQ_ITERATIVE_OFF)
@@ -236,20 +223,18 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 	batch->nlists = 0;
 	while (batch->nlists < count)
 	{
-		const VqItem *item = vq_select_take(&state->list_select);
 		IvfpqProbe *probe = &batch->lists[batch->nlists];
+		IvfpqNearList list;
 
-		if (item == NULL)
+		if (!ivfpq_coarse_next(&state->coarse, &list))
 			break;
-		probe->list_no = item->id_high;
+		probe->list_no = list.list_no;
 		ivfpq_list_entry(index, &state->model->meta, probe->list_no, &probe->entry);
-		ivfpq_list_prefetch(index, &probe->entry, PREFETCH_PAGES);
 		if (state->is_exact_only)
 			probe->bound = (VqBound) {.base = -INFINITY};
 		else
 			vq_codec_list_bound(&state->model->codec, &state->query,
-								state->distance_sq[probe->list_no], state->norm_sq[probe->list_no],
-								ivfpq_epsilon, &probe->bound);
+								list.distance_sq, list.norm_sq, ivfpq_epsilon, &probe->bound);
 		batch->nlists++;
 	}
 	if (batch->nlists == 0)

@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_search.h
- *	  The parts of a scan: scoring a batch of lists, keeping candidates and
- *	  results in work_mem, and fetching rows for their exact distances.
+ *	  The parts of a scan: finding the nearest lists, scoring a batch of them,
+ *	  keeping candidates and results in work_mem, and fetching rows for their
+ *	  exact distances.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +15,45 @@
 #include "utils/tuplesort.h"
 
 #include "base/vq_datum.h"
+
+/*----------
+ * ivfpq_coarse.c: lists in the order of their value for the query (see
+ * vq_codec_list_value), the lower number first of equals.
+ *----------
+ */
+typedef struct IvfpqNearList
+{
+	float		value;
+	uint32		list_no;
+	float		distance_sq;	/* |q - centroid|^2 */
+	float		norm_sq;		/* |centroid|^2 */
+} IvfpqNearList;
+
+typedef struct IvfpqCoarse
+{
+	Relation	index;
+	const IvfpqModel *model;
+	const VqQuery *query;
+	bool		is_coded;
+	VqItem	   *items;			/* [nlists], bounds or if not coded values; id_high is the list */
+	VqSelect	select;
+
+	/* if coded: lists compared exactly and not yet taken, nearest at 0 */
+	IvfpqNearList *heap;
+	size_t		nheap;
+	size_t		allocated;
+
+	/* if not: of all lists */
+	float	   *distance_sq;
+	float	   *norm_sq;
+} IvfpqCoarse;
+
+/* Memory comes from the current context; q_model and q_norm_sq of query are set */
+extern void ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
+							   const VqQuery *query);
+
+/* The next list, or false after the last */
+extern bool ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list);
 
 /* A list to be scored */
 typedef struct IvfpqProbe

@@ -506,3 +506,50 @@ ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq, const float *centroids
 	}
 	pfree(work);
 }
+
+char *
+ivfpq_train_coarse(const VqCodec *codec, const VqBlockShape *shape,
+				   const float *centroids, uint32 nlists, float *codebook)
+{
+	const VqPq *pq = &codec->pq;
+	size_t		padded = (size_t) pq->m * pq->dsub;
+	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
+	uint32		nblocks = (nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
+	char	   *blocks = alloc_array(nblocks, block_bytes);
+	float	   *rows = alloc_array(nlists, padded * sizeof(float));
+	float	   *origin = palloc0(pq->dim * sizeof(float));
+	float	   *encode_work = alloc_array(vq_codec_encode_floats(codec), sizeof(float));
+	uint8	   *codes = palloc(pq->m);
+	void	   *work;
+
+	for (uint32 i = 0; i < nlists; i++)
+	{
+		memcpy(rows + i * padded, centroids + (size_t) i * pq->dim, pq->dim * sizeof(float));
+		memset(rows + i * padded + pq->dim, 0, (padded - pq->dim) * sizeof(float));
+	}
+	work = alloc_array(vq_pq_train_bytes(pq, nlists), 1);
+	for (uint32 j = 0; j < pq->m; j++)
+	{
+		vq_pq_train_sub(vq_kernels, pq, j, rows, nlists, CODEBOOK_ITERATIONS, IVFPQ_SEED + j, work, codebook);
+		CHECK_FOR_INTERRUPTS();
+	}
+
+	for (uint32 i = 0; i < nlists; i++)
+	{
+		char	   *block = blocks + i / VQ_BLOCK_LANES * block_bytes;
+		ItemPointerData tid;
+		VqFactors	factors;
+
+		if (i % VQ_BLOCK_LANES == 0)
+			vq_block_init(block, shape, 0, VQ_BLOCK_LANES);
+		ItemPointerSet(&tid, i, FirstOffsetNumber);
+		vq_codec_encode(vq_kernels, codec, centroids + (size_t) i * pq->dim, origin, encode_work, codes, &factors);
+		vq_block_put(block, shape, i % VQ_BLOCK_LANES, (const uint8 *) &tid, &factors, codes);
+	}
+	pfree(rows);
+	pfree(origin);
+	pfree(encode_work);
+	pfree(codes);
+	pfree(work);
+	return blocks;
+}

@@ -64,6 +64,13 @@ extern void ivfpq_train_assign(IvfpqSample *sample, const float *centroids, uint
 extern uint32 ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric,
 								 const float *centroids, uint32 nlists);
 
+/*
+ * Codebook for the centroids themselves, and their codes as full blocks,
+ * ceil(nlists / 32) of them, palloc'd.
+ */
+extern char *ivfpq_train_coarse(const VqCodec *codec, const VqBlockShape *shape,
+								const float *centroids, uint32 nlists, float *codebook);
+
 /* Codebook from residuals; overwrites rows */
 extern void ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq,
 								 const float *centroids, float *codebook);

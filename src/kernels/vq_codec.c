@@ -306,13 +306,23 @@ vq_codec_pack_e(float e, uint8_t *packed)
 	return VQ_OK;
 }
 
+void
+vq_codec_query_tables(const VqKernels *kernels, const VqCodec *codec, VqQuery *query)
+{
+	const VqPq *pq = &codec->pq;
+	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+
+	memset(query->q_model + pq->dim, 0, (padded_dim - pq->dim) * sizeof(float));
+	query->q_norm_sq = kernels->ip_f32(query->q_model, query->q_model, pq->dim);
+	kernels->pq_lut(query->q_model, codec->codebook, pq->m, pq->dsub, pq->ksub, query->lut_floats);
+	vq_pq_quantise_lut(pq, query->lut_floats, query->lut, &query->lut_scale);
+}
+
 VqStatus
 vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
 			   const float *q, VqQuery *query)
 {
-	const VqPq *pq = &codec->pq;
-	size_t		dim = pq->dim;
-	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	size_t		dim = codec->pq.dim;
 	VqStatus	status;
 	double		norm;
 
@@ -333,14 +343,9 @@ vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
 		if (codec->metric == VQ_METRIC_L2)
 			query->unit = (double) codec->scale * codec->scale;
 	}
-	if (status != VQ_OK)
-		return status;
-
-	memset(query->q_model + dim, 0, (padded_dim - dim) * sizeof(float));
-	query->q_norm_sq = kernels->ip_f32(query->q_model, query->q_model, dim);
-	kernels->pq_lut(query->q_model, codec->codebook, pq->m, pq->dsub, pq->ksub, query->lut_floats);
-	vq_pq_quantise_lut(pq, query->lut_floats, query->lut, &query->lut_scale);
-	return VQ_OK;
+	if (status == VQ_OK)
+		vq_codec_query_tables(kernels, codec, query);
+	return status;
 }
 
 float

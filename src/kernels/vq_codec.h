@@ -118,6 +118,12 @@ extern VqStatus vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
 							   const float *q, VqQuery *query);
 
 /*
+ * The second half of vq_codec_query, for a q_model that another codec of the
+ * same space has made: padding, length and tables.
+ */
+extern void vq_codec_query_tables(const VqKernels *kernels, const VqCodec *codec, VqQuery *query);
+
+/*
  * The order in which lists are probed, and B of the table above: from
  * distance_sq = |q' - c|^2 and centroid_norm_sq = |c|^2.
  */

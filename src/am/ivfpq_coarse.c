@@ -1,0 +1,225 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_coarse.c
+ *	  The lists of an index, nearest first.
+ *
+ * Centroids are searched as rows are: their codes give a lower bound of each,
+ * and they are compared exactly in order of that bound, only as far as the
+ * next list needs.  Ten thousand lists of 300 dimensions cost the reading of
+ * 1 MB of codes and of a hundred centroids instead of 3 MB of centroids.  With
+ * few lists all centroids are compared at once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "am/ivfpq_search.h"
+#include "utils/memutils.h"
+
+#include "base/vq_guc.h"
+
+/* Standard errors: lists that the bound misses come a little later, no more */
+#define COARSE_EPSILON		2.0f
+
+#define INITIAL_HEAP		128
+
+/* A walk over the blocks of centroid codes */
+typedef struct CodeWalk
+{
+	IvfpqCoarse *coarse;
+	VqQuery		query;			/* the tables of the coarse codec */
+	VqBound		bound;
+	size_t		block_bytes;
+} CodeWalk;
+
+static void
+bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
+{
+	CodeWalk   *walk = arg;
+	const VqBlockShape *shape = &walk->coarse->model->coarse_shape;
+	uint32		nlists = walk->coarse->model->meta.nlists;
+
+	for (uint32 i = 0; i < nblocks; i++)
+	{
+		const char *block = blocks + i * walk->block_bytes;
+		uint32		first = (first_block + i) * VQ_BLOCK_LANES;
+		uint32_t	sums[VQ_BLOCK_LANES];
+		float		low[VQ_BLOCK_LANES];
+
+		vq_kernels->scan4(vq_block_codes(block, shape), walk->query.lut, shape->m, sums);
+		vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
+						  sums, VQ_BLOCK_LANES, &walk->bound, low);
+		for (uint32 j = 0; j < VQ_BLOCK_LANES && first + j < nlists; j++)
+		{
+			VqItem	   *item = &walk->coarse->items[first + j];
+
+			item->key = low[j];
+			item->id_low = 0;
+			item->id_mid = 0;
+			item->id_high = first + j;
+		}
+	}
+}
+
+/* Lower bounds of all lists, from their codes */
+static void
+score_codes(IvfpqCoarse *coarse)
+{
+	const IvfpqModel *model = coarse->model;
+	const VqCodec *codec = &model->coarse;
+	const VqPq *pq = &codec->pq;
+	CodeWalk	walk = {.coarse = coarse};
+
+	walk.query.q_model = palloc(pq->m * pq->dsub * sizeof(float));
+	walk.query.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
+	walk.query.lut = palloc(pq->m * pq->ksub);
+	memcpy(walk.query.q_model, coarse->query->q_model, pq->dim * sizeof(float));
+	vq_codec_query_tables(vq_kernels, codec, &walk.query);
+
+	/* residuals of centroids are against the origin */
+	vq_codec_list_bound(codec, &walk.query, walk.query.q_norm_sq, 0.0f, COARSE_EPSILON, &walk.bound);
+	walk.block_bytes = vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES);
+	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start, walk.block_bytes,
+					  (model->meta.nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES,
+					  bounds_of_blocks, &walk);
+	pfree(walk.query.q_model);
+	pfree(walk.query.lut_floats);
+	pfree(walk.query.lut);
+}
+
+/* Exact values of all lists */
+static void
+compare_all(IvfpqCoarse *coarse)
+{
+	const IvfpqModel *model = coarse->model;
+	uint32		nlists = model->meta.nlists;
+
+	coarse->distance_sq = palloc0(nlists * sizeof(float));
+	coarse->norm_sq = palloc0(nlists * sizeof(float));
+	if (model->meta.codec != IVFPQ_CODEC_NONE)
+		ivfpq_model_distances(coarse->index, model, coarse->query->q_model, 0, nlists,
+							  coarse->distance_sq, coarse->norm_sq);
+	for (uint32 i = 0; i < nlists; i++)
+	{
+		VqItem	   *item = &coarse->items[i];
+
+		memset(item, 0, sizeof(VqItem));
+		item->id_high = i;
+		if (model->meta.codec != IVFPQ_CODEC_NONE)
+			item->key = vq_codec_list_value(&model->codec, coarse->query,
+											coarse->distance_sq[i], coarse->norm_sq[i]);
+	}
+}
+
+void
+ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model, const VqQuery *query)
+{
+	memset(coarse, 0, sizeof(IvfpqCoarse));
+	coarse->index = index;
+	coarse->model = model;
+	coarse->query = query;
+	coarse->is_coded = model->coarse_shape.m > 0;
+	coarse->items = palloc(model->meta.nlists * sizeof(VqItem));
+	if (coarse->is_coded)
+	{
+		score_codes(coarse);
+		coarse->allocated = INITIAL_HEAP;
+		coarse->heap = palloc(coarse->allocated * sizeof(IvfpqNearList));
+	}
+	else
+		compare_all(coarse);
+	vq_select_init(&coarse->select, coarse->items, model->meta.nlists);
+}
+
+/* Nearer first, the lower number first of equals */
+static bool
+is_nearer(const IvfpqNearList *a, const IvfpqNearList *b)
+{
+	if (a->value != b->value)
+		return a->value < b->value;
+	return a->list_no < b->list_no;
+}
+
+static void
+swap_lists(IvfpqNearList *a, IvfpqNearList *b)
+{
+	IvfpqNearList t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+/* Compare a list exactly, and put it on the heap */
+static void
+compare_list(IvfpqCoarse *coarse, uint32 list_no)
+{
+	IvfpqNearList list = {.list_no = list_no};
+	size_t		i;
+
+	ivfpq_model_distances(coarse->index, coarse->model, coarse->query->q_model, list_no, 1,
+						  &list.distance_sq, &list.norm_sq);
+	list.value = vq_codec_list_value(&coarse->model->codec, coarse->query,
+									 list.distance_sq, list.norm_sq);
+	if (coarse->nheap == coarse->allocated)
+	{
+		coarse->allocated *= 2;
+		coarse->heap = repalloc(coarse->heap, coarse->allocated * sizeof(IvfpqNearList));
+	}
+	i = coarse->nheap++;
+	coarse->heap[i] = list;
+	while (i > 0 && is_nearer(&coarse->heap[i], &coarse->heap[(i - 1) / 2]))
+	{
+		swap_lists(&coarse->heap[i], &coarse->heap[(i - 1) / 2]);
+		i = (i - 1) / 2;
+	}
+}
+
+static void
+take_from_heap(IvfpqCoarse *coarse, IvfpqNearList *list)
+{
+	size_t		i = 0;
+
+	*list = coarse->heap[0];
+	coarse->heap[0] = coarse->heap[--coarse->nheap];
+	for (;;)
+	{
+		size_t		nearest = i;
+
+		for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < coarse->nheap; child++)
+			if (is_nearer(&coarse->heap[child], &coarse->heap[nearest]))
+				nearest = child;
+		if (nearest == i)
+			return;
+		swap_lists(&coarse->heap[i], &coarse->heap[nearest]);
+		i = nearest;
+	}
+}
+
+bool
+ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
+{
+	const VqItem *item = vq_select_peek(&coarse->select);
+
+	if (!coarse->is_coded)
+	{
+		if (item == NULL)
+			return false;
+		list->list_no = item->id_high;
+		list->value = item->key;
+		list->distance_sq = coarse->distance_sq[list->list_no];
+		list->norm_sq = coarse->norm_sq[list->list_no];
+		vq_select_take(&coarse->select);
+		return true;
+	}
+
+	while (item != NULL && (coarse->nheap == 0 || coarse->heap[0].value > item->key))
+	{
+		compare_list(coarse, item->id_high);
+		vq_select_take(&coarse->select);
+		item = vq_select_peek(&coarse->select);
+	}
+	if (coarse->nheap == 0)
+		return false;
+	take_from_heap(coarse, list);
+	return true;
+}
