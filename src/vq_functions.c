@@ -4,7 +4,9 @@
  *	  SQL functions that look into an index.
  *
  * All of them read the list pages in the order of the file, which costs as
- * much as a sequential scan of the index.
+ * much as a sequential scan of the index.  They are for those who may read the
+ * table; counts also for those who may scan any table for its statistics, as
+ * pgstattuple lets them.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,11 +15,19 @@
 #include <math.h>
 
 #include "access/htup_details.h"
+#include "catalog/index.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
 
 #include "am/ivfpq.h"
 #include "base/vq_datum.h"
@@ -72,12 +82,32 @@ vqpg_kernels(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* ERROR unless the caller may read the table of an index */
+static void
+check_privileges(Relation index, bool is_for_statistics)
+{
+	Oid			heap_oid = IndexGetRelation(RelationGetRelid(index), false);
+
+	if (pg_class_aclcheck(heap_oid, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		!(is_for_statistics && has_privs_of_role(GetUserId(), ROLE_PG_STAT_SCAN_TABLES)))
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(heap_oid)),
+					   get_rel_name(heap_oid));
+
+	/* Nor may contents of rows get around row-level security */
+	if (!is_for_statistics && check_enable_rls(heap_oid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("query would be affected by row-level security policy for table \"%s\"",
+						get_rel_name(heap_oid))));
+}
+
 static Relation
-open_ivfpq_index(Oid index_oid, IvfpqMetaPageData *meta)
+open_ivfpq_index(Oid index_oid, IvfpqMetaPageData *meta, bool is_for_statistics)
 {
 	Relation	index = index_open(index_oid, AccessShareLock);
 
 	ivfpq_check_readable(index);
+	check_privileges(index, is_for_statistics);
 	ivfpq_meta_read(index, meta);
 	return index;
 }
@@ -148,13 +178,13 @@ static const char *
 advice(const IvfpqMetaPageData *meta, const IvfpqOptions *options,
 	   const ListCounts *total, float4 imbalance)
 {
-	StringInfoData text;
+	StringInfoData sentences;
 
-	initStringInfo(&text);
+	initStringInfo(&sentences);
 	if (meta->codec == IVFPQ_CODEC_NONE)
 	{
 		if (total->rows >= IVFPQ_ROWS_PER_CODE * (1 << options->nbits))
-			appendStringInfo(&text, "The index was built on " UINT64_FORMAT
+			appendStringInfo(&sentences, "The index was built on " UINT64_FORMAT
 							 " rows, too few to train on, and compares each of its " INT64_FORMAT
 							 " rows exactly. REINDEX it. ",
 							 meta->build_rows, total->rows);
@@ -162,22 +192,24 @@ advice(const IvfpqMetaPageData *meta, const IvfpqOptions *options,
 	else
 	{
 		if (total->rows / ADVISE_GROWTH > (int64) meta->build_rows)
-			appendStringInfo(&text, "The index was built on " UINT64_FORMAT
+			appendStringInfo(&sentences, "The index was built on " UINT64_FORMAT
 							 " rows and has " INT64_FORMAT
 							 " now, in as many lists as before. REINDEX it. ",
 							 meta->build_rows, total->rows);
 		if (imbalance > ADVISE_IMBALANCE)
-			appendStringInfo(&text, "Rows are spread unevenly over the lists, so searches read %.1f times as many as they would otherwise. REINDEX the index if its table has changed much. ",
+			appendStringInfo(&sentences, "Rows are spread unevenly over the lists, so searches read %.1f times "
+							 "as many as they would otherwise. "
+							 "REINDEX the index if its table has changed much. ",
 							 imbalance);
 	}
 	if (total->dead_slots >= ADVISE_MIN_DEAD_SLOTS && total->dead_slots > total->rows)
-		appendStringInfo(&text, INT64_FORMAT " slots are dead, more than the " INT64_FORMAT
+		appendStringInfo(&sentences, INT64_FORMAT " slots are dead, more than the " INT64_FORMAT
 						 " rows. Inserts will fill them, REINDEX gives their space back. ",
 						 total->dead_slots, total->rows);
-	if (text.len == 0)
+	if (sentences.len == 0)
 		return NULL;
-	text.data[text.len - 1] = '\0';
-	return text.data;
+	sentences.data[sentences.len - 1] = '\0';
+	return sentences.data;
 }
 
 /* A text, or NULL */
@@ -192,7 +224,7 @@ Datum
 ivfpq_index_info(PG_FUNCTION_ARGS)
 {
 	IvfpqMetaPageData meta;
-	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta);
+	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta, true);
 	VqBlockShape shape = {meta.m, meta.nbits};
 	ListCounts *lists = count_lists(index, &meta);
 	ListCounts	total = {0};
@@ -246,7 +278,7 @@ ivfpq_list_info(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	IvfpqMetaPageData meta;
-	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta);
+	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta, true);
 	ListCounts *lists = count_lists(index, &meta);
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -334,7 +366,7 @@ Datum
 ivfpq_reconstruct(PG_FUNCTION_ARGS)
 {
 	IvfpqMetaPageData meta;
-	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta);
+	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta, false);
 	EntrySearch search = {
 		.tid = *(ItemPointer) PG_GETARG_POINTER(1),
 		.shape = {meta.m, meta.nbits}

@@ -19,6 +19,7 @@
 #include "utils/rel.h"
 
 #include "am/ivfpq_page.h"
+#include "base/vqpg_compat.h"
 #include "kernels/vq_block.h"
 #include "kernels/vq_codec.h"
 
@@ -164,7 +165,7 @@ extern void ivfpq_meta_fill(Page page, const IvfpqMetaPageData *meta);
 
 /* ERROR with ERRCODE_INDEX_CORRUPTED unless the page is of this kind */
 extern void ivfpq_page_check(Relation index, Buffer buffer, IvfpqPageKind kind);
-extern void ivfpq_report_corrupted(Relation index, BlockNumber blkno, const char *detail) pg_attribute_noreturn();
+pg_noreturn extern void ivfpq_report_corrupted(Relation index, BlockNumber blkno, const char *detail);
 
 /* Append a page to a fork; returns its pinned buffer, exclusively locked */
 extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
@@ -221,12 +222,13 @@ extern void ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint
 /*
  * Visit the blocks of a list in order.  The callback gets the block in place,
  * its page share-locked: it must neither keep the pointer nor do anything that
- * can take long or fail.  No lock is held between pages.  Returns the pages
+ * can take long or fail.  No lock is held between pages.  ERROR if a page may
+ * have lost what snapshot sees (old_snapshot_threshold).  Returns the pages
  * visited.
  */
 typedef void (*IvfpqBlockCallback) (const void *block, void *arg);
 extern uint64 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
-							  uint32 list_no, BufferAccessStrategy strategy,
+							  uint32 list_no, Snapshot snapshot, BufferAccessStrategy strategy,
 							  IvfpqBlockCallback callback, void *arg);
 
 /* Start reading the first pages of a list that will be walked soon */

@@ -49,11 +49,8 @@
 /* Bytes may stand for centroids if rounding adds no more than this to the error of residuals */
 #define MAX_ROUNDING			0.01
 
-/* What assigning rows needs besides them, at most */
-#define TRAINING_WORK_BYTES		(6 * 1024 * 1024)
-
 /* Rows transformed and assigned together */
-#define BATCH_ROWS				1024
+#define BATCH_ROWS				4096
 
 typedef struct BuildState
 {
@@ -79,7 +76,7 @@ typedef struct BuildState
 	/* the model, if trained */
 	VqCodec		codec;
 	float	   *mean;
-	float	   *centroids;
+	IvfpqLists	lists;
 	float	   *codebook;
 
 	/* encoding */
@@ -89,8 +86,8 @@ typedef struct BuildState
 	ItemPointerData *batch_tids;
 	bool	   *batch_is_exact; /* out of the model's range */
 	uint32	   *batch_labels;
-	float	   *norms;			/* of centroids */
-	float	   *assign_work;
+	float	   *batch_distances;
+	IvfpqAssigner *assigner;
 	float	   *encode_work;
 	uint8	   *codes;
 	uint64	   *list_rows;		/* [nlists] */
@@ -104,6 +101,18 @@ static size_t
 memory_limit(void)
 {
 	return (size_t) maintenance_work_mem * 1024;
+}
+
+/*
+ * Count a row that was left out because it is a zero vector.  CREATE INDEX
+ * CONCURRENTLY brings such rows again when it validates the index, because the
+ * index has no entry for them: then they are counted by ivfpqinsert.
+ */
+static void
+count_zero_vector(BuildState *state)
+{
+	if (!state->info->ii_Concurrent)
+		state->meta.zero_vectors++;
 }
 
 /*
@@ -257,9 +266,13 @@ static void
 choose_lists(BuildState *state, uint32 *nlists, size_t *train_rows)
 {
 	size_t		row_bytes = state->meta.dim * sizeof(float);
+	size_t		dsub = (state->meta.dim + state->shape.m - 1) / state->shape.m;
+
+	/* a row, its label, and its part in the training of a sub-quantiser */
+	size_t		sample_row_bytes = row_bytes + sizeof(uint32) + dsub * sizeof(float) + 1;
 	size_t		list_bytes = state->meta.dim * (sizeof(float) + sizeof(double)) + 64;
-	size_t		reserved = TRAINING_WORK_BYTES + ivfpq_chunk_rows(1, state->meta.dim) * row_bytes;
-	size_t		limit = Max(memory_limit(), 2 * reserved) - reserved;
+	size_t		reserved;
+	size_t		limit;
 	double		wanted_lists = state->options->lists;
 	double		wanted_rows = state->options->train_rows;
 	double		possible_rows;
@@ -268,6 +281,10 @@ choose_lists(BuildState *state, uint32 *nlists, size_t *train_rows)
 		wanted_lists = Min(LISTS_PER_ROOT * sqrt(state->estimated_rows),
 						   Min(state->estimated_rows / ROWS_PER_LIST, MAX_AUTO_LISTS));
 	*nlists = Max(1, (uint32) Min(wanted_lists, state->estimated_rows));
+
+	/* what is neither lists nor sample */
+	reserved = ivfpq_assigner_bytes(*nlists, state->meta.dim) + 1024 * 1024;
+	limit = Max(memory_limit(), 2 * reserved) - reserved;
 	if (*nlists > limit / 2 / list_bytes)
 		*nlists = Max(1, limit / 2 / list_bytes);
 
@@ -275,7 +292,7 @@ choose_lists(BuildState *state, uint32 *nlists, size_t *train_rows)
 		wanted_rows = Max((double) *nlists * TRAIN_ROWS_PER_LIST,
 						  (double) IVFPQ_ROWS_PER_CODE * (1 << state->shape.nbits));
 	wanted_rows = Min(wanted_rows, state->estimated_rows);
-	possible_rows = (limit - *nlists * list_bytes) / (row_bytes + sizeof(uint32));
+	possible_rows = (limit - *nlists * list_bytes) / sample_row_bytes;
 	*train_rows = Max(1, (size_t) Min(wanted_rows, possible_rows));
 	*nlists = Min(*nlists, *train_rows);
 
@@ -287,9 +304,11 @@ choose_lists(BuildState *state, uint32 *nlists, size_t *train_rows)
 						   *nlists, *train_rows, floor(wanted_lists), floor(wanted_rows)),
 				 *nlists < (uint32) wanted_lists && wanted_lists > state->estimated_rows ?
 				 errhint("The table has about %.0f rows.", state->estimated_rows) :
+				 *nlists == (uint32) wanted_rows ?
+				 errhint("Set \"train_rows\" to %.0f or more.", floor(wanted_lists)) :
 				 errhint("Set \"maintenance_work_mem\" to %.0f MB or more.",
 						 ceil((reserved + wanted_lists * list_bytes * 2 +
-							   wanted_rows * (row_bytes + sizeof(uint32))) / (1024 * 1024)))));
+							   wanted_rows * sample_row_bytes) / (1024 * 1024)))));
 }
 
 static bool
@@ -318,6 +337,10 @@ take_sample(BuildState *state, size_t train_rows)
 	state->sample_capacity = train_rows;
 	state->sample_seen = 0;
 	scan_random_blocks(state, (BlockNumber) Min(wanted_blocks, nblocks), sample_row);
+
+	/* the rows of a partial index can be in few blocks, which were all missed */
+	if (state->sample.nrows == 0)
+		scan_random_blocks(state, (BlockNumber) nblocks, sample_row);
 }
 
 /* Whether bytes are good enough for centroids: their rounding against the residuals */
@@ -360,7 +383,7 @@ train_coarse(BuildState *state)
 	codebook_bytes = vq_pq_codebook_floats(&codec.pq) * sizeof(float);
 	codebook = palloc(codebook_bytes);
 	codec.codebook = codebook;
-	blocks = ivfpq_train_coarse(&codec, &shape, state->centroids, meta->nlists, codebook);
+	blocks = ivfpq_train_coarse(&codec, &shape, &state->lists, codebook);
 
 	meta->coarse_m = shape.m;
 	meta->coarse_codebook_start = ivfpq_array_write(state->index, MAIN_FORKNUM, codebook, codebook_bytes);
@@ -399,9 +422,11 @@ train(BuildState *state)
 	nlists = Max(1, Min(nlists, state->sample.nrows));
 
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_CLUSTERING);
-	state->centroids = MemoryContextAllocHuge(state->context,
+	state->lists.dim = meta->dim;
+	state->lists.nlists = nlists;
+	state->lists.centroids = MemoryContextAllocHuge(state->context,
 											  mul_size(nlists, meta->dim * sizeof(float)));
-	ivfpq_train_centroids(&state->sample, state->centroids, nlists);
+	ivfpq_train_lists(&state->sample, &state->lists);
 
 	meta->codec = IVFPQ_CODEC_PQ;
 	meta->nlists = nlists;
@@ -410,20 +435,20 @@ train(BuildState *state)
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
 	meta->train_rows = state->sample.nrows;
-	meta->centroid_kind = choose_centroid_kind(state->centroids, nlists, meta->dim, state->sample.error);
+	meta->centroid_kind = choose_centroid_kind(state->lists.centroids, nlists, meta->dim, state->sample.error);
 	strlcpy(meta->trained_on, "cpu", IVFPQ_TRAINER_LEN);
 	meta->mean_start = ivfpq_array_write(state->index, MAIN_FORKNUM, state->mean, meta->dim * sizeof(float));
 	meta->centroid_start = ivfpq_rows_write(state->index, MAIN_FORKNUM, meta->dim, meta->centroid_kind,
-											state->centroids, nlists);
+											state->lists.centroids, nlists);
 
 	/* against the centroids as they were stored */
-	ivfpq_train_assign(&state->sample, state->centroids, nlists);
-	meta->nprobe = ivfpq_train_nprobe(&state->sample, meta->metric, state->centroids, nlists);
+	ivfpq_train_assign(&state->sample, &state->lists);
+	meta->nprobe = ivfpq_train_nprobe(&state->sample, meta->metric, &state->lists);
 
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(state);
 	state->codebook = palloc_extended(vq_pq_codebook_floats(&codec->pq) * sizeof(float), MCXT_ALLOC_HUGE);
-	ivfpq_train_codebook(&state->sample, &codec->pq, state->centroids, state->codebook);
+	ivfpq_train_codebook(&state->sample, &codec->pq, &state->lists, state->codebook);
 	codec->codebook = state->codebook;
 	meta->codebook_start = ivfpq_array_write(state->index, MAIN_FORKNUM, state->codebook,
 											 vq_pq_codebook_floats(&codec->pq) * sizeof(float));
@@ -452,16 +477,9 @@ static void
 flush_batch(BuildState *state)
 {
 	uint32		dim = state->meta.dim;
-	uint32		nlists = state->meta.nlists;
-	size_t		chunk = ivfpq_chunk_rows(nlists, dim);
 
-	for (size_t first = 0; first < state->batch_rows; first += chunk)
-	{
-		vq_kmeans_assign(vq_kernels, ivfpq_blas(), state->batch + first * dim,
-						 Min(chunk, state->batch_rows - first), state->centroids, state->norms, nlists,
-						 dim, state->assign_work, state->batch_labels + first, NULL);
-		CHECK_FOR_INTERRUPTS();
-	}
+	ivfpq_assign(state->assigner, state->batch, state->batch_rows, state->batch_labels,
+				 state->batch_distances);
 	for (size_t i = 0; i < state->batch_rows; i++)
 	{
 		uint32		list_no = state->batch_labels[i];
@@ -469,12 +487,13 @@ flush_batch(BuildState *state)
 		TupleTableSlot *slot = state->sort_in;
 
 		vq_codec_encode(vq_kernels, &state->codec, state->batch + i * dim,
-						state->centroids + (size_t) list_no * dim, state->encode_work,
+						state->lists.centroids + (size_t) list_no * dim, state->encode_work,
 						state->codes, &factors);
 		if (state->batch_is_exact[i])
 			vq_codec_encode_exact(&factors);
 		memcpy(VARDATA(state->payload), &factors, sizeof(VqFactors));
 		memcpy(VARDATA(state->payload) + sizeof(VqFactors), state->codes, state->shape.m);
+		CHECK_FOR_INTERRUPTS();
 
 		ExecClearTuple(slot);
 		slot->tts_values[0] = Int64GetDatum(sort_key(list_no, &state->batch_tids[i]));
@@ -506,7 +525,7 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 			flush_batch(state);
 	}
 	else if (!isnull[0])
-		state->meta.zero_vectors++;
+		count_zero_vector(state);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(state->row_context);
 }
@@ -516,8 +535,7 @@ begin_encoding(BuildState *state)
 {
 	uint32		dim = state->meta.dim;
 	uint32		nlists = state->meta.nlists;
-	size_t		assign_floats = vq_kmeans_assign_floats(ivfpq_chunk_rows(nlists, dim), nlists);
-	size_t		used = (nlists * (dim + 1) + assign_floats) * sizeof(float);
+	size_t		used = nlists * dim * sizeof(float) + ivfpq_assigner_bytes(nlists, dim);
 	size_t		sort_memory;
 	AttrNumber	columns[1] = {1};
 	Oid			operators[1] = {Int8LessOperator};
@@ -530,9 +548,8 @@ begin_encoding(BuildState *state)
 	state->batch_tids = palloc(state->batch_capacity * sizeof(ItemPointerData));
 	state->batch_is_exact = palloc(state->batch_capacity * sizeof(bool));
 	state->batch_labels = palloc(state->batch_capacity * sizeof(uint32));
-	state->norms = palloc(nlists * sizeof(float));
-	vq_kmeans_norms(vq_kernels, state->centroids, nlists, dim, state->norms);
-	state->assign_work = palloc_extended(assign_floats * sizeof(float), MCXT_ALLOC_HUGE);
+	state->batch_distances = palloc(state->batch_capacity * sizeof(float));
+	state->assigner = ivfpq_assigner_create(&state->lists);
 	state->encode_work = palloc(vq_codec_encode_floats(&state->codec) * sizeof(float));
 	state->codes = palloc(state->shape.m);
 	state->list_rows = palloc0(nlists * sizeof(uint64));
@@ -616,7 +633,7 @@ write_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 		state->meta.build_rows++;
 	}
 	else if (!isnull[0])
-		state->meta.zero_vectors++;
+		count_zero_vector(state);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(state->row_context);
 }

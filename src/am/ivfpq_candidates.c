@@ -28,11 +28,13 @@
 
 void
 ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
-				 const VqQuery *query, uint32 nprobe)
+				 const VqQuery *query, Snapshot snapshot, uint32 nprobe)
 {
 	batch->index = index;
 	batch->model = model;
 	batch->query = query;
+	batch->snapshot = snapshot;
+	batch->kernels = vq_kernels;
 	batch->scratch = palloc(VQ_BLOCK_LANES * Max(model->shape.m, 1));
 	batch->nlists = 0;
 	batch->lists = MemoryContextAllocHuge(CurrentMemoryContext, (Size) nprobe * sizeof(IvfpqProbe));
@@ -121,6 +123,7 @@ score_block(const void *block, void *arg)
 {
 	ScoreWalk  *walk = arg;
 	const VqBlockShape *shape = &walk->batch->model->shape;
+	const VqKernels *kernels = walk->batch->kernels;
 	IvfpqCandidates *candidates = walk->candidates;
 	size_t		used = ((const VqBlockHeader *) block)->used;
 	size_t		capacity = ((const VqBlockHeader *) block)->capacity;
@@ -133,9 +136,9 @@ score_block(const void *block, void *arg)
 		return;
 	if (shape->m > 0)
 	{
-		vq_block_sums(vq_kernels, block, shape, walk->batch->query->lut, walk->batch->scratch, sums);
-		vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
-						  sums, capacity, &walk->probe->bound, low);
+		vq_block_sums(kernels, block, shape, walk->batch->query->lut, walk->batch->scratch, sums);
+		kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
+					   sums, capacity, &walk->probe->bound, low);
 	}
 	else
 		for (size_t i = 0; i < used; i++)
@@ -166,7 +169,7 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
 
 		walk.probe = &batch->lists[i];
 		ivfpq_list_walk(batch->index, batch->model, &walk.probe->entry, walk.probe->list_no,
-						NULL, score_block, &walk);
+						batch->snapshot, NULL, score_block, &walk);
 	}
 	vq_select_init(&candidates->select, candidates->items, candidates->nitems);
 }

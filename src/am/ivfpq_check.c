@@ -594,12 +594,15 @@ ivfpq_check_index(Oid index_oid, bool heap_all_indexed)
 	int			security_context = 0;
 	int			guc_level = 0;
 
-	/* The table first, as everybody locks them.  No table: let index_open say what is wrong. */
+	/*
+	 * The table first, as everybody locks them.  No table: let index_open say
+	 * what is wrong.
+	 */
 	if (OidIsValid(heap_oid))
 	{
 		heap = table_open(heap_oid, lockmode);
 
-		/* Expressions and predicates of the index belong to the owner: run them as such */
+		/* Expressions and predicates of the index run as its owner */
 		GetUserIdAndSecContext(&caller, &security_context);
 		SetUserIdAndSecContext(heap->rd_rel->relowner,
 							   security_context | SECURITY_RESTRICTED_OPERATION);
@@ -608,7 +611,7 @@ ivfpq_check_index(Oid index_oid, bool heap_all_indexed)
 	}
 	index = index_open(index_oid, lockmode);
 
-	/* The index may have been dropped, and its OID used again, before we had locks */
+	/* Between the two locks it may have been dropped, and its OID used again */
 	if (heap == NULL || heap_oid != IndexGetRelation(index_oid, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -97,24 +97,18 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
 }
 
 /*
- * How much less than its true number of pages the planner thinks a scan of the
- * table reads.  It leaves out the TOAST table, which is where long vectors are:
- * 10,000 rows of 1,536 dimensions look like 60 pages and are 8,000.  A search
- * is to be compared with other plans, so its pages have to be counted by the
- * same measure.
+ * Bytes of a row's vector in the table's TOAST table, 0 if it is in the row.
+ * Random floats do not compress, so the size of an average row tells.
  */
 static double
-page_discount(const RelOptInfo *rel, double dim)
+toasted_bytes(const RelOptInfo *rel, double dim)
 {
-	double		row_bytes;
-	double		toast_bytes = dim * sizeof(float);
+	double		vector_bytes = dim * sizeof(float);
 
-	if (rel->tuples < 1 || rel->pages == 0)
-		return 1.0;
-	row_bytes = (double) rel->pages * BLCKSZ / rel->tuples;
-	if (toast_bytes <= TOAST_TUPLE_TARGET || row_bytes >= toast_bytes)
-		return 1.0;
-	return row_bytes / (row_bytes + toast_bytes);
+	if (vector_bytes <= TOAST_TUPLE_TARGET || rel->tuples < 1 ||
+		(double) rel->pages * BLCKSZ / rel->tuples >= vector_bytes)
+		return 0.0;
+	return vector_bytes;
 }
 
 /* amcostestimate */
@@ -131,6 +125,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	double		seq_page;
 	double		heap_random_page;
 	double		discount;
+	double		toasted;
 	double		row_cost;
 	double		list_cost;
 	double		probed_pages;
@@ -169,8 +164,15 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	get_tablespace_page_costs(info->reltablespace, &random_page, &seq_page);
 	get_tablespace_page_costs(rel->reltablespace, &heap_random_page, NULL);
 
-	/* One row compared exactly, as the operator itself does it */
-	row_cost = cpu_tuple_cost + cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR);
+	/*
+	 * One row compared exactly.  A vector in the TOAST table is a row more
+	 * for each of its chunks, and an entry of the TOAST table's index.  A
+	 * scan of the table with a filter saves that for the rows it drops; we
+	 * cannot, as the filter comes after us.
+	 */
+	toasted = toasted_bytes(rel, shape.dim);
+	row_cost = cpu_tuple_cost + cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR) +
+		2.0 * cpu_tuple_cost * ceil(toasted / TOAST_MAX_CHUNK_SIZE);
 
 	if (!shape.is_coded)
 	{
@@ -187,7 +189,19 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		return;
 	}
 
-	discount = page_discount(rel, shape.dim);
+	/*
+	 * The planner does not count the pages of TOAST tables: 10,000 rows of
+	 * 1,536 dimensions look like 60 pages and are 8,000.  As our cost is
+	 * compared with those of other plans, our pages have to be counted by the
+	 * same measure.
+	 */
+	discount = 1.0;
+	if (toasted > 0.0)
+	{
+		double		row_bytes = Max(1.0, (double) rel->pages * BLCKSZ / rel->tuples);
+
+		discount = row_bytes / (row_bytes + toasted);
+	}
 
 	/*
 	 * A page holds several short lists, and a long list is contiguous: one

@@ -101,7 +101,7 @@ block_at(Relation index, Buffer buffer, Page page, const IvfpqModel *model,
 
 uint64
 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry, uint32 list_no,
-				BufferAccessStrategy strategy, IvfpqBlockCallback callback, void *arg)
+				Snapshot snapshot, BufferAccessStrategy strategy, IvfpqBlockCallback callback, void *arg)
 {
 	BlockPlace	place = {entry->head_page, entry->head_offset};
 	uint64		npages = 0;
@@ -113,6 +113,7 @@ ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *en
 
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);
+		VQ_TEST_OLD_SNAPSHOT(snapshot, index, BufferGetPage(buffer));
 		while (place.page == blkno)
 		{
 			VqBlockHeader *block = block_at(index, buffer, BufferGetPage(buffer), model,

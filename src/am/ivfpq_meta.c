@@ -75,6 +75,8 @@ static const char *
 meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 {
 	bool		coded = meta->codec == IVFPQ_CODEC_PQ;
+	VqBlockShape shape = {meta->m, meta->nbits};
+	VqBlockShape coarse_shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
 	VqPq		pq;
 
 	if (meta->metric < VQ_METRIC_L2 || meta->metric > VQ_METRIC_COSINE)
@@ -92,8 +94,9 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		return psprintf("Directory starts at block %u and lists at %u of %u.",
 						meta->directory_start, meta->list_start, nblocks);
 	if (!coded)
-		return (meta->m == 0 && meta->nbits == 0) ? NULL : "Code parameters are set without a codec.";
-	if (vq_pq_init(&pq, meta->dim, meta->m, meta->nbits) != VQ_OK)
+		return (meta->m == 0 && meta->nbits == 0 && meta->coarse_m == 0) ? NULL : "Code parameters are set without a codec.";
+	if (vq_pq_init(&pq, meta->dim, meta->m, meta->nbits) != VQ_OK ||
+		vq_block_bytes(&shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
 		return psprintf("Codes have %u sub-quantisers of %u bits for %u dimensions.",
 						meta->m, meta->nbits, meta->dim);
 	if (meta->rotation > VQ_ROTATION_HADAMARD)
@@ -104,6 +107,7 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		return psprintf("Scale is %g.", meta->scale);
 	if (meta->coarse_m > 0 &&
 		(vq_pq_init(&pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) != VQ_OK ||
+		 vq_block_bytes(&coarse_shape, VQ_BLOCK_LANES) > IVFPQ_PAGE_BYTES ||
 		 meta->coarse_codebook_start <= meta->centroid_start ||
 		 meta->coarse_code_start <= meta->coarse_codebook_start ||
 		 meta->codebook_start <= meta->coarse_code_start))

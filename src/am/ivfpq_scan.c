@@ -203,7 +203,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 		state->max_probes = ivfpq_max_probes > 0 ?
 			Max(state->nprobe, Min(ivfpq_max_probes, model->meta.nlists)) : model->meta.nlists;
 
-	ivfpq_batch_init(&state->batch, index, model, &state->query, state->nprobe);
+	ivfpq_batch_init(&state->batch, index, model, &state->query, scan->xs_snapshot, state->nprobe);
 	if (state->reranker == NULL)
 	{
 		MemoryContextSwitchTo(state->context);

@@ -69,6 +69,8 @@ typedef struct IvfpqBatch
 	Relation	index;
 	const IvfpqModel *model;
 	const VqQuery *query;
+	Snapshot	snapshot;
+	const VqKernels *kernels;	/* the same for all passes: others round otherwise */
 	uint8_t    *scratch;		/* for blocks that are not full ones */
 	uint32		nlists;
 	IvfpqProbe *lists;			/* room for nprobe */
@@ -98,7 +100,7 @@ typedef struct IvfpqCandidates
 } IvfpqCandidates;
 
 extern void ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
-							 const VqQuery *query, uint32 nprobe);
+							 const VqQuery *query, Snapshot snapshot, uint32 nprobe);
 extern void ivfpq_candidates_init(IvfpqCandidates *candidates, MemoryContext context);
 
 /* Forget everything but the memory */

@@ -28,8 +28,13 @@
 #define JOINT_ITERATIONS		2	/* over all lists */
 #define ROWS_PER_GROUP			256 /* enough to place a group's centroid */
 
+#define SETTLED					0.998	/* error, relative to the iteration before */
+#define LABELLED_ROWS			16384	/* at a time */
+
 #define CODEBOOK_ITERATIONS		12
 #define CODEBOOK_ROWS			256 /* per centroid of a sub-quantiser */
+#define CODEBOOK_MIN_ROWS		8	/* and this many, whatever time it takes */
+#define CODEBOOK_PRODUCTS		1e10	/* for one sub-quantiser, all iterations: a second or two */
 
 #define PROBE_QUERIES			400
 #define PROBE_NEIGHBOURS		10
@@ -141,38 +146,54 @@ ivfpq_train_space(IvfpqSample *sample, VqCodec *codec, float *mean)
 }
 
 /*
- * Nearest centroid of each row, and where sums is given, the sums of the rows
- * by centroid.  Returns the sum of squared distances.
+ * Label rows, and add them to the sums of their labels where sums is given.
+ * Returns the sum of squared distances.
  */
 static double
-assign_rows(const float *rows, size_t nrows, size_t dim, const float *centroids, size_t ncentroids,
-			uint32 *labels, VqKmeansSums *sums)
+label_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows, size_t dim,
+		   uint32 *labels, VqKmeansSums *sums)
 {
-	const VqBlas *blas = ivfpq_blas();
-	size_t		chunk = ivfpq_chunk_rows(ncentroids, dim);
-	float	   *norms = alloc_array(ncentroids, sizeof(float));
-	float	   *work = alloc_array(vq_kmeans_assign_floats(chunk, ncentroids), sizeof(float));
-	float	   *distances = alloc_array(chunk, sizeof(float));
+	float	   *distances = palloc(LABELLED_ROWS * sizeof(float));
 	double		error = 0.0;
 
-	vq_kmeans_norms(vq_kernels, centroids, ncentroids, dim, norms);
-	for (size_t first = 0; first < nrows; first += chunk)
+	for (size_t first = 0; first < nrows; first += LABELLED_ROWS)
 	{
-		size_t		count = Min(chunk, nrows - first);
+		size_t		count = Min(LABELLED_ROWS, nrows - first);
 		const float *x = rows + first * dim;
 
-		vq_kmeans_assign(vq_kernels, blas, x, count, centroids, norms, ncentroids, dim,
-						 work, labels + first, distances);
+		ivfpq_assign(assigner, x, count, labels + first, distances);
 		if (sums)
-			vq_kmeans_accumulate(sums, x, count, labels + first, distances);
+			vq_kmeans_accumulate(sums, x, count, labels + first, NULL);
 		for (size_t i = 0; i < count; i++)
 			error += distances[i];
 		CHECK_FOR_INTERRUPTS();
 	}
-	pfree(norms);
-	pfree(work);
 	pfree(distances);
 	return error;
+}
+
+/*
+ * Centroids := means.  A list without rows is put beside a crowded one of its
+ * own group, so that groups stay together.  Returns how many there were.
+ */
+static size_t
+update_centroids(const VqKmeansSums *sums, IvfpqLists *lists, VqRng *rng)
+{
+	uint32		whole[2] = {0, lists->nlists};
+	const uint32 *starts = lists->ngroups > 0 ? lists->starts : whole;
+	size_t		nreseeded = 0;
+
+	for (uint32 g = 0; g < Max(lists->ngroups, 1); g++)
+	{
+		VqKmeansSums part = {.ncentroids = starts[g + 1] - starts[g], .dim = lists->dim};
+
+		if (part.ncentroids == 0)
+			continue;
+		part.sums = sums->sums + starts[g] * lists->dim;
+		part.counts = sums->counts + starts[g];
+		nreseeded += vq_kmeans_update(&part, rng, lists->centroids + starts[g] * lists->dim);
+	}
+	return nreseeded;
 }
 
 /*
@@ -180,26 +201,29 @@ assign_rows(const float *rows, size_t nrows, size_t dim, const float *centroids,
  * squared distances before the last update.
  */
 static double
-iterate_kmeans(const float *rows, size_t nrows, size_t dim, float *centroids, size_t ncentroids,
-			   uint32 *labels, int iterations, VqRng *rng)
+iterate_kmeans(const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
+			   int iterations, VqRng *rng)
 {
-	VqKmeansSums sums = {.ncentroids = ncentroids, .dim = dim};
+	VqKmeansSums sums = {.ncentroids = lists->nlists, .dim = lists->dim};
+	IvfpqAssigner *assigner = ivfpq_assigner_create(lists);
 	double		previous = INFINITY;
 	bool		is_settled = false;
 
-	sums.sums = alloc_array(ncentroids, dim * sizeof(double));
-	sums.counts = alloc_array(ncentroids, sizeof(uint64_t));
+	sums.sums = alloc_array(lists->nlists, lists->dim * sizeof(double));
+	sums.counts = alloc_array(lists->nlists, sizeof(uint64_t));
 	for (int i = 0; i < iterations && !is_settled; i++)
 	{
 		double		error;
 		size_t		nreseeded;
 
 		vq_kmeans_clear(&sums);
-		error = assign_rows(rows, nrows, dim, centroids, ncentroids, labels, &sums);
-		nreseeded = vq_kmeans_update(&sums, rng, centroids);
-		is_settled = nreseeded == 0 && error > previous * 0.998;
+		error = label_rows(assigner, rows, nrows, lists->dim, labels, &sums);
+		nreseeded = update_centroids(&sums, lists, rng);
+		ivfpq_assigner_refresh(assigner);
+		is_settled = nreseeded == 0 && error > previous * SETTLED;
 		previous = error;
 	}
+	ivfpq_assigner_free(assigner);
 	pfree(sums.sums);
 	pfree(sums.counts);
 	return previous;
@@ -207,24 +231,30 @@ iterate_kmeans(const float *rows, size_t nrows, size_t dim, float *centroids, si
 
 /* k-means from random rows; rows are in random order already.  Returns the error. */
 static double
-cluster_rows(const float *rows, size_t nrows, size_t dim, float *centroids, size_t ncentroids,
-			 uint32 *labels, int iterations, VqRng *rng)
+cluster_rows(const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
+			 int iterations, VqRng *rng)
 {
+	size_t		dim = lists->dim;
+
 	if (nrows == 0)
 	{
-		memset(centroids, 0, ncentroids * dim * sizeof(float));
+		memset(lists->centroids, 0, lists->nlists * dim * sizeof(float));
 		return 0.0;
 	}
-	for (size_t j = 0; j < ncentroids; j++)
-		memcpy(centroids + j * dim, rows + (j % nrows) * dim, dim * sizeof(float));
-	return iterate_kmeans(rows, nrows, dim, centroids, ncentroids, labels, iterations, rng);
+	for (size_t j = 0; j < lists->nlists; j++)
+		memcpy(lists->centroids + j * dim, rows + (j % nrows) * dim, dim * sizeof(float));
+	return iterate_kmeans(rows, nrows, lists, labels, iterations, rng);
 }
 
 static void
 shuffle_rows(IvfpqSample *sample, VqRng *rng)
 {
 	for (size_t i = sample->nrows; i > 1; i--)
+	{
 		swap_rows(sample, i - 1, vq_rng_below(rng, i));
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /* Bring rows of the same label together, in order of labels; starts[j] is where those of j begin */
@@ -242,6 +272,7 @@ sort_rows_by_label(IvfpqSample *sample, size_t nlabels, size_t *starts)
 		next[j] = starts[j];
 	}
 	for (size_t j = 0; j < nlabels; j++)
+	{
 		while (next[j] < starts[j + 1])
 		{
 			uint32		label = sample->labels[next[j]];
@@ -257,6 +288,8 @@ sort_rows_by_label(IvfpqSample *sample, size_t nlabels, size_t *starts)
 				sample->labels[place] = label;
 			}
 		}
+		CHECK_FOR_INTERRUPTS();
+	}
 	pfree(next);
 }
 
@@ -306,7 +339,7 @@ allot_lists(const size_t *starts, size_t ngroups, uint32 nlists, uint32 *allotte
 }
 
 void
-ivfpq_train_centroids(IvfpqSample *sample, float *centroids, uint32 nlists)
+ivfpq_train_lists(IvfpqSample *sample, IvfpqLists *lists)
 {
 	size_t		dim = sample->dim;
 	double		error;
@@ -314,43 +347,57 @@ ivfpq_train_centroids(IvfpqSample *sample, float *centroids, uint32 nlists)
 
 	vq_rng_seed(&rng, IVFPQ_SEED);
 	shuffle_rows(sample, &rng);
-	if (nlists < MIN_LISTS_FOR_GROUPS)
-		error = cluster_rows(sample->rows, sample->nrows, dim, centroids, nlists, sample->labels,
+	lists->ngroups = 0;
+	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
+		error = cluster_rows(sample->rows, sample->nrows, lists, sample->labels,
 							 2 * GROUP_ITERATIONS, &rng);
 	else
 	{
-		size_t		ngroups = (size_t) rint(sqrt(nlists));
-		float	   *group_centroids = alloc_array(ngroups, dim * sizeof(float));
-		size_t	   *starts = alloc_array(ngroups + 1, sizeof(size_t));
-		uint32	   *allotted = alloc_array(ngroups, sizeof(uint32));
-		float	   *next = centroids;
+		IvfpqLists	groups = {.dim = dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
+		size_t	   *rows_start = alloc_array(groups.nlists + 1, sizeof(size_t));
+		uint32	   *allotted = alloc_array(groups.nlists, sizeof(uint32));
+		uint32	   *starts = alloc_array(groups.nlists + 1, sizeof(uint32));
+		IvfpqAssigner *assigner;
 
-		cluster_rows(sample->rows, Min(sample->nrows, ngroups * ROWS_PER_GROUP), dim,
-					 group_centroids, ngroups, sample->labels, GROUP_ITERATIONS, &rng);
-		assign_rows(sample->rows, sample->nrows, dim, group_centroids, ngroups, sample->labels, NULL);
-		sort_rows_by_label(sample, ngroups, starts);
-		allot_lists(starts, ngroups, nlists, allotted);
+		groups.centroids = alloc_array(groups.nlists, dim * sizeof(float));
+		cluster_rows(sample->rows, Min(sample->nrows, groups.nlists * ROWS_PER_GROUP), &groups,
+					 sample->labels, GROUP_ITERATIONS, &rng);
+		assigner = ivfpq_assigner_create(&groups);
+		label_rows(assigner, sample->rows, sample->nrows, dim, sample->labels, NULL);
+		ivfpq_assigner_free(assigner);
+		sort_rows_by_label(sample, groups.nlists, rows_start);
+		allot_lists(rows_start, groups.nlists, lists->nlists, allotted);
+
 		pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_TOTAL, sample->nrows);
-		for (size_t g = 0; g < ngroups; g++)
+		starts[0] = 0;
+		for (size_t g = 0; g < groups.nlists; g++)
 		{
-			cluster_rows(row(sample, starts[g]), starts[g + 1] - starts[g], dim, next, allotted[g],
+			IvfpqLists	part = {.dim = dim, .nlists = allotted[g]};
+
+			part.centroids = lists->centroids + starts[g] * dim;
+			cluster_rows(row(sample, rows_start[g]), rows_start[g + 1] - rows_start[g], &part,
 						 sample->labels, GROUP_ITERATIONS, &rng);
-			next += (size_t) allotted[g] * dim;
-			pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, starts[g + 1]);
+			starts[g + 1] = starts[g] + allotted[g];
+			pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, rows_start[g + 1]);
 		}
-		pfree(group_centroids);
-		pfree(starts);
+		lists->ngroups = groups.nlists;
+		lists->starts = starts;
+		pfree(groups.centroids);
+		pfree(rows_start);
 		pfree(allotted);
-		error = iterate_kmeans(sample->rows, sample->nrows, dim, centroids, nlists, sample->labels,
+		error = iterate_kmeans(sample->rows, sample->nrows, lists, sample->labels,
 							   JOINT_ITERATIONS, &rng);
 	}
 	sample->error = error / Max(sample->nrows, 1);
 }
 
 void
-ivfpq_train_assign(IvfpqSample *sample, const float *centroids, uint32 nlists)
+ivfpq_train_assign(IvfpqSample *sample, const IvfpqLists *lists)
 {
-	assign_rows(sample->rows, sample->nrows, sample->dim, centroids, nlists, sample->labels, NULL);
+	IvfpqAssigner *assigner = ivfpq_assigner_create(lists);
+
+	label_rows(assigner, sample->rows, sample->nrows, sample->dim, sample->labels, NULL);
+	ivfpq_assigner_free(assigner);
 }
 
 /* A near neighbour of a query */
@@ -395,9 +442,11 @@ compare_uint32(const void *a, const void *b)
  * neighbours are farther away and the count errs on the safe side.
  */
 uint32
-ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric, const float *centroids, uint32 nlists)
+ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric, const IvfpqLists *lists)
 {
 	const VqBlas *blas = ivfpq_blas();
+	const float *centroids = lists->centroids;
+	uint32		nlists = lists->nlists;
 	size_t		dim = sample->dim;
 	size_t		nqueries = Min(PROBE_QUERIES, sample->nrows);
 	size_t		chunk = ivfpq_chunk_rows(nqueries, dim);
@@ -471,11 +520,13 @@ ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric, const float *cent
 }
 
 void
-ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq, const float *centroids, float *codebook)
+ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq, const IvfpqLists *lists, float *codebook)
 {
 	size_t		dim = sample->dim;
 	size_t		padded = (size_t) pq->m * pq->dsub;
-	size_t		nrows = Min(sample->nrows * dim / padded, (size_t) pq->ksub * CODEBOOK_ROWS);
+	double		bounded = CODEBOOK_PRODUCTS / ((double) pq->ksub * pq->dsub * CODEBOOK_ITERATIONS);
+	size_t		wanted = Max(pq->ksub * CODEBOOK_MIN_ROWS, Min(pq->ksub * CODEBOOK_ROWS, bounded));
+	size_t		nrows = Min(sample->nrows * dim / padded, wanted);
 	void	   *work;
 
 	/*
@@ -487,7 +538,7 @@ ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq, const float *centroids
 	{
 		size_t		from = (i * sample->nrows + nrows - 1) / nrows;
 		const float *x = row(sample, from);
-		const float *centroid = centroids + (size_t) sample->labels[from] * dim;
+		const float *centroid = lists->centroids + (size_t) sample->labels[from] * dim;
 		float	   *residual = sample->rows + i * padded;
 
 		for (size_t d = 0; d < dim; d++)
@@ -509,8 +560,10 @@ ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq, const float *centroids
 
 char *
 ivfpq_train_coarse(const VqCodec *codec, const VqBlockShape *shape,
-				   const float *centroids, uint32 nlists, float *codebook)
+				   const IvfpqLists *lists, float *codebook)
 {
+	const float *centroids = lists->centroids;
+	uint32		nlists = lists->nlists;
 	const VqPq *pq = &codec->pq;
 	size_t		padded = (size_t) pq->m * pq->dsub;
 	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
@@ -545,6 +598,8 @@ ivfpq_train_coarse(const VqCodec *codec, const VqBlockShape *shape,
 		ItemPointerSet(&tid, i, FirstOffsetNumber);
 		vq_codec_encode(vq_kernels, codec, centroids + (size_t) i * pq->dim, origin, encode_work, codes, &factors);
 		vq_block_put(block, shape, i % VQ_BLOCK_LANES, (const uint8 *) &tid, &factors, codes);
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
 	}
 	pfree(rows);
 	pfree(origin);

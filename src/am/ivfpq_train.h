@@ -33,6 +33,35 @@ ivfpq_chunk_rows(size_t ncentroids, size_t dim)
 /* ivfpq_blas.c: OpenBLAS if this machine has it */
 extern const VqBlas *ivfpq_blas(void);
 
+/* The lists of an index: their centroids, numbered so that groups of near ones come together */
+typedef struct IvfpqLists
+{
+	size_t		dim;
+	uint32		nlists;
+	float	   *centroids;		/* [nlists][dim] */
+	uint32		ngroups;		/* 0 if they are in no groups */
+	uint32	   *starts;			/* [ngroups + 1], first list of each group */
+} IvfpqLists;
+
+/* ivfpq_assign.c: memory comes from the current context and is kept until freed */
+typedef struct IvfpqAssigner IvfpqAssigner;
+
+extern IvfpqAssigner *ivfpq_assigner_create(const IvfpqLists *lists);
+
+/* Bytes that it takes, at most */
+extern size_t ivfpq_assigner_bytes(size_t nlists, size_t dim);
+
+/* After centroids have changed */
+extern void ivfpq_assigner_refresh(IvfpqAssigner *assigner);
+extern void ivfpq_assigner_free(IvfpqAssigner *assigner);
+
+/*
+ * Nearest list, or one nearly as near, and squared distance to its centroid, of
+ * each row.  rows is float[nrows][dim].  Looks for interrupts.
+ */
+extern void ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
+						 uint32 *labels, float *distances);
+
 /*----------
  * ivfpq_train.c.  rows is float[nrows][dim] in model space, allocated with room
  * for no more; functions reorder or overwrite it as they say.
@@ -54,25 +83,27 @@ typedef struct IvfpqSample
  */
 extern void ivfpq_train_space(IvfpqSample *sample, VqCodec *codec, float *mean);
 
-/* Centroids float[nlists][dim] by hierarchical k-means, and error; reorders rows */
-extern void ivfpq_train_centroids(IvfpqSample *sample, float *centroids, uint32 nlists);
+/*
+ * Centroids by hierarchical k-means, their groups (starts is allocated), and
+ * error; reorders rows.  dim, nlists and room for centroids are set.
+ */
+extern void ivfpq_train_lists(IvfpqSample *sample, IvfpqLists *lists);
 
-/* Label every row with its nearest centroid */
-extern void ivfpq_train_assign(IvfpqSample *sample, const float *centroids, uint32 nlists);
+/* Label every row with its list */
+extern void ivfpq_train_assign(IvfpqSample *sample, const IvfpqLists *lists);
 
 /* Number of lists that hold most near neighbours of rows of the sample */
-extern uint32 ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric,
-								 const float *centroids, uint32 nlists);
+extern uint32 ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric, const IvfpqLists *lists);
 
 /*
  * Codebook for the centroids themselves, and their codes as full blocks,
  * ceil(nlists / 32) of them, palloc'd.
  */
 extern char *ivfpq_train_coarse(const VqCodec *codec, const VqBlockShape *shape,
-								const float *centroids, uint32 nlists, float *codebook);
+								const IvfpqLists *lists, float *codebook);
 
 /* Codebook from residuals; overwrites rows */
 extern void ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq,
-								 const float *centroids, float *codebook);
+								 const IvfpqLists *lists, float *codebook);
 
 #endif							/* IVFPQ_TRAIN_H */

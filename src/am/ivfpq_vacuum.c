@@ -26,9 +26,9 @@ ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 		stats = palloc0(sizeof(IndexBulkDeleteResult));
 
 	/*
-	 * VACUUM calls once for every batch of dead rows that fits its memory.  All
-	 * passes together removed tuples_removed; the last one alone knows how many
-	 * entries remain.
+	 * VACUUM calls once for every batch of dead rows that fits its memory.
+	 * All passes together removed tuples_removed; the last one alone knows
+	 * how many entries remain.
 	 */
 	stats->num_index_tuples = 0;
 	stats->estimated_count = false;

@@ -30,8 +30,8 @@
  */
 #define SMALLEST_FLOAT_SUM	1e-30
 
-static void report_element(int i, const char *problem) pg_attribute_noreturn();
-static void report_not_finite(const float *x, int dim) pg_attribute_noreturn();
+pg_noreturn static void report_element(int i, const char *problem);
+pg_noreturn static void report_not_finite(const float *x, int dim);
 
 static bool
 all_finite(const float *x, int dim)

@@ -36,6 +36,11 @@
 #define VQ_TUPDESC_DONE(desc)	((void) 0)
 #endif
 
+/* A function that does not return, written before its prototype */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn				pg_attribute_noreturn()
+#endif
+
 /* Identity of a relation's file: what a rebuild changes */
 #if PG_VERSION_NUM >= 160000
 typedef RelFileLocator VqLocator;
@@ -45,6 +50,13 @@ typedef RelFileLocator VqLocator;
 typedef RelFileNode VqLocator;
 #define VQ_LOCATOR(rel)			((rel)->rd_node)
 #define VQ_LOCATOR_EQUALS(a, b)	RelFileNodeEquals(a, b)
+#endif
+
+/* Up to 16, old_snapshot_threshold lets vacuum remove what an old snapshot sees: then a scan fails */
+#if PG_VERSION_NUM >= 170000
+#define VQ_TEST_OLD_SNAPSHOT(snapshot, rel, page)	((void) (snapshot))
+#else
+#define VQ_TEST_OLD_SNAPSHOT(snapshot, rel, page)	TestForOldSnapshot(snapshot, rel, page)
 #endif
 
 /* Index expressions are evaluated with a safe search_path from 17 on */

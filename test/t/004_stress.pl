@@ -79,4 +79,44 @@ for my $table (qw(items small))
 		"stress of $table: after a vacuum there is one entry for each row");
 }
 
+# Many sessions at once put the first row into an empty index, when a lock that
+# they all wait for is released
+my $ntables = 60;
+my $starter = $node->background_psql('postgres');
+
+$node->safe_psql('postgres', qq{
+	DO \$\$
+	BEGIN
+		FOR i IN 1 .. $ntables LOOP
+			EXECUTE format('CREATE TABLE first_%s (v real[])', i);
+			EXECUTE format('CREATE INDEX first_%s_v ON first_%s USING ivfpq (v)', i, i);
+		END LOOP;
+	END \$\$});
+$starter->query_safe("SELECT pg_advisory_lock(i) FROM generate_series(1, $ntables) i");
+
+my ($writers, $writers_err) = start_pgbench(
+	$node,
+	'-c 8 -j 2 -t 1',
+	{
+		first => join('',
+			map { qq{
+BEGIN;
+SELECT pg_advisory_xact_lock_shared($_);
+INSERT INTO first_$_ VALUES (test_vector(:client_id, $dim));
+COMMIT;
+} } 1 .. $ntables)
+	});
+
+$node->poll_query_until('postgres', q{SELECT count(*) = 8 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted});
+$starter->query_safe("SELECT pg_advisory_unlock(i), pg_sleep(0.03) FROM generate_series(1, $ntables) i");
+$starter->quit;
+$writers->finish;
+unlike($$writers_err, qr/(ERROR|FATAL|PANIC|aborted)/, 'first rows: no insert fails');
+for my $i (1 .. $ntables)
+{
+	ok_check($node, "first_${i}_v", 'true', 'first rows');
+}
+is( $node->safe_psql('postgres', join(' UNION ALL ', map { "SELECT sum(rows) FROM ivfpq_list_info('first_${_}_v')" } 1 .. $ntables)),
+	join("\n", (8) x $ntables), 'first rows: every index has all of them');
+
 done_testing();

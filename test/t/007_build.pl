@@ -10,10 +10,11 @@ use lib $FindBin::RealBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 use VqpgTest;
 
 my $dim = 64;
-my $node = new_vqpg_node('main', conf => "restart_after_crash = off\n");
+my $node = new_vqpg_node('main');
 
 create_vectors($node, 'items', 20000, $dim);
 create_queries($node, 30, $dim);
@@ -48,10 +49,20 @@ sub files
 }
 
 my $files = files();
-my $build = 'CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 200)';
+my $build = 'CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 8000, m = 64, nbits = 8)';
+my $start = time;
 
-for my $timeout (1, 20, 50, 100, 200, 400)
+$node->safe_psql('postgres', "$build; DROP INDEX items_v");
+
+my $build_ms = 1000 * (time - $start);
+
+note("a build takes $build_ms ms");
+is(files(), $files, 'no file of a dropped index');
+
+# Stopped at any point of it
+for my $part (.001, .02, .05, .1, .2, .3, .4, .5, .6, .7, .8)
 {
+	my $timeout = int(1 + $part * $build_ms);
 	my ($code, $out, $err) =
 	  $node->psql('postgres', "SET statement_timeout = '${timeout}ms'; $build");
 
@@ -73,12 +84,18 @@ for my $timeout (1, 20, 50, 100, 200, 400)
 my $builder = $node->background_psql('postgres', on_error_stop => 0);
 
 $builder->query_until(qr/start/, "\\echo start\n$build;\n");
-$node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_progress_create_index});
+ok( $node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_stat_progress_create_index}),
+	'build reports its progress');
 is( $node->safe_psql('postgres', q{
 		SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX%'}),
 	't', 'build is told to stop');
+
+my $told = time;
+
 ok( $node->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_progress_create_index}),
 	'build stops');
+note('it took ' . (time - $told) . ' s to stop');
+cmp_ok(time - $told, '<', 5, 'within 5 seconds');
 $builder->quit;
 is(files(), $files, 'no file after a cancelled build');
 

@@ -22,9 +22,9 @@ my $contents = 24;
 
 my $node = new_vqpg_node('main', no_data_checksums => 1);
 
-create_vectors($node, 'items', 5000, $dim);
+create_vectors($node, 'items', 15000, $dim);
 $node->safe_psql('postgres', q{
-	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 10, m = 8, nbits = 4);
+	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 300, m = 8, nbits = 4);
 	CHECKPOINT;
 });
 
@@ -50,9 +50,10 @@ my $sound = read_file();
 
 # Where things are in the file
 my ($dims, $lists, $m) = unpack 'x24 L L L', substr($sound, $contents, 40);
-my ($mean, $centroids, $codebook, $directory, $list_pages) = unpack 'L5', substr($sound, $contents + 48, 20);
+my ($mean, $centroids, $coarse_codebook, $coarse_codes, $codebook, $directory, $list_pages) =
+  unpack 'L7', substr($sound, $contents + 48, 28);
 
-is_deeply([ $dims, $lists, $m ], [ $dim, 10, 8 ], 'metapage is where this test expects it');
+is_deeply([ $dims, $lists, $m ], [ $dim, 300, 8 ], 'metapage is where this test expects it');
 
 sub address { my ($page, $offset) = @_; return $page * $page_size + $offset; }
 
@@ -77,13 +78,15 @@ sub blocks
 	return @blocks;
 }
 
-my @first = blocks(0);
-my @second = blocks(1);
-my $entry = address($directory, $contents);	# of list 0
+# The two longest lists
+my ($list, $other) = (sort { blocks($b) <=> blocks($a) } 0 .. $lists - 1)[ 0, 1 ];
+my @first = blocks($list);
+my @second = blocks($other);
+my $entry = address($directory, $contents + 20 * $list);
 my $nan = pack 'f', 'nan';
 my $last_page = length($sound) / $page_size - 1;
 
-cmp_ok(scalar @first, '>', 2, 'list 0 has several blocks');
+cmp_ok(scalar @first, '>', 2, "list $list has several blocks");
 
 # Name, message, address and new bytes
 my @damages = (
@@ -95,19 +98,23 @@ my @damages = (
 	[ 'sub-quantisers', qr/at block/, $contents + 32, pack('L', 7) ],
 	[ 'codec', qr/Codec 7/, $contents + 38, pack('C', 7) ],
 	[ 'start of the mean', qr/at block/, $contents + 48, pack('L', 2) ],
-	[ 'start of the lists', qr/at block 0/, $contents + 64, pack('L', $list_pages + 1) ],
+	[ 'start of the lists', qr/at block 0/, $contents + 72, pack('L', $list_pages + 1) ],
 	[ 'page id', qr/not one of an ivfpq index/, address($list_pages + 1, $page_size - 2), pack('S', 0) ],
 	[ 'page kind', qr/kind 3, but kind 4/, address($list_pages + 1, $page_size - 4), pack('S', 3) ],
 	[ 'mean', qr/Value 3 of the mean/, address($mean, $contents + 12), $nan ],
 	[ 'codebook', qr/of the codebook/, address($codebook, $contents + 40), $nan ],
-	[ 'centroid', qr/centroid of list 0/, address($centroids, $contents + 4), $nan ],
+	[ 'centroid', qr/centroid of list 0 /, address($centroids, $contents + 4), $nan ],
+	[ 'codebook of centroids', qr/of the codebook of centroids/, address($coarse_codebook, $contents + 40), $nan ],
+	[ 'code of a centroid', qr/codes of the centroids/, address($coarse_codes, $contents + 10), pack('C', 16) ],
+	[ 'codes of another list', qr/codes of the centroids from 0 on/,
+		address($coarse_codes, $contents + 12 + 6 * 32), pack('S S S', 0, 7, 1) ],
 	[ 'end of contents', qr/At offset/, address($list_pages, 12),
 		pack('S', unpack('S', substr($sound, address($list_pages, 12), 2)) - 4) ],
 	[ 'capacity', qr/block capacity/, $first[0]{at} + 10, pack('C', 33) ],
 	[ 'used slots', qr/more slots are used/, $first[0]{at} + 11, pack('C', 200) ],
 	[ 'entry above used', qr/only 3 were ever used/, $first[0]{at} + 11, pack('C', 3) ],
-	[ 'list number out of range', qr/list number/, $first[0]{at}, pack('L', 10) ],
-	[ 'list number of another list', qr/(is of list|chain)/, $first[1]{at}, pack('L', 1) ],
+	[ 'list number out of range', qr/list number/, $first[0]{at}, pack('L', 300) ],
+	[ 'list number of another list', qr/(is of list|chain)/, $first[1]{at}, pack('L', $other) ],
 	[ 'factor', qr/factor A/, $first[0]{a} + 8, $nan ],
 	[ 'successor before', qr/does not come after it/, $first[1]{at} + 4, pack('L S', $first[0]{page}, $first[0]{offset}) ],
 	[ 'successor itself', qr/does not come after it/, $first[1]{at} + 4, pack('L S', $first[1]{page}, $first[1]{offset}) ],
@@ -115,9 +122,9 @@ my @damages = (
 	[ 'successor beyond the file', qr/(goes on at|no block of it)/, $first[-1]{at} + 4, pack('L S', $last_page + 5, $contents) ],
 	[ 'chain cut', qr/has ended/, $first[1]{at} + 4, pack('L S', 0xFFFFFFFF, 0) ],
 	[ 'head elsewhere', qr/(goes on at|no block of it)/, $entry, pack('L', $second[-1]{page} + 1) ],
-	[ 'head lost', qr/List 0 has \d+ blocks/, $entry, pack('L', 0xFFFFFFFF) ],
+	[ 'head lost', qr/List $list has \d+ blocks/, $entry, pack('L', 0xFFFFFFFF) ],
 	[ 'number of blocks', qr/directory entry says/, $entry + 8, pack('L', 1) ],
-	[ 'hint', qr/hint of list 0/, $entry + 4, pack('L', $last_page + 9) ],
+	[ 'hint', qr/hint of list $list /, $entry + 4, pack('L', $last_page + 9) ],
 	[ 'row twice', qr/contains a row twice/, $first[0]{tids} + 6, substr($sound, $first[1]{tids}, 6) ],
 	[ 'row of no block', qr/points to no block/, $first[0]{tids}, pack('S S S', 0xFFFF, 0xFFFF, 1) ],
 	[ 'row beyond the table', qr/does not exist/, $first[0]{tids}, pack('S S S', 0, 0x7FFF, 1) ],

@@ -1,0 +1,296 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_assign.c
+ *	  The nearest list of many rows at once.
+ *
+ * Lists are numbered group by group (ivfpq_train.c clusters them that way), so
+ * the lists of a group are neighbours in space as well as in memory.  A row is
+ * compared with the centres of all groups, then with the lists of the nearest
+ * ASSIGN_GROUPS groups only: 4,000 lists cost 63 and 8 times 63 comparisons.
+ * A row whose nearest list is in none of those groups goes to a list that is
+ * nearly as near, which is where searches look next.
+ *
+ * Rows are dealt out to groups first, so that all comparisons are products of
+ * matrices.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "am/ivfpq_train.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/vq_guc.h"
+
+/* Groups whose lists a row is compared with */
+#define ASSIGN_GROUPS	8
+
+/* With fewer groups than this, comparing with all lists takes no longer */
+#define MIN_GROUPS		(2 * ASSIGN_GROUPS)
+
+/* Rows dealt out together, and rows of one group compared together */
+#define DEALT_ROWS		4096
+#define GATHERED_ROWS	512
+
+struct IvfpqAssigner
+{
+	size_t		dim;
+	const float *centroids;		/* [nlists][dim] */
+	uint32		nlists;
+	float	   *norms;			/* [nlists] */
+
+	/* ngroups is 0 when there are too few lists for groups to pay */
+	uint32		ngroups;
+	const uint32 *starts;		/* [ngroups + 1], first list of each group */
+	float	   *centres;		/* [ngroups][dim] */
+	float	   *centre_norms;	/* [ngroups] */
+
+	/* workspace */
+	size_t		chunk;			/* rows at a time without groups */
+	float	   *work;
+	float	   *products;		/* [DEALT_ROWS][ngroups] */
+	uint32	   *dealt;			/* [DEALT_ROWS * ASSIGN_GROUPS], rows by group */
+	uint32	   *dealt_starts;	/* [ngroups + 1] */
+	uint32	   *nearest_groups; /* [DEALT_ROWS][ASSIGN_GROUPS] */
+	float	   *gathered;		/* [GATHERED_ROWS][dim] */
+	uint32	   *gathered_labels;
+	float	   *gathered_distances;
+};
+
+static void *
+alloc_array(size_t count, size_t size)
+{
+	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
+}
+
+/* Centre of a group: the mean of its lists */
+static void
+compute_centres(IvfpqAssigner *assigner)
+{
+	size_t		dim = assigner->dim;
+	double	   *sum = palloc(dim * sizeof(double));
+
+	for (uint32 g = 0; g < assigner->ngroups; g++)
+	{
+		uint32		nlists = assigner->starts[g + 1] - assigner->starts[g];
+		float	   *centre = assigner->centres + g * dim;
+
+		memset(sum, 0, dim * sizeof(double));
+		for (uint32 j = assigner->starts[g]; j < assigner->starts[g + 1]; j++)
+			for (size_t d = 0; d < dim; d++)
+				sum[d] += assigner->centroids[j * dim + d];
+		for (size_t d = 0; d < dim; d++)
+			centre[d] = (float) (sum[d] / Max(nlists, 1));
+	}
+	pfree(sum);
+}
+
+IvfpqAssigner *
+ivfpq_assigner_create(const IvfpqLists *lists)
+{
+	IvfpqAssigner *assigner = palloc0(sizeof(IvfpqAssigner));
+	size_t		dim = lists->dim;
+	uint32		ngroups = lists->ngroups;
+	uint32		largest = lists->nlists;
+
+	assigner->dim = dim;
+	assigner->centroids = lists->centroids;
+	assigner->nlists = lists->nlists;
+	assigner->norms = alloc_array(lists->nlists, sizeof(float));
+	assigner->chunk = ivfpq_chunk_rows(lists->nlists, dim);
+	if (ngroups >= MIN_GROUPS)
+	{
+		assigner->ngroups = ngroups;
+		assigner->starts = lists->starts;
+		assigner->centres = alloc_array(ngroups, dim * sizeof(float));
+		assigner->centre_norms = alloc_array(ngroups, sizeof(float));
+		assigner->products = alloc_array(DEALT_ROWS, ngroups * sizeof(float));
+		assigner->dealt = alloc_array(DEALT_ROWS, ASSIGN_GROUPS * sizeof(uint32));
+		assigner->dealt_starts = alloc_array(ngroups + 1, sizeof(uint32));
+		assigner->nearest_groups = alloc_array(DEALT_ROWS, ASSIGN_GROUPS * sizeof(uint32));
+		assigner->gathered = alloc_array(GATHERED_ROWS, dim * sizeof(float));
+		assigner->gathered_labels = alloc_array(GATHERED_ROWS, sizeof(uint32));
+		assigner->gathered_distances = alloc_array(GATHERED_ROWS, sizeof(float));
+		assigner->chunk = GATHERED_ROWS;
+		largest = 0;
+		for (uint32 g = 0; g < ngroups; g++)
+			largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
+	}
+	assigner->work = alloc_array(vq_kmeans_assign_floats(assigner->chunk, Max(largest, 1)), sizeof(float));
+	ivfpq_assigner_refresh(assigner);
+	return assigner;
+}
+
+size_t
+ivfpq_assigner_bytes(size_t nlists, size_t dim)
+{
+	size_t		ngroups = (size_t) ceil(sqrt(nlists));
+	size_t		chunk = Max(GATHERED_ROWS, ivfpq_chunk_rows(nlists, dim));
+
+	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
+		(ngroups + GATHERED_ROWS) * (dim + 4) * sizeof(float) +
+		DEALT_ROWS * (ngroups + 2 * ASSIGN_GROUPS) * sizeof(float) +
+		vq_kmeans_assign_floats(chunk, nlists) * sizeof(float);
+}
+
+void
+ivfpq_assigner_refresh(IvfpqAssigner *assigner)
+{
+	vq_kmeans_norms(vq_kernels, assigner->centroids, assigner->nlists, assigner->dim, assigner->norms);
+	if (assigner->ngroups > 0)
+	{
+		compute_centres(assigner);
+		vq_kmeans_norms(vq_kernels, assigner->centres, assigner->ngroups, assigner->dim,
+						assigner->centre_norms);
+	}
+}
+
+void
+ivfpq_assigner_free(IvfpqAssigner *assigner)
+{
+	pfree(assigner->norms);
+	pfree(assigner->work);
+	if (assigner->ngroups > 0)
+	{
+		pfree(assigner->centres);
+		pfree(assigner->centre_norms);
+		pfree(assigner->products);
+		pfree(assigner->dealt);
+		pfree(assigner->dealt_starts);
+		pfree(assigner->nearest_groups);
+		pfree(assigner->gathered);
+		pfree(assigner->gathered_labels);
+		pfree(assigner->gathered_distances);
+	}
+	pfree(assigner);
+}
+
+/* The groups nearest to a row, from its products with their centres */
+static void
+nearest_groups(const IvfpqAssigner *assigner, const float *products, uint32 *groups)
+{
+	float		values[ASSIGN_GROUPS];
+	int			count = 0;
+
+	for (uint32 g = 0; g < assigner->ngroups; g++)
+	{
+		float		value = assigner->centre_norms[g] - products[g];
+		int			i;
+
+		/* a group without lists has nothing to offer */
+		if ((count == ASSIGN_GROUPS && value >= values[count - 1]) ||
+			assigner->starts[g] == assigner->starts[g + 1])
+			continue;
+		if (count < ASSIGN_GROUPS)
+			count++;
+		for (i = count - 1; i > 0 && values[i - 1] > value; i--)
+		{
+			values[i] = values[i - 1];
+			groups[i] = groups[i - 1];
+		}
+		values[i] = value;
+		groups[i] = g;
+	}
+
+	/* fewer groups with lists than that: count the first one again */
+	for (; count < ASSIGN_GROUPS; count++)
+		groups[count] = groups[0];
+}
+
+/* Deal rows out: dealt[dealt_starts[g] ..] are those to be compared with group g */
+static void
+deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
+{
+	uint32	   *next = palloc0(assigner->ngroups * sizeof(uint32));
+	uint32		start = 0;
+
+	ivfpq_blas()->products(nrows, assigner->ngroups, assigner->dim, rows, assigner->centres,
+						   assigner->products);
+	for (size_t i = 0; i < nrows; i++)
+	{
+		uint32	   *groups = assigner->nearest_groups + i * ASSIGN_GROUPS;
+
+		nearest_groups(assigner, assigner->products + i * assigner->ngroups, groups);
+		for (int n = 0; n < ASSIGN_GROUPS; n++)
+			next[groups[n]]++;
+	}
+	for (uint32 g = 0; g < assigner->ngroups; g++)
+	{
+		uint32		count = next[g];
+
+		assigner->dealt_starts[g] = start;
+		next[g] = start;
+		start += count;
+	}
+	assigner->dealt_starts[assigner->ngroups] = start;
+	for (size_t i = 0; i < nrows; i++)
+		for (int n = 0; n < ASSIGN_GROUPS; n++)
+			assigner->dealt[next[assigner->nearest_groups[i * ASSIGN_GROUPS + n]]++] = i;
+	pfree(next);
+}
+
+/* Compare some of the rows dealt to a group with its lists */
+static void
+compare_with_group(IvfpqAssigner *assigner, const float *rows, uint32 group,
+				   const uint32 *dealt, size_t count, uint32 *labels, float *distances)
+{
+	size_t		dim = assigner->dim;
+	uint32		first = assigner->starts[group];
+
+	for (size_t i = 0; i < count; i++)
+		memcpy(assigner->gathered + i * dim, rows + dealt[i] * dim, dim * sizeof(float));
+	vq_kmeans_assign(vq_kernels, ivfpq_blas(), assigner->gathered, count,
+					 assigner->centroids + first * dim, assigner->norms + first,
+					 assigner->starts[group + 1] - first, dim, assigner->work,
+					 assigner->gathered_labels, assigner->gathered_distances);
+	for (size_t i = 0; i < count; i++)
+		if (assigner->gathered_distances[i] < distances[dealt[i]])
+		{
+			distances[dealt[i]] = assigner->gathered_distances[i];
+			labels[dealt[i]] = first + assigner->gathered_labels[i];
+		}
+}
+
+static void
+assign_by_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
+				 uint32 *labels, float *distances)
+{
+	deal_rows(assigner, rows, nrows);
+	for (size_t i = 0; i < nrows; i++)
+	{
+		distances[i] = INFINITY;
+		labels[i] = 0;
+	}
+	for (uint32 g = 0; g < assigner->ngroups; g++)
+		for (uint32 from = assigner->dealt_starts[g]; from < assigner->dealt_starts[g + 1]; from += GATHERED_ROWS)
+		{
+			compare_with_group(assigner, rows, g, assigner->dealt + from,
+							   Min(GATHERED_ROWS, assigner->dealt_starts[g + 1] - from),
+							   labels, distances);
+			CHECK_FOR_INTERRUPTS();
+		}
+}
+
+void
+ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
+			 uint32 *labels, float *distances)
+{
+	size_t		chunk = assigner->ngroups > 0 ? DEALT_ROWS : assigner->chunk;
+
+	for (size_t first = 0; first < nrows; first += chunk)
+	{
+		const float *x = rows + first * assigner->dim;
+		size_t		count = Min(chunk, nrows - first);
+
+		if (assigner->ngroups > 0)
+			assign_by_groups(assigner, x, count, labels + first, distances + first);
+		else
+			vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, assigner->centroids,
+							 assigner->norms, assigner->nlists, assigner->dim, assigner->work,
+							 labels + first, distances + first);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
