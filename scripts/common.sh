@@ -61,9 +61,14 @@ refresh_package_lists()
 	apt-get update -q >/dev/null || die "apt-get update failed"
 }
 
+install_packages()
+{
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" 2>&1
+}
+
 need_packages()
 {
-	local package missing=()
+	local package output missing=()
 
 	if ! command -v dpkg-query >/dev/null; then
 		say "not a Debian system, so it is up to you to have: $*"
@@ -78,10 +83,14 @@ need_packages()
 		die "these packages are missing: ${missing[*]}
 Install them (as root: apt-get install ${missing[*]}) and start again."
 	fi
-	apt-cache show "${missing[@]}" >/dev/null 2>&1 || refresh_package_lists
 	say "apt-get install ${missing[*]}"
-	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-		"${missing[@]}" >/dev/null || die "apt-get install failed"
+	if ! output=$(install_packages "${missing[@]}"); then
+		refresh_package_lists
+		output=$(install_packages "${missing[@]}") || {
+			printf '%s\n' "$output" >&2
+			die "apt-get install failed"
+		}
+	fi
 }
 
 # The major version that this distribution's "postgresql" stands for.
@@ -160,6 +169,8 @@ build_and_install_to()
 {
 	local destdir=$1 build=${2:-$1.build}
 
+	# The server's user must be able to read what is installed
+	umask 022
 	copy_sources "$build" || die "could not copy the sources to $build"
 	mkdir -p "$destdir"
 	make -s -C "$build" -j "$(nproc)" PG_CONFIG="$PG_CONFIG" >"$build/make.log" 2>&1 &&

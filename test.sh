@@ -1,0 +1,210 @@
+#!/bin/bash
+#
+# ./test.sh [PART...]
+#   Everything that shows whether vqpg works: builds it with warnings as errors
+#   and runs all tests, or the parts named.
+#
+#     build      compiles without a warning
+#     layers     includes point downwards, headers compile alone
+#     unit       unit tests of src/kernels under address and UB sanitizer
+#     fuzz       a short fuzz of src/kernels
+#     regress    SQL tests
+#     isolation  tests of concurrent sessions
+#     tap        crash, replication, recall: tests that start servers of their own
+#
+# On Debian, run as root, it installs what is missing; else it says what that
+# is.  It works on a copy of the sources in a folder of its own, with servers of
+# its own and the extension installed into a folder of its own, all removed at
+# the end (KEEP=1 keeps them).  FUZZ_SECONDS is the time for each fuzz target.
+#
+# The last line says "N passed, N failed", over all parts; the exit status is 0
+# if none failed.
+
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+. scripts/common.sh
+
+all_parts=(build layers unit fuzz regress isolation tap)
+parts=("$@")
+[ $# -gt 0 ] || parts=("${all_parts[@]}")
+for part in "${parts[@]}"; do
+	[[ " ${all_parts[*]} " == *" $part "* ]] || die "there is no part \"$part\", only: ${all_parts[*]}"
+done
+
+need_postgres
+clang=$(sed -n 's/^CLANG *= *//p' "$(dirname "$("$PG_CONFIG" --pgxs)")/../Makefile.global")
+clang=${clang:-clang}
+need_packages libipc-run-perl binutils
+if [[ $clang =~ clang-([0-9]+)$ ]]; then
+	need_packages "clang-${BASH_REMATCH[1]}" "libclang-rt-${BASH_REMATCH[1]}-dev"
+fi
+
+work=$(make_work_dir vqpg-test) || exit 1
+src=$work/src
+logs=$work/logs
+total_passed=0
+total_failed=0
+summary=
+
+cleanup()
+{
+	local pid_file
+
+	# An interrupted TAP test leaves its servers behind
+	find "$work" -name postmaster.pid 2>/dev/null | while read -r pid_file; do
+		run_unprivileged "$PG_BINDIR/pg_ctl" -D "$(dirname "$pid_file")" -m immediate stop >/dev/null 2>&1
+	done
+	if [ -n "${KEEP:-}" ]; then
+		echo "kept: $work"
+	else
+		rm -rf "$work"
+	fi
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+mkdir -p "$logs"
+copy_sources "$src" || die "could not copy the sources"
+rm -rf "$src/.build"
+if [ "$(id -un)" != "$VQPG_USER" ]; then
+	chown -R "$VQPG_USER" "$src"
+fi
+
+in_copy()
+{
+	run_unprivileged env PG_CONFIG="$PG_CONFIG" TEMP_CONFIG="$work/server.conf" \
+		make -C "$src" --no-print-directory "$@"
+}
+
+# What the extension's server code is held to: all that gcc can warn of, but for
+# what callbacks with a given signature and the server's macros cannot avoid
+server_warnings='-Werror -Wextra -Wno-unused-parameter -Wno-sign-compare'
+
+run_build()
+{
+	in_copy -j "$(nproc)" all COPT="$server_warnings" &&
+		in_copy install COPT="$server_warnings" DESTDIR="$work/installed" &&
+		echo "1 passed, 0 failed"
+}
+
+run_layers()
+{
+	run_unprivileged env PG_CONFIG="$PG_CONFIG" "$src/test/check_layers.sh"
+}
+
+run_unit()
+{
+	in_copy -j "$(nproc)" .build/unit/run && in_copy unit
+}
+
+run_fuzz()
+{
+	local file name passed=0 failed=0
+
+	for file in "$src"/test/fuzz/fuzz_*.c; do
+		name=$(basename "$file" .c)
+		if in_copy -j "$(nproc)" "fuzz-${name#fuzz_}" FUZZ_CC="$clang" FUZZ_SECONDS="${FUZZ_SECONDS:-10}" 2>&1; then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+		fi
+	done
+	echo "$passed passed, $failed failed"
+	[ $failed -eq 0 ]
+}
+
+# A server that SQL and isolation tests share; once
+need_cluster()
+{
+	[ ! -f "$work/cluster/data/postmaster.pid" ] || return 0
+	mapfile -t lines <"$work/server.conf"
+	start_cluster "$work/cluster" "${lines[@]}"
+}
+
+# Counts from pg_regress's report: one line for each test, as TAP from 16 on
+count_regress()
+{
+	awk '/^test .* \.\.\. ok / || /^ok [0-9]/ {passed++}
+		/^test .* \.\.\. (FAILED|failed)/ || /^not ok / {failed++}
+		END {printf "%d passed, %d failed\n", passed, failed}' "$1"
+}
+
+run_regress()
+{
+	local status
+
+	need_cluster
+	in_copy installcheck 2>&1 | tee "$logs/regress.report"
+	status=${PIPESTATUS[0]}
+	[ "$status" -eq 0 ] || cat "$src/.regress/regression.diffs"
+	count_regress "$logs/regress.report"
+	return "$status"
+}
+
+run_isolation()
+{
+	local status
+
+	need_cluster
+	in_copy isolation 2>&1 | tee "$logs/isolation.report"
+	status=${PIPESTATUS[0]}
+	[ "$status" -eq 0 ] || cat "$src/.build/isolation/regression.diffs"
+	count_regress "$logs/isolation.report"
+	return "$status"
+}
+
+run_tap()
+{
+	local status
+
+	in_copy tap PROVE_FLAGS="--verbose --jobs 2" 2>&1 | tee "$logs/tap.report"
+	status=${PIPESTATUS[0]}
+
+	# Why a test ended early is in its log
+	sed -n 's#^test/t/\(.*\)\.pl  *(Wstat.*#\1#p' "$logs/tap.report" | while read -r name; do
+		find "$src/.build/tap" -name "regress_log_$name" -exec tail -n 30 {} +
+	done
+	awk '/^ok / {passed++} /^not ok / {failed++}
+		END {printf "%d passed, %d failed\n", passed, failed}' "$logs/tap.report"
+	return "$status"
+}
+
+# Run one part, and take its counts from the last line it prints.  A part that
+# ends with an error, or that tested nothing, has at least one failure.
+run_part()
+{
+	local part=$1 status seconds=$SECONDS passed=0 failed=0 last
+
+	say "$part"
+	"run_$part" >"$logs/$part.log" 2>&1
+	status=$?
+	last=$(tail -n 1 "$logs/$part.log")
+	if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
+		passed=${BASH_REMATCH[1]}
+		failed=${BASH_REMATCH[2]}
+	fi
+	if [ "$failed" -eq 0 ] && { [ $status -ne 0 ] || [ "$passed" -eq 0 ]; }; then
+		failed=1
+	fi
+	if [ "$failed" -gt 0 ]; then
+		tail -n 200 "$logs/$part.log"
+	fi
+	total_passed=$((total_passed + passed))
+	total_failed=$((total_failed + failed))
+	summary+=$(printf '%-10s %5d passed %5d failed %5d s' "$part" "$passed" "$failed" $((SECONDS - seconds)))$'\n'
+}
+
+extension_settings "$work/installed" >"$work/server.conf"
+
+# What tests servers needs the installed extension
+if [[ " ${parts[*]} " =~ \ (regress|isolation|tap)\  ]] && [[ " ${parts[*]} " != *" build "* ]]; then
+	parts=(build "${parts[@]}")
+fi
+for part in "${parts[@]}"; do
+	run_part "$part"
+done
+
+say "summary"
+printf '%s' "$summary"
+echo "$total_passed passed, $total_failed failed"
+[ $total_failed -eq 0 ]
