@@ -35,8 +35,9 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
-/* Blocks read to learn how many rows there are, and of what dimension */
+/* Blocks read to learn how many rows there are; more while they have fewer rows than that */
 #define COUNTING_BLOCKS			300
+#define COUNTED_ROWS			1000
 
 /* lists = auto: LISTS_PER_ROOT * sqrt(rows), and so that a list has ROWS_PER_LIST rows or more */
 #define LISTS_PER_ROOT			4.0
@@ -48,6 +49,12 @@
 
 /* Bytes may stand for centroids if rounding adds no more than this to the error of residuals */
 #define MAX_ROUNDING			0.01
+
+/*
+ * Dimensions of a sub-quantiser of centroids.  They are few and compared
+ * exactly in the end, so coarser codes than those of rows do.
+ */
+#define COARSE_DIMS				4
 
 /* Rows transformed and assigned together */
 #define BATCH_ROWS				4096
@@ -199,10 +206,18 @@ scan_random_blocks(BuildState *state, BlockNumber max_blocks, IndexBuildCallback
 static void
 estimate_rows(BuildState *state)
 {
+	BlockNumber max_blocks = COUNTING_BLOCKS;
 	double		share;
 
-	state->sample_seen = 0;
-	share = scan_random_blocks(state, COUNTING_BLOCKS, count_row);
+	/* a partial index can have all its rows in a few blocks */
+	for (;;)
+	{
+		state->sample_seen = 0;
+		share = scan_random_blocks(state, max_blocks, count_row);
+		if (state->sample_seen >= COUNTED_ROWS || share >= 1.0)
+			break;
+		max_blocks = max_blocks < MaxBlockNumber / 4 ? 4 * max_blocks : MaxBlockNumber;
+	}
 	state->estimated_rows = ceil(state->sample_seen / share);
 }
 
@@ -368,7 +383,7 @@ train_coarse(BuildState *state)
 {
 	IvfpqMetaPageData *meta = &state->meta;
 	VqBlockShape shape = {
-		.m = fitting_m(meta->dim, IVFPQ_COARSE_NBITS, 2, VQ_BLOCK_LANES),
+		.m = fitting_m(meta->dim, IVFPQ_COARSE_NBITS, COARSE_DIMS, VQ_BLOCK_LANES),
 		.nbits = IVFPQ_COARSE_NBITS
 	};
 	VqCodec		codec = {.metric = meta->metric};
