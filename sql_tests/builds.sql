@@ -1,0 +1,78 @@
+--
+-- What CREATE INDEX makes of a table's size, of its options, and of little memory
+--
+CREATE FUNCTION vector_of(id int) RETURNS real[] IMMUTABLE LANGUAGE sql
+AS $$ SELECT array_agg(sin(id * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 16) j $$;
+CREATE TABLE items AS SELECT i AS id, vector_of(i) AS embedding FROM generate_series(1, 10000) i;
+CREATE FUNCTION try_build(n int, options text, OUT has_codes boolean, OUT lists int, OUT m int, OUT nbits int, OUT rotation text,
+						  OUT code_bytes int, OUT train_rows bigint, OUT rows bigint, OUT trained_on text) LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TABLE tried AS SELECT * FROM items WHERE id <= n;
+	EXECUTE format('CREATE INDEX tried_index ON tried USING ivfpq (embedding) %s', options);
+	SELECT i.m > 0, i.lists, i.m, i.nbits, i.rotation, i.code_bytes, i.train_rows, i.rows, i.trained_on
+	INTO has_codes, lists, m, nbits, rotation, code_bytes, train_rows, rows, trained_on FROM ivfpq_index_info('tried_index') i;
+	PERFORM ivfpq_check('tried_index', true);
+	DROP TABLE tried;
+END $$;
+
+-- Tables too small to be trained on have an index without codes
+SELECT n, options, t.* FROM (VALUES (0, ''), (1, ''), (511, ''), (512, ''), (8191, 'WITH (nbits = 8)'), (8192, 'WITH (nbits = 8)')) v (n, options),
+	 try_build(n, options) t;
+
+-- Sizes follow the number of rows, or the options
+SELECT n, options, t.* FROM (VALUES (1000, ''), (10000, ''), (10000, 'lists = 7'), (10000, 'lists = 7, train_rows = 700'),
+	(10000, 'm = 3'), (10000, 'm = 16, nbits = 8'), (10000, 'm = 5, nbits = 8, rotation = none, lists = 10')) v (n, options),
+	 try_build(n, CASE WHEN options <> '' THEN format('WITH (%s)', options) ELSE '' END) t;
+
+-- More lists than rows to train on, or than rows, cannot be had
+SELECT lists, train_rows FROM try_build(1000, 'WITH (lists = 500, train_rows = 200)');
+SELECT lists BETWEEN 900 AND 1000 AS as_many_as_rows FROM try_build(1000, 'WITH (lists = 100000)');
+
+-- Codes longer than vectors cannot either
+CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 17);
+CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 16000);
+
+-- Nor can more than maintenance_work_mem holds: the sample is smaller, or the
+-- lists are fewer.  The message's numbers are left out.
+CREATE TABLE long AS SELECT i AS id, array_fill(sin(i)::real, '{500}') || array_fill(sin(i * 1.7)::real, '{500}') AS embedding FROM generate_series(1, 4000) i;
+\set VERBOSITY terse
+SET maintenance_work_mem = '1MB';
+CREATE INDEX long_index ON long USING ivfpq (embedding) WITH (lists = 1000, train_rows = 4000);
+SELECT lists < 1000 AS fewer_lists, train_rows < 4000 AS smaller_sample, rows FROM ivfpq_index_info('long_index');
+SET maintenance_work_mem = '12MB';
+CREATE INDEX long_sample ON long USING ivfpq (embedding) WITH (lists = 10, train_rows = 4000);
+SELECT lists, train_rows < 4000 AS smaller_sample, rows FROM ivfpq_index_info('long_sample');
+SET maintenance_work_mem = '100MB';
+CREATE INDEX long_enough ON long USING ivfpq (embedding) WITH (lists = 1000, train_rows = 4000);
+SELECT lists, train_rows, rows FROM ivfpq_index_info('long_enough');
+\set VERBOSITY default
+RESET maintenance_work_mem;
+DROP INDEX long_sample, long_enough;
+SET enable_seqscan = off;
+SELECT count(DISTINCT id) FROM (SELECT id FROM long ORDER BY embedding <-> (SELECT embedding FROM long WHERE id = 7)) t;
+RESET enable_seqscan;
+SELECT ivfpq_check('long_index', true);
+DROP TABLE long;
+
+-- The rows of a partial index may be in few blocks of the table
+CREATE TABLE sparse (id int, embedding real[]) WITH (fillfactor = 10);
+INSERT INTO sparse SELECT * FROM items WHERE id <= 5000;
+CREATE INDEX sparse_index ON sparse USING ivfpq (embedding) WHERE id BETWEEN 2001 AND 3000;
+CREATE INDEX sparse_one ON sparse USING ivfpq (embedding) WHERE id = 77;
+SELECT lists > 1 AS has_lists, rows FROM ivfpq_index_info('sparse_index');
+SELECT lists, rows FROM ivfpq_index_info('sparse_one');
+SELECT ivfpq_check('sparse_index', true), ivfpq_check('sparse_one', true);
+DROP TABLE sparse;
+
+-- The same table gives the same index every time
+CREATE INDEX first_index ON items USING ivfpq (embedding) WITH (lists = 20);
+CREATE INDEX second_index ON items USING ivfpq (embedding) WITH (lists = 20);
+SELECT count(*) AS lists, bool_and(a.rows = b.rows) AS same_rows FROM ivfpq_list_info('first_index') a JOIN ivfpq_list_info('second_index') b USING (list);
+SELECT count(*) FILTER (WHERE ivfpq_reconstruct('first_index', ctid) = ivfpq_reconstruct('second_index', ctid)) AS same_codes
+FROM items WHERE id % 1000 = 0;
+
+-- The table's statistics are set
+SELECT relname, reltuples FROM pg_class WHERE relname IN ('items', 'first_index') ORDER BY relname;
+
+DROP TABLE items;
+DROP FUNCTION try_build, vector_of;

@@ -1,0 +1,119 @@
+--
+-- Vectors of 1 to 16,000 dimensions
+--
+SET enable_seqscan = off;
+SET ivfpq.epsilon = 100;
+
+-- One dimension: the nearest numbers
+CREATE TABLE items AS SELECT i AS id, ARRAY[i]::real[] AS embedding FROM generate_series(1, 2000) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (nprobe = 20);
+SELECT dims, m, code_bytes, rows FROM ivfpq_index_info('items_index');
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{100.1}' LIMIT 5) t;
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{-1000}' LIMIT 5) t;
+INSERT INTO items VALUES (2001, '{100.2}');
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{100.3}' LIMIT 2) t;
+SELECT ivfpq_check('items_index', true);
+
+-- By inner product the largest one, by cosine those of the same sign
+CREATE INDEX items_ip ON items USING ivfpq (embedding array_ip_ops);
+CREATE INDEX items_cosine ON items USING ivfpq (embedding array_cosine_ops);
+INSERT INTO items VALUES (2002, '{-5000}');
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <#> '{3}' LIMIT 2) t;
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <#> '{-3}' LIMIT 2) t;
+SELECT id FROM items ORDER BY embedding <=> '{-1e-10}' LIMIT 1;
+SELECT ivfpq_check('items_ip', true), ivfpq_check('items_cosine', true);
+DROP TABLE items;
+
+-- Every number of dimensions to 18 and some others: each row is its own nearest
+-- neighbour, and all rows are found, also those that came later
+CREATE FUNCTION try_dimensions(dims int, options text, OUT itself bigint, OUT rows bigint) LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TABLE items AS
+	SELECT i AS id, (SELECT array_agg(sin(i * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, dims) j) AS embedding
+	FROM generate_series(1, 520) i;
+	EXECUTE format('CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 10, %s)', options);
+	INSERT INTO items SELECT 520 + id, (SELECT array_agg(-x ORDER BY n) FROM unnest(embedding) WITH ORDINALITY u (x, n)) FROM items WHERE id <= 10;
+	SELECT count(*) INTO itself FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n
+	WHERE (q.id > 515 OR q.id <= 5) AND n.id = q.id;
+	SELECT count(DISTINCT id) INTO rows FROM (SELECT id FROM items ORDER BY embedding <-> array_fill(0.1::real, ARRAY[dims])) t;
+	PERFORM ivfpq_check('items_index', true);
+	DROP TABLE items;
+END $$;
+SELECT count(*), min(itself) AS itself, min(t.rows) AS rows FROM generate_series(1, 18) dims, try_dimensions(dims, 'nbits = 4') t;
+SELECT dims, options, t.* FROM (VALUES (3, 'm = 2'), (7, 'm = 4'), (33, 'm = 33'), (65, 'm = 16'), (127, 'rotation = none'), (300, 'm = 1')) d (dims, options),
+	 try_dimensions(dims, options) t;
+
+-- 1,999 dimensions
+SELECT t.* FROM try_dimensions(1999, 'train_rows = 520') t;
+
+-- 16,000 dimensions, with codes that are as long as a page allows
+CREATE TABLE items AS
+SELECT i AS id, array_fill(sin(i)::real, '{4000}') || array_fill(sin(i * 1.7)::real, '{8000}') || array_fill(sin(i * 2.3)::real, '{4000}') AS embedding
+FROM generate_series(1, 520) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 5);
+SELECT dims, m, nbits, code_bytes, lists, rows FROM ivfpq_index_info('items_index');
+INSERT INTO items VALUES (521, array_fill(0.5::real, '{16000}'));
+SELECT q.id, n.id = q.id AS itself FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id IN (1, 300, 521);
+SELECT ivfpq_check('items_index', true);
+INSERT INTO items SELECT 522, embedding || 1::real FROM items WHERE id = 1;
+DROP TABLE items;
+
+-- The codes of a row must fit a page, and be no more than its dimensions
+CREATE TABLE items AS SELECT i AS id, array_fill(i::real, '{4000}') AS embedding FROM generate_series(1, 520) i;
+CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 4000);
+CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 4001);
+
+
+-- The hints are right
+CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 993);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 992, lists = 1);
+SELECT m, code_bytes FROM ivfpq_index_info('items_index');
+SELECT ivfpq_check('items_index', true);
+DROP TABLE items;
+
+-- An index on an empty table takes its dimension from the first row, even from one that is rolled back
+CREATE TABLE items (id int, embedding real[]);
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+SELECT dims FROM ivfpq_index_info('items_index');
+INSERT INTO items VALUES (1, NULL);
+INSERT INTO items VALUES (1, '{1,2,NaN}');
+SELECT id FROM items ORDER BY embedding <-> '{1,2,3,4,5}' LIMIT 1;
+SELECT dims FROM ivfpq_index_info('items_index');
+BEGIN;
+INSERT INTO items VALUES (1, '{1,2,3}');
+ROLLBACK;
+SELECT dims FROM ivfpq_index_info('items_index');
+INSERT INTO items VALUES (1, '{1,2}');
+
+-- Until it is emptied or made anew
+TRUNCATE items;
+INSERT INTO items VALUES (1, '{1,2}');
+SELECT dims FROM ivfpq_index_info('items_index');
+DELETE FROM items;
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2,3}');
+REINDEX INDEX items_index;
+INSERT INTO items VALUES (1, '{1,2,3}');
+SELECT dims FROM ivfpq_index_info('items_index');
+SELECT ivfpq_check('items_index', true);
+DROP TABLE items;
+
+-- Or it is told its dimension
+CREATE TABLE items (id int, embedding real[]);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (dims = 3);
+SELECT dims FROM ivfpq_index_info('items_index');
+INSERT INTO items VALUES (1, '{1,2}');
+SELECT id FROM items ORDER BY embedding <-> '{1,2}' LIMIT 1;
+INSERT INTO items VALUES (1, '{1,2,3}');
+TRUNCATE items;
+INSERT INTO items VALUES (1, '{1,2}');
+INSERT INTO items VALUES (1, '{1,2,3}');
+CREATE INDEX ON items USING ivfpq (embedding) WITH (dims = 4);
+ALTER INDEX items_index SET (dims = 4);
+REINDEX INDEX items_index;
+SELECT ivfpq_check('items_index', true);
+
+RESET enable_seqscan;
+RESET ivfpq.epsilon;
+DROP TABLE items;
+DROP FUNCTION try_dimensions;

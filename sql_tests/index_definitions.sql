@@ -1,0 +1,142 @@
+--
+-- Indexes on expressions, on parts of a table, on partitions, and several on
+-- one column
+--
+SET enable_seqscan = off;
+SET ivfpq.epsilon = 100;
+CREATE TABLE items AS
+SELECT i AS id, i % 10 AS category, ARRAY[sin(i) * 9, sin(i * 1.7) * 9, sin(i * 2.3) * 9]::double precision[] AS embedding
+FROM generate_series(1, 2000) i;
+
+-- An expression makes a vector of another type's column
+CREATE INDEX items_cast ON items USING ivfpq ((embedding::real[]));
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding::real[] <-> '{1,2,3}' LIMIT 1;
+SELECT id FROM items ORDER BY embedding::real[] <-> (SELECT embedding FROM items WHERE id = 77) LIMIT 1;
+SET enable_seqscan = on;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+SET enable_seqscan = off;
+
+-- What the expression yields is compared, also of rows that came later
+CREATE FUNCTION normalised(v double precision[]) RETURNS real[] IMMUTABLE STRICT LANGUAGE sql
+AS $$ SELECT array_agg((x / nullif((SELECT sqrt(sum(y * y)) FROM unnest(v) y), 0))::real ORDER BY n) FROM unnest(v) WITH ORDINALITY u (x, n) $$;
+CREATE INDEX items_normalised ON items USING ivfpq (normalised(embedding));
+INSERT INTO items VALUES (2001, 1, '{500,500,501}'), (2002, 1, NULL);
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY normalised(embedding) <-> normalised('{1,1,1}') LIMIT 1;
+SELECT id FROM items ORDER BY normalised(embedding) <-> normalised('{1,1,1}') LIMIT 1;
+SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY normalised(embedding) <-> normalised('{1,1,1}')) t;
+
+-- An expression that fails, or yields what is not a vector, refuses the row
+INSERT INTO items VALUES (2003, 1, '{}');
+INSERT INTO items VALUES (2003, 1, '{0,0,0}');
+INSERT INTO items VALUES (2003, 1, '{1e300,0,0}');
+SELECT ivfpq_check('items_cast', true), ivfpq_check('items_normalised', true);
+DROP INDEX items_normalised, items_cast;
+
+-- A subvector, or a vector of several columns
+CREATE INDEX items_part ON items USING ivfpq ((embedding[1:2]::real[]));
+CREATE INDEX items_columns ON items USING ivfpq ((ARRAY[id, category]::real[])) WITH (lists = 1);
+SELECT id FROM items ORDER BY embedding[1:2]::real[] <-> (SELECT embedding[1:2] FROM items WHERE id = 55) LIMIT 1;
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY ARRAY[id, category]::real[] <-> ARRAY[500, 0] LIMIT 3) t;
+SELECT ivfpq_check('items_part', true), ivfpq_check('items_columns', true);
+DROP TABLE items;
+
+-- A partial index has the rows of its predicate, as they are now
+CREATE TABLE items AS
+SELECT i AS id, i % 10 AS category, ARRAY[sin(i) * 9, sin(i * 1.7) * 9, sin(i * 2.3) * 9]::real[] AS embedding
+FROM generate_series(1, 10000) i;
+CREATE INDEX items_three ON items USING ivfpq (embedding) WHERE category = 3;
+CREATE INDEX items_four ON items USING ivfpq (embedding) WHERE category = 4;
+SELECT rows, m > 0 AS has_codes FROM ivfpq_index_info('items_three');
+EXPLAIN (COSTS off) SELECT id FROM items WHERE category = 3 ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+SET enable_seqscan = on;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+SET enable_seqscan = off;
+UPDATE items SET category = 4 WHERE id = 13;
+UPDATE items SET category = 3 WHERE id = 14;
+INSERT INTO items VALUES (10001, 3, '{100,100,100}'), (10002, 5, '{100,100,100}');
+SELECT count(*), bool_and(category = 3) AS right_ones, bool_or(id = 13) AS has_13, bool_or(id = 14) AS has_14
+FROM (SELECT * FROM items WHERE category = 3 ORDER BY embedding <-> '{1,2,3}') t;
+SELECT count(*), bool_or(id = 13) AS has_13, bool_or(id = 14) AS has_14
+FROM (SELECT * FROM items WHERE category = 4 ORDER BY embedding <-> '{1,2,3}') t;
+SELECT id FROM items WHERE category = 3 ORDER BY embedding <-> '{100,100,100}' LIMIT 1;
+SELECT ivfpq_check('items_three', true), ivfpq_check('items_four', true);
+DROP INDEX items_three, items_four;
+
+-- Rows outside the predicate may be no vectors
+UPDATE items SET embedding = '{}' WHERE category = 7;
+CREATE INDEX items_partial ON items USING ivfpq (embedding) WHERE category <> 7;
+CREATE INDEX items_full ON items USING ivfpq (embedding);
+UPDATE items SET category = 8 WHERE id = 7;
+SELECT ivfpq_check('items_partial', true);
+DROP TABLE items;
+
+-- Two indexes on one column serve two distances
+CREATE TABLE items AS
+SELECT i AS id, ARRAY[i, 2000 - i, i % 13]::real[] AS embedding FROM generate_series(1, 2000) i;
+CREATE INDEX items_l2 ON items USING ivfpq (embedding array_l2_ops);
+CREATE INDEX items_ip ON items USING ivfpq (embedding array_ip_ops);
+CREATE INDEX items_cosine ON items USING ivfpq (embedding array_cosine_ops);
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <#> '{1,2,3}' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <=> '{1,2,3}' LIMIT 1;
+INSERT INTO items VALUES (2001, '{7,7,7}');
+SELECT (SELECT id FROM items ORDER BY embedding <-> '{6,6,6}' LIMIT 1) AS l2,
+	   (SELECT id FROM items ORDER BY embedding <#> '{1,0,0}' LIMIT 1) AS ip,
+	   (SELECT id FROM items ORDER BY embedding <=> '{500,500,500}' LIMIT 1) AS cosine;
+SELECT relname, metric FROM pg_class, ivfpq_index_info(oid) WHERE relname ~ '^items_' AND relkind = 'i' ORDER BY relname;
+SELECT ivfpq_check('items_l2', true), ivfpq_check('items_ip', true), ivfpq_check('items_cosine', true);
+DROP TABLE items;
+
+-- A domain over real[] is a column like any other
+CREATE DOMAIN embedding_3 AS real[] CHECK (cardinality(VALUE) = 3);
+CREATE TABLE items (id int, embedding embedding_3);
+INSERT INTO items SELECT i, ARRAY[sin(i), sin(i * 1.7), sin(i * 2.3)] FROM generate_series(1, 1000) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 77) LIMIT 1;
+SELECT id FROM items ORDER BY embedding <-> (SELECT embedding::float8[] FROM items WHERE id = 78) LIMIT 1;
+SELECT ivfpq_check('items_index', true);
+DROP TABLE items;
+DROP DOMAIN embedding_3;
+
+-- An operator class for another type of array can be made of what is there
+CREATE OPERATOR CLASS double_ops FOR TYPE double precision[] USING ivfpq AS
+	OPERATOR 1 <-> (double precision[], double precision[]) FOR ORDER BY float_ops, FUNCTION 1 ivfpq_l2_metric();
+CREATE TABLE items AS
+SELECT i AS id, ARRAY[sin(i), sin(i * 1.7), sin(i * 2.3)]::double precision[] AS embedding FROM generate_series(1, 1000) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding double_ops);
+INSERT INTO items VALUES (1001, '{10,10,10}');
+INSERT INTO items VALUES (1002, '{10,10,1e39}');
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 77) LIMIT 1;
+SELECT id FROM items ORDER BY embedding <-> '{9,9,9}' LIMIT 1;
+SELECT ivfpq_check('items_index', true);
+DROP TABLE items;
+DROP OPERATOR FAMILY double_ops USING ivfpq CASCADE;
+
+-- Partitions have an index each, and searches of all of them are merged
+CREATE TABLE items (id int, embedding real[]) PARTITION BY RANGE (id);
+CREATE TABLE items_1 PARTITION OF items FOR VALUES FROM (1) TO (1001);
+CREATE TABLE items_2 PARTITION OF items FOR VALUES FROM (1001) TO (2001);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (nprobe = 100);
+INSERT INTO items SELECT i, ARRAY[sin(i), sin(i * 1.7), sin(i * 2.3)] FROM generate_series(1, 2000) i;
+REINDEX TABLE items;
+CREATE TABLE items_3 (id int, embedding real[]);
+INSERT INTO items_3 SELECT i, ARRAY[sin(i), sin(i * 1.7), sin(i * 2.3)] FROM generate_series(2001, 2600) i;
+ALTER TABLE items ATTACH PARTITION items_3 FOR VALUES FROM (2001) TO (3001);
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,0,0}' LIMIT 10;
+CREATE TABLE found AS SELECT id, embedding <-> '{1,0,0}' AS distance FROM items ORDER BY embedding <-> '{1,0,0}' LIMIT 50;
+SET enable_indexscan = off;
+SELECT count(*), count(DISTINCT tableoid) AS partitions, bool_and(f.id IS NOT NULL) AS all_found
+FROM (SELECT tableoid, id FROM items ORDER BY embedding <-> '{1,0,0}' LIMIT 50) e LEFT JOIN found f USING (id);
+RESET enable_indexscan;
+EXPLAIN (COSTS off) SELECT id FROM items WHERE id <= 1000 ORDER BY embedding <-> '{1,0,0}' LIMIT 10;
+UPDATE items SET id = 2999 WHERE id = 5;
+SELECT tableoid::regclass, id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 2999) LIMIT 1;
+SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,0,0}') t;
+SELECT relname, ivfpq_check(oid, true) FROM pg_class WHERE relname ~ '^items.*embedding' ORDER BY relname;
+DROP TABLE items, found;
+
+RESET ivfpq.epsilon;
+RESET enable_seqscan;
+DROP FUNCTION normalised;

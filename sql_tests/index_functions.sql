@@ -1,0 +1,128 @@
+--
+-- Functions that look into an index
+--
+
+-- No search has been made in a session that has just begun
+SELECT * FROM ivfpq_last_scan();
+
+CREATE FUNCTION vector_of(id int) RETURNS real[] IMMUTABLE LANGUAGE sql
+AS $$ SELECT array_agg(sin(id * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 8) j $$;
+CREATE TABLE items AS SELECT i AS id, vector_of(i) AS embedding FROM generate_series(1, 3000) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding array_cosine_ops)
+	WITH (lists = 30, m = 8, nbits = 4, rotation = none, train_rows = 2000, nprobe = 4);
+CREATE TABLE few AS SELECT * FROM items WHERE id <= 20;
+CREATE INDEX few_index ON few USING ivfpq (embedding);
+
+-- ivfpq_index_info: what an index is made of
+\x on
+SELECT format_version > 0 AS has_version, metric, dims, lists, m, nbits, rotation, code_bytes, nprobe, rows, dead_slots, zero_vectors, train_rows, trained_on,
+	   pages = pg_relation_size('items_index') / current_setting('block_size')::int AS pages_right, imbalance BETWEEN 1 AND 4 AS imbalance_right, advice
+FROM ivfpq_index_info('items_index');
+SELECT format_version > 0 AS has_version, metric, dims, lists, m, nbits, rotation, code_bytes, nprobe, rows, dead_slots, zero_vectors, train_rows, trained_on,
+	   pages, imbalance, advice
+FROM ivfpq_index_info('few_index');
+\x off
+
+-- ivfpq_list_info: its lists, which add up to it
+SELECT count(*) AS lists, min(list) AS first, max(list) AS last, sum(rows) AS rows, sum(dead_slots) AS dead_slots,
+	   bool_and(rows > 0 AND blocks > 0 AND pages > 0 AND pages <= blocks AND free_slots >= 0) AS all_used
+FROM ivfpq_list_info('items_index');
+SELECT list, blocks, pages, rows, dead_slots FROM ivfpq_list_info('few_index');
+
+-- ivfpq_reconstruct: what the code of a row says of its vector, for a cosine
+-- index of its direction
+CREATE FUNCTION normalised(v real[]) RETURNS real[] IMMUTABLE LANGUAGE sql
+AS $$ SELECT array_agg((x / (SELECT sqrt(sum(y * y)) FROM unnest(v) y))::real ORDER BY n) FROM unnest(v) WITH ORDINALITY u (x, n) $$;
+SELECT count(r), min(cardinality(r)) AS dims, avg(r <-> normalised(embedding)) BETWEEN 0.001 AND 0.3 AS near_but_not_equal
+FROM (SELECT embedding, ivfpq_reconstruct('items_index', ctid) AS r FROM items WHERE id % 100 = 0) t;
+CREATE INDEX items_fine ON items USING ivfpq (embedding) WITH (m = 8, lists = 100);
+SELECT avg(r <-> embedding) BETWEEN 0.001 AND 0.7 AS near_but_not_equal
+FROM (SELECT embedding, ivfpq_reconstruct('items_fine', ctid) AS r FROM items WHERE id % 100 = 0) t;
+INSERT INTO items VALUES (3001, vector_of(77));
+SELECT ivfpq_reconstruct('items_fine', ctid) <-> vector_of(77) <= (SELECT ivfpq_reconstruct('items_fine', ctid) <-> vector_of(77) FROM items WHERE id = 77) + 0.01 AS later_row_alike
+FROM items WHERE id = 3001;
+
+-- Nothing for a row that is not there, and in an index without codes
+SELECT ivfpq_reconstruct('items_index', '(9999,1)') AS no_such_row, ivfpq_reconstruct('items_index', '(0,0)') AS invalid,
+	   ivfpq_reconstruct('few_index', '(0,1)') AS no_codes, ivfpq_reconstruct('items_index', NULL) AS null;
+
+-- ivfpq_last_scan: what the last search did
+SET enable_seqscan = off;
+SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> vector_of(0) LIMIT 10) t;
+SELECT lists_probed, codes_scored BETWEEN 50 AND 3001 AS codes, candidates_reranked BETWEEN 10 AND codes_scored AS candidates, rows_returned FROM ivfpq_last_scan();
+SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> vector_of(0)) t;
+SELECT * FROM ivfpq_last_scan();
+SELECT count(*) FROM (SELECT id FROM few ORDER BY embedding <-> vector_of(0) LIMIT 5) t;
+SELECT * FROM ivfpq_last_scan();
+RESET enable_seqscan;
+
+-- Advice: an index that has outgrown its lists, one that is mostly dead, one whose rows are all in one list
+INSERT INTO items SELECT i, vector_of(i) FROM generate_series(4001, 16000) i;
+SELECT regexp_replace(advice, '[0-9]+', 'N', 'g') AS advice FROM ivfpq_index_info('items_index');
+REINDEX INDEX items_index;
+SELECT advice FROM ivfpq_index_info('items_index');
+CREATE TEMP TABLE dying AS TABLE items;
+CREATE INDEX dying_index ON dying USING ivfpq (embedding) WITH (lists = 10);
+DELETE FROM dying WHERE id > 1000;
+VACUUM dying;
+SELECT rows, dead_slots, advice FROM ivfpq_index_info('dying_index');
+SELECT sum(rows) AS rows, sum(dead_slots) AS dead_slots FROM ivfpq_list_info('dying_index');
+CREATE TEMP TABLE crowded AS SELECT * FROM items WHERE id <= 1000;
+CREATE INDEX crowded_index ON crowded USING ivfpq (embedding) WITH (lists = 30);
+INSERT INTO crowded SELECT i, vector_of(7) FROM generate_series(1001, 4000) i;
+SELECT imbalance BETWEEN 10 AND 30 AS is_large, regexp_replace(advice, '[0-9.]+ times', 'N times') AS advice FROM ivfpq_index_info('crowded_index');
+
+-- Only indexes of this kind are looked into
+CREATE TABLE other (id int PRIMARY KEY, embedding real[]) PARTITION BY RANGE (id);
+CREATE INDEX other_index ON other USING ivfpq (embedding);
+CREATE VIEW seen AS SELECT * FROM items;
+CREATE INDEX items_id ON items (id);
+CREATE FUNCTION outcome(statement text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE statement;
+	RETURN 'accepted';
+EXCEPTION WHEN OTHERS THEN
+	RETURN SQLSTATE || ' ' || SQLERRM;
+END $$;
+SELECT relation, function, outcome(format('SELECT %s', format(function, relation)))
+FROM unnest('{items,seen,items_id,other,other_pkey,other_index}'::text[]) WITH ORDINALITY r (relation, n),
+	 unnest('{ivfpq_index_info(%L),ivfpq_list_info(%L),ivfpq_check(%L),"ivfpq_reconstruct(%L, ''(0,1)'')"}'::text[]) function
+ORDER BY n, function COLLATE "C";
+SELECT ivfpq_index_info('other_index');
+SELECT ivfpq_check('items');
+SELECT ivfpq_check(0);
+SELECT ivfpq_check(NULL) AS nothing, ivfpq_index_info(NULL) AS nothing;
+
+-- Who may look: at what a scan did and at kernels everybody, at an index who may
+-- read its table, or statistics; checking and decoding have to be granted, and
+-- decoding ends where policies hide rows
+CREATE ROLE regress_vqpg_reader;
+CREATE FUNCTION outcomes(OUT function text, OUT outcome text) RETURNS SETOF record LANGUAGE sql AS $$
+	SELECT f, outcome(format('SELECT %s', f))
+	FROM unnest('{ivfpq_last_scan(),vqpg_kernels(),ivfpq_index_info(''items_index''),ivfpq_list_info(''items_index''),ivfpq_check(''items_index''),"ivfpq_reconstruct(''items_index'', ''(0,1)'')"}'::text[]) f
+$$;
+SET ROLE regress_vqpg_reader;
+SELECT * FROM outcomes();
+RESET ROLE;
+GRANT pg_stat_scan_tables TO regress_vqpg_reader;
+GRANT EXECUTE ON FUNCTION ivfpq_check, ivfpq_reconstruct TO regress_vqpg_reader;
+SET ROLE regress_vqpg_reader;
+SELECT * FROM outcomes();
+RESET ROLE;
+REVOKE pg_stat_scan_tables FROM regress_vqpg_reader;
+GRANT SELECT ON items TO regress_vqpg_reader;
+SET ROLE regress_vqpg_reader;
+SELECT * FROM outcomes();
+RESET ROLE;
+ALTER TABLE items ENABLE ROW LEVEL SECURITY;
+SET ROLE regress_vqpg_reader;
+SELECT * FROM outcomes();
+RESET ROLE;
+ALTER TABLE items DISABLE ROW LEVEL SECURITY;
+DROP OWNED BY regress_vqpg_reader;
+DROP ROLE regress_vqpg_reader;
+
+SELECT ivfpq_check('items_index', true), ivfpq_check('items_fine', true), ivfpq_check('few_index', true), ivfpq_check('dying_index', true), ivfpq_check('crowded_index', true);
+DROP VIEW seen;
+DROP TABLE items, few, dying, crowded, other;
+DROP FUNCTION vector_of, normalised, outcomes, outcome;

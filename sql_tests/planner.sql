@@ -1,0 +1,96 @@
+--
+-- When the planner chooses an ivfpq index, by cost alone
+--
+SET enable_seqscan = on;
+SET max_parallel_workers_per_gather = 0;
+SET ivfpq.nprobe = 0;
+
+-- The node under Limit that a query would use
+CREATE FUNCTION chosen(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	plan := plan -> 0 -> 'Plan';
+	WHILE plan ->> 'Node Type' IN ('Limit', 'Sort', 'Incremental Sort') LOOP
+		plan := plan -> 'Plans' -> 0;
+	END LOOP;
+	RETURN concat_ws(' on ', plan ->> 'Node Type', plan ->> 'Index Name');
+END $$;
+
+CREATE TABLE large AS
+SELECT i AS id, i % 100 AS category,
+	   (SELECT array_agg(sin(i * 0.37 + j * (1 + i % 13))::real) FROM generate_series(1, 128) j) AS embedding
+FROM generate_series(1, 10000) i;
+CREATE TABLE small AS SELECT * FROM large WHERE id <= 300;
+CREATE TABLE toasted AS
+SELECT i AS id, (SELECT array_agg(sin(i * 0.37 + j * (1 + i % 13))::real) FROM generate_series(1, 1536) j) AS embedding
+FROM generate_series(1, 1000) i;
+-- Whether OpenBLAS is installed is no matter here
+SET client_min_messages = error;
+CREATE INDEX large_index ON large USING ivfpq (embedding);
+CREATE INDEX small_index ON small USING ivfpq (embedding);
+CREATE INDEX toasted_index ON toasted USING ivfpq (embedding);
+RESET client_min_messages;
+ANALYZE large, small, toasted;
+
+-- For the nearest few rows of a large table, also one whose vectors are in its TOAST table
+SELECT chosen('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
+SELECT chosen('SELECT id FROM toasted ORDER BY embedding <-> array_fill(0::real, ''{1536}'') LIMIT 10');
+
+-- Not on a small table, where reading all rows is faster
+SELECT chosen('SELECT id FROM small ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
+
+-- Not for all rows
+SELECT chosen('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'')');
+
+-- With a filter as long as it keeps enough rows; an index on what it keeps few of is better
+SELECT chosen('SELECT id FROM large WHERE category < 50 ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
+CREATE INDEX large_category ON large (category);
+SELECT chosen('SELECT id FROM large WHERE id = 7 AND category = 7 ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
+DROP INDEX large_category;
+
+-- From whatever type the query has, and from either side
+SELECT type, chosen(format('SELECT id FROM large ORDER BY embedding <-> array_fill(0::%s, ''{128}'') LIMIT 10', type))
+FROM unnest('{real,double precision,numeric,smallint,integer,bigint}'::text[]) AS type;
+SELECT chosen('SELECT id FROM large ORDER BY array_fill(0::numeric, ''{128}'') <-> embedding LIMIT 10');
+
+-- Never, even when nothing else is allowed, for another distance, another
+-- direction, a second distance, or no order at all
+SET enable_seqscan = off;
+SELECT chosen('SELECT id FROM large ORDER BY embedding <=> array_fill(0::real, ''{128}'') LIMIT 10');
+SELECT chosen('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') DESC LIMIT 10');
+SELECT chosen('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') NULLS FIRST LIMIT 10');
+SELECT chosen('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}''), embedding <-> array_fill(1::real, ''{128}'') LIMIT 10');
+SELECT chosen('SELECT id FROM large WHERE embedding IS NOT NULL');
+CREATE INDEX large_partial ON large USING ivfpq (embedding) WHERE category = 5;
+SELECT chosen('SELECT id FROM large WHERE category = 5');
+RESET enable_seqscan;
+
+-- A partial index when the query implies its predicate
+SELECT chosen('SELECT id FROM large WHERE category = 5 ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
+
+-- One search costs less than another that reads more lists
+CREATE FUNCTION startup_cost(query text) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	RETURN plan -> 0 -> 'Plan' ->> 'Startup Cost';
+END $$;
+SET enable_seqscan = off;
+SET ivfpq.nprobe = 1;
+SELECT startup_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS one_list \gset
+SET ivfpq.nprobe = 262144;
+SELECT startup_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS all_lists \gset
+SELECT :one_list < :all_lists AS more_lists_cost_more;
+RESET ivfpq.nprobe;
+RESET enable_seqscan;
+
+-- In the inner side of a nested loop
+EXPLAIN (COSTS off)
+SELECT n.id FROM (SELECT * FROM small WHERE id <= 3) q, LATERAL (SELECT id FROM large ORDER BY embedding <-> q.embedding LIMIT 5) n;
+
+SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');
+DROP TABLE large, small, toasted;
+DROP FUNCTION chosen, startup_cost;

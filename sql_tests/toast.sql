@@ -1,0 +1,64 @@
+--
+-- Vectors are found however their column stores them
+--
+SET enable_seqscan = off;
+SET ivfpq.epsilon = 100;
+
+-- 1,536 dimensions: too long for a table page, so compressed, or in the TOAST
+-- table, or both; rows that are there when the index is made, and later ones
+CREATE FUNCTION embedding_of(id int) RETURNS real[] IMMUTABLE LANGUAGE sql
+AS $$ SELECT array_agg(sin(id * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 1536) j $$;
+CREATE FUNCTION try_storage(storage text, OUT itself bigint, OUT first_10 boolean, OUT in_toast boolean) LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TABLE items (id int, embedding real[]);
+	EXECUTE format('ALTER TABLE items ALTER embedding SET STORAGE %s', storage);
+	INSERT INTO items SELECT id, embedding || '{}'::real[] FROM originals WHERE id <= 550;
+	CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 10, nprobe = 10);
+	INSERT INTO items SELECT id, embedding || '{}'::real[] FROM originals WHERE id > 550;
+	SELECT count(*) INTO itself FROM originals q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n
+	WHERE q.id % 25 = 0 AND n.id = q.id;
+	first_10 := (SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t) =
+				(SELECT array_agg(id) FROM (SELECT id FROM originals ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t);
+	in_toast := pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE relname = 'items';
+	PERFORM ivfpq_check('items_index', true);
+	DROP TABLE items;
+END $$;
+CREATE TABLE originals AS SELECT i AS id, embedding_of(i) AS embedding FROM generate_series(1, 600) i;
+SELECT storage, t.* FROM unnest('{plain,main,external,extended}'::text[]) storage, try_storage(storage) t;
+
+-- The same for vectors that compress well
+UPDATE originals SET embedding = array_fill(id::real, '{1000}') || array_fill((id % 7)::real, '{536}');
+SELECT storage, itself, in_toast FROM unnest('{main,external,extended}'::text[]) storage, try_storage(storage) t;
+
+-- Queries are read from TOAST as well, and from arrays that PL/pgSQL expanded
+CREATE INDEX originals_index ON originals USING ivfpq (embedding);
+CREATE FUNCTION search_expanded(id int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	q real[] := array_fill(id::real, '{1000}');
+BEGIN
+	FOR i IN 1001 .. 1536 LOOP
+		q[i] := id % 7;
+	END LOOP;
+	RETURN (SELECT o.id FROM originals o ORDER BY embedding <-> q LIMIT 1);
+END $$;
+SELECT search_expanded(77);
+SELECT id FROM originals ORDER BY embedding <-> (SELECT embedding FROM originals WHERE id = 99) LIMIT 1;
+
+-- Short headers, a bitmap of NULLs that has none, and other lower bounds
+CREATE TABLE items AS SELECT i AS id, ARRAY[i, i % 7, i % 11]::real[] AS embedding FROM generate_series(1, 600) i;
+INSERT INTO items VALUES (601, '[0:2]={601,5,7}'), (602, '[-5:-3]={602,0,8}');
+ALTER TABLE items ADD plain real[];
+UPDATE items SET plain = '{NULL,NULL,NULL}';
+UPDATE items SET plain[1] = embedding[array_lower(embedding, 1)], plain[2] = embedding[array_lower(embedding, 1) + 1],
+	plain[3] = embedding[array_lower(embedding, 1) + 2];
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+CREATE INDEX items_plain ON items USING ivfpq (plain);
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '[3:5]={601.5,2,8}' LIMIT 4) t;
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY plain <-> '[3:5]={601.5,2,8}' LIMIT 4) t;
+SELECT count(*) FROM items q, LATERAL (SELECT id FROM items ORDER BY plain <-> q.embedding LIMIT 1) n WHERE n.id = q.id;
+
+SELECT ivfpq_check('items_index', true), ivfpq_check('items_plain', true), ivfpq_check('originals_index', true);
+RESET enable_seqscan;
+RESET ivfpq.epsilon;
+DROP TABLE items, originals;
+DROP FUNCTION try_storage, embedding_of, search_expanded;

@@ -1,0 +1,78 @@
+--
+-- Vectors of any magnitude, and queries of any other
+--
+
+-- The distances of the nearest rows: by an index, and by reading the whole table
+CREATE FUNCTION by_index(query text) RETURNS float8[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+	plan text;
+	distances float8[];
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	ASSERT plan LIKE '%"Index Scan"%', plan;
+	EXECUTE format('SELECT array_agg(d) FROM (%s) q (d)', query) INTO distances;
+	RETURN distances;
+END $$;
+CREATE FUNCTION by_table(query text) RETURNS float8[] LANGUAGE plpgsql SET enable_indexscan = off SET enable_seqscan = on AS $$
+DECLARE
+	distances float8[];
+BEGIN
+	EXECUTE format('SELECT array_agg(d) FROM (%s) q (d)', query) INTO distances;
+	RETURN distances;
+END $$;
+CREATE FUNCTION scaled(id int, factor float8) RETURNS real[] LANGUAGE sql
+AS $$ SELECT array_agg((factor * sin(id * (j + 0.7) * 12.9898))::real ORDER BY j) FROM generate_series(1, 6) j $$;
+
+-- How many of the nearest ten a search finds at its default settings, of 60 for
+-- six queries.  Distances may differ by rounding.
+CREATE FUNCTION hits(operator text, factor float8) RETURNS bigint LANGUAGE sql AS $$
+	SELECT sum((SELECT count(*) FROM unnest(by_index(query)) d WHERE d <= exact[10] + 1e-6 * abs(exact[10])))
+	FROM generate_series(-6, -1) q,
+		 format('SELECT embedding %s %L FROM items ORDER BY 1 LIMIT 10', operator, scaled(q, factor)) query,
+		 by_table(query) exact
+$$;
+
+-- Huge and tiny vectors are found as well as others, from near and from far
+CREATE FUNCTION try_magnitude(row_factor float8, OUT operator text, OUT query_factor float8, OUT hits bigint)
+RETURNS SETOF record LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TABLE items AS SELECT i AS id, scaled(i, row_factor) AS embedding FROM generate_series(1, 1000) i;
+	CREATE INDEX l2_index ON items USING ivfpq (embedding array_l2_ops);
+	CREATE INDEX ip_index ON items USING ivfpq (embedding array_ip_ops);
+	CREATE INDEX cosine_index ON items USING ivfpq (embedding array_cosine_ops);
+	FOREACH operator IN ARRAY '{<->,<#>,<=>}'::text[] LOOP
+		FOREACH query_factor IN ARRAY '{1e-40,1e-5,1,1000,1e30,3e38}'::float8[] LOOP
+			hits := hits(operator, query_factor);
+			RETURN NEXT;
+		END LOOP;
+	END LOOP;
+	PERFORM ivfpq_check('l2_index', true), ivfpq_check('ip_index', true), ivfpq_check('cosine_index', true);
+	DROP TABLE items;
+END $$;
+SELECT row_factor, operator, count(*) AS magnitudes_of_queries, min(t.hits) >= 45 AS found
+FROM unnest('{1e-40,1e-20,1,1e18,3e38}'::float8[]) row_factor, try_magnitude(row_factor) t
+GROUP BY row_factor, operator ORDER BY row_factor, operator COLLATE "C";
+
+-- A few huge rows do not spoil the search for the others, nor are they lost,
+-- whether they were there when the index was made or came later
+CREATE TABLE items AS
+SELECT i AS id, scaled(i, CASE WHEN i % 100 = 0 THEN 3e38 WHEN i % 100 = 50 THEN 1e20 ELSE 1 END) AS embedding FROM generate_series(1, 2000) i;
+CREATE TABLE later AS TABLE items;
+DELETE FROM later WHERE id % 50 = 0;
+CREATE INDEX items_l2 ON items USING ivfpq (embedding);
+CREATE INDEX items_cosine ON items USING ivfpq (embedding array_cosine_ops);
+SELECT hits('<->', 1) >= 45 AS l2, hits('<->', 3e38) >= 45 AS l2_huge, hits('<=>', 1) >= 45 AS cosine;
+CREATE INDEX later_l2 ON later USING ivfpq (embedding);
+INSERT INTO later SELECT * FROM items WHERE id % 50 = 0;
+ALTER TABLE items RENAME TO items_before;
+ALTER TABLE later RENAME TO items;
+SELECT hits('<->', 1) >= 45 AS l2, hits('<->', 3e38) >= 45 AS l2_huge;
+SET enable_seqscan = off;
+SET ivfpq.epsilon = 100;
+SELECT id % 50 = 0 AS huge, count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{0,0,0,0,0,0}') t GROUP BY 1 ORDER BY 1;
+SELECT count(*) FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id % 50 = 0 AND n.id = q.id;
+SELECT ivfpq_check('items_l2', true), ivfpq_check('items_cosine', true), ivfpq_check('later_l2', true);
+RESET enable_seqscan;
+RESET ivfpq.epsilon;
+DROP TABLE items, items_before;
+DROP FUNCTION try_magnitude, hits, scaled, by_index, by_table;
