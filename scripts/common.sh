@@ -123,7 +123,7 @@ need_postgres()
 				die "no pg_config found: install PostgreSQL with its server headers"
 		fi
 	fi
-	PG_BINDIR=$("$PG_CONFIG" --bindir)
+	PG_BINDIR=$("$PG_CONFIG" --bindir) || die "PG_CONFIG=$PG_CONFIG does not work"
 	[ -x "$PG_BINDIR/initdb" ] || die "$PG_BINDIR has no initdb: install the PostgreSQL server"
 	export PG_CONFIG PG_BINDIR
 }
@@ -162,6 +162,7 @@ copy_sources()
 	mkdir -p "$1" &&
 		tar -C "$VQPG_ROOT" --exclude=./.git --exclude=./bench/results \
 			--exclude='*.o' --exclude='*.bc' --exclude='*.so' --exclude=./.regress \
+			--exclude=./.build --exclude=__pycache__ \
 			-cf - . | tar -C "$1" --no-same-owner -xf -
 }
 
