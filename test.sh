@@ -9,6 +9,7 @@
 #     unit       unit tests of src/kernels under address and UB sanitizer
 #     fuzz       a short fuzz of src/kernels
 #     regress    SQL tests
+#     sanitize   SQL tests with the extension under address and UB sanitizer
 #     isolation  tests of concurrent sessions
 #     tap        crash, replication, recall: tests that start servers of their own
 #
@@ -24,7 +25,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 . scripts/common.sh
 
-all_parts=(build layers unit fuzz regress isolation tap)
+all_parts=(build layers unit fuzz regress isolation tap sanitize)
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -166,6 +167,32 @@ run_tap()
 	done
 	awk '/^ok / {passed++} /^not ok / {failed++}
 		END {printf "%d passed, %d failed\n", passed, failed}' "$logs/tap.report"
+	return "$status"
+}
+
+# The SQL tests once more, in a server that has the sanitizers' library loaded.
+# A finding ends the server, and so the test; its report is in the server's log.
+run_sanitize()
+{
+	local copy=$work/sanitized status
+	local flags='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+
+	mkdir -p "$copy"
+	copy_sources "$copy/src" || return 1
+	[ "$(id -un)" = "$VQPG_USER" ] || chown -R "$VQPG_USER" "$copy"
+	stop_cluster "$work/cluster"
+	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" -s -j "$(nproc)" all install \
+		with_llvm=no COPT="$flags" DESTDIR="$copy/installed" || return 1
+	mapfile -t lines < <(extension_settings "$copy/installed")
+	SERVER_ENV="LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
+		start_cluster "$copy/cluster" "${lines[@]}"
+	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" --no-print-directory installcheck \
+		with_llvm=no COPT="$flags" 2>&1 | tee "$logs/sanitize.report"
+	status=${PIPESTATUS[0]}
+	[ "$status" -eq 0 ] || cat "$copy/src/.regress/regression.diffs"
+	grep -A 40 -E 'ERROR: AddressSanitizer|runtime error:' "$copy/cluster/data/server.log"
+	stop_cluster "$copy/cluster"
+	count_regress "$logs/sanitize.report"
 	return "$status"
 }
 

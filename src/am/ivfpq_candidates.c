@@ -21,6 +21,7 @@
 /* Below this many, a smaller work_mem is not obeyed: 48 kB */
 #define MIN_CAPACITY		4096
 #define INITIAL_ALLOCATION	4096
+#define INITIAL_LISTS		64
 
 /* How many lists, and pages of each, to ask for before their turn comes */
 #define PREFETCH_LISTS		8
@@ -28,16 +29,32 @@
 
 void
 ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
-				 const VqQuery *query, Snapshot snapshot, uint32 nprobe)
+				 const VqQuery *query, Snapshot snapshot)
 {
+	memset(batch, 0, sizeof(IvfpqBatch));
 	batch->index = index;
 	batch->model = model;
 	batch->query = query;
 	batch->snapshot = snapshot;
 	batch->kernels = vq_kernels;
 	batch->scratch = palloc(VQ_BLOCK_LANES * Max(model->shape.m, 1));
-	batch->nlists = 0;
-	batch->lists = MemoryContextAllocHuge(CurrentMemoryContext, (Size) nprobe * sizeof(IvfpqProbe));
+	batch->allocated = INITIAL_LISTS;
+	batch->lists = palloc(INITIAL_LISTS * sizeof(IvfpqProbe));
+}
+
+IvfpqProbe *
+ivfpq_batch_add(IvfpqBatch *batch)
+{
+	IvfpqProbe *probe;
+
+	if (batch->nlists == batch->allocated)
+	{
+		batch->allocated *= 2;
+		batch->lists = repalloc_huge(batch->lists, batch->allocated * sizeof(IvfpqProbe));
+	}
+	probe = &batch->lists[batch->nlists++];
+	probe->has_floor = false;
+	return probe;
 }
 
 void
@@ -51,6 +68,7 @@ void
 ivfpq_candidates_clear(IvfpqCandidates *candidates)
 {
 	candidates->nitems = 0;
+	candidates->has_taken = false;
 	candidates->has_cut = false;
 	vq_select_init(&candidates->select, candidates->items, 0);
 }
@@ -93,7 +111,7 @@ make_room(IvfpqCandidates *candidates)
 }
 
 static void
-add_item(IvfpqCandidates *candidates, float key, const uint8_t *tid_bytes)
+add_item(IvfpqCandidates *candidates, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes)
 {
 	ItemPointerData tid;
 	VqItem		item;
@@ -106,7 +124,7 @@ add_item(IvfpqCandidates *candidates, float key, const uint8_t *tid_bytes)
 
 	if (candidates->has_cut && vq_item_less(&candidates->cut, &item))
 		return;
-	if (candidates->has_floor && !vq_item_less(&candidates->floor, &item))
+	if (probe->has_floor && !vq_item_less(&probe->floor, &item))
 		return;
 	if (candidates->nitems == candidates->allocated)
 	{
@@ -146,20 +164,19 @@ score_block(const void *block, void *arg)
 
 	for (size_t i = 0; i < used; i++)
 		if (!(low[i] > ceiling) && vq_block_is_live(block, shape, i))
-			add_item(candidates, low[i], tids + i * VQ_TID_BYTES);
+			add_item(candidates, walk->probe, low[i], tids + i * VQ_TID_BYTES);
 	candidates->nscored += used;
 }
 
+/* Score lists and add their items to those held */
 static void
-collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
+collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
 {
 	ScoreWalk	walk = {.candidates = candidates, .batch = batch};
 	int64		reads_before = pgBufferUsage.shared_blks_read;
 	uint32		prefetched = 0;
 
-	candidates->nitems = 0;
-	candidates->has_cut = false;
-	for (uint32 i = 0; i < batch->nlists; i++)
+	for (uint32 i = first_list; i < batch->nlists; i++)
 	{
 		/* asking for what is in shared buffers already would cost as much as reading it */
 		if (pgBufferUsage.shared_blks_read > reads_before)
@@ -174,17 +191,39 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
 	vq_select_init(&candidates->select, candidates->items, candidates->nitems);
 }
 
-void
-ivfpq_candidates_collect(IvfpqCandidates *candidates, const IvfpqBatch *batch)
+/* Remember of lists that their items up to this one have been handed out */
+static void
+raise_floors(IvfpqBatch *batch, uint32 nlists, const VqItem *item)
 {
+	for (uint32 i = 0; i < nlists; i++)
+	{
+		IvfpqProbe *probe = &batch->lists[i];
+
+		if (!probe->has_floor || vq_item_less(&probe->floor, item))
+		{
+			probe->has_floor = true;
+			probe->floor = *item;
+		}
+	}
+}
+
+void
+ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch, uint32 first_list)
+{
+	size_t		next = candidates->select.next;
+
 	candidates->capacity = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(VqItem));
-	candidates->has_floor = false;
 	candidates->nscored = 0;
-	collect(candidates, batch);
+	if (candidates->has_taken)
+		raise_floors(batch, first_list, &candidates->taken);
+	candidates->nitems -= next;
+	if (next > 0)
+		memmove(candidates->items, candidates->items + next, candidates->nitems * sizeof(VqItem));
+	collect(candidates, batch, first_list);
 }
 
 const VqItem *
-ivfpq_candidates_peek(IvfpqCandidates *candidates, const IvfpqBatch *batch)
+ivfpq_candidates_peek(IvfpqCandidates *candidates, IvfpqBatch *batch)
 {
 	const VqItem *item = vq_select_peek(&candidates->select);
 
@@ -192,9 +231,10 @@ ivfpq_candidates_peek(IvfpqCandidates *candidates, const IvfpqBatch *batch)
 	{
 		int64		nscored = candidates->nscored;
 
-		candidates->has_floor = true;
-		candidates->floor = candidates->cut;
-		collect(candidates, batch);
+		raise_floors(batch, batch->nlists, &candidates->cut);
+		candidates->nitems = 0;
+		candidates->has_cut = false;
+		collect(candidates, batch, 0);
 		candidates->nscored = nscored;
 		item = vq_select_peek(&candidates->select);
 	}
@@ -204,5 +244,6 @@ ivfpq_candidates_peek(IvfpqCandidates *candidates, const IvfpqBatch *batch)
 void
 ivfpq_candidates_skip(IvfpqCandidates *candidates)
 {
-	vq_select_take(&candidates->select);
+	candidates->taken = *vq_select_take(&candidates->select);
+	candidates->has_taken = true;
 }

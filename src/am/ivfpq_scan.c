@@ -10,7 +10,13 @@
  *			fetch rows in order of low, compute their exact distances, until
  *				the smallest exact distance is not above the next low
  *			return that row
- *		when nothing is left, go on with the next nprobe lists
+ *			now and then, and when nothing is left, take further lists
+ *
+ * An executor that goes on asking throws rows away, or wants many.  The rows it
+ * wants are then farther off than those that nprobe is made for, and in more
+ * lists.  So each time that the number of rows returned has doubled, half as
+ * many lists again join in, and their rows come in one order with those that
+ * are still waiting.
  *
  * low is a bound that holds with the confidence that ivfpq.epsilon sets, so
  * rows come out in the order of their exact distances within a batch of lists.
@@ -40,6 +46,14 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
+/*
+ * Rows returned before further lists are taken, and how many as a share of
+ * those so far.  Neighbours thin out: covering twice as many of them takes half
+ * as many lists again.
+ */
+#define EXPAND_AFTER	20
+#define EXPAND_BY		0.5
+
 typedef struct IvfpqScan
 {
 	MemoryContext context;		/* lives as long as the scan */
@@ -55,8 +69,9 @@ typedef struct IvfpqScan
 	bool		is_exact_only;	/* the codec cannot bound distances to it */
 
 	IvfpqCoarse coarse;
-	uint32		nprobe;			/* lists in a batch */
+	uint32		nprobe;			/* lists at first */
 	uint32		max_probes;
+	int64		expand_at;		/* take further lists after this many rows */
 
 	IvfpqBatch	batch;
 	IvfpqCandidates candidates;
@@ -203,7 +218,8 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 		state->max_probes = ivfpq_max_probes > 0 ?
 			Max(state->nprobe, Min(ivfpq_max_probes, model->meta.nlists)) : model->meta.nlists;
 
-	ivfpq_batch_init(&state->batch, index, model, &state->query, scan->xs_snapshot, state->nprobe);
+	state->expand_at = EXPAND_AFTER;
+	ivfpq_batch_init(&state->batch, index, model, &state->query, scan->xs_snapshot);
 	if (state->reranker == NULL)
 	{
 		MemoryContextSwitchTo(state->context);
@@ -212,22 +228,23 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	MemoryContextSwitchTo(old);
 }
 
-/* Take the next nprobe lists, score them, and make ready to take candidates; false if there are none */
+/* Take the next lists, up to max_probes, and score them; false if there are none */
 static bool
-next_batch(IndexScanDesc scan, IvfpqScan *state)
+take_lists(IndexScanDesc scan, IvfpqScan *state, uint32 count)
 {
 	Relation	index = scan->indexRelation;
 	IvfpqBatch *batch = &state->batch;
-	uint32		count = Min(state->nprobe, state->max_probes - (uint32) state->stats.lists_probed);
+	uint32		first = batch->nlists;
 
-	batch->nlists = 0;
-	while (batch->nlists < count)
+	count = Min(count, state->max_probes - (uint32) state->stats.lists_probed);
+	while (batch->nlists < first + count)
 	{
-		IvfpqProbe *probe = &batch->lists[batch->nlists];
+		IvfpqProbe *probe;
 		IvfpqNearList list;
 
 		if (!ivfpq_coarse_next(&state->coarse, &list))
 			break;
+		probe = ivfpq_batch_add(batch);
 		probe->list_no = list.list_no;
 		ivfpq_list_entry(index, &state->model->meta, probe->list_no, &probe->entry);
 		if (state->is_exact_only)
@@ -235,15 +252,32 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 		else
 			vq_codec_list_bound(&state->model->codec, &state->query,
 								list.distance_sq, list.norm_sq, ivfpq_epsilon, &probe->bound);
-		batch->nlists++;
 	}
-	if (batch->nlists == 0)
+	if (batch->nlists == first)
 		return false;
 
-	ivfpq_candidates_collect(&state->candidates, batch);
-	state->stats.lists_probed += batch->nlists;
+	ivfpq_candidates_add(&state->candidates, batch, first);
+	state->stats.lists_probed += batch->nlists - first;
 	state->stats.codes_scored += state->candidates.nscored;
 	return true;
+}
+
+/* Lists to be added to those probed */
+static uint32
+expansion(const IvfpqScan *state)
+{
+	return Max(state->nprobe, (uint32) (state->stats.lists_probed * EXPAND_BY));
+}
+
+/* Start over with further lists when those so far have no rows left */
+static bool
+next_batch(IndexScanDesc scan, IvfpqScan *state)
+{
+	uint32		count = state->stats.lists_probed == 0 ? state->nprobe : expansion(state);
+
+	state->batch.nlists = 0;
+	ivfpq_candidates_clear(&state->candidates);
+	return take_lists(scan, state, count);
 }
 
 /*
@@ -293,6 +327,11 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 	{
 		IvfpqResult result;
 
+		if (state->stats.rows_returned >= state->expand_at && !ivfpq_results_are_spilled(&state->results))
+		{
+			state->expand_at *= 2;
+			take_lists(scan, state, (uint32) ceil(state->stats.lists_probed * EXPAND_BY));
+		}
 		if (!next_result(scan, state, &result))
 		{
 			if (!next_batch(scan, state))

@@ -61,9 +61,11 @@ typedef struct IvfpqProbe
 	uint32		list_no;
 	IvfpqDirEntry entry;
 	VqBound		bound;
+	bool		has_floor;		/* its items up to floor have been handed out */
+	VqItem		floor;
 } IvfpqProbe;
 
-/* Lists that are scored together */
+/* Lists whose candidates come out in one order */
 typedef struct IvfpqBatch
 {
 	Relation	index;
@@ -73,7 +75,8 @@ typedef struct IvfpqBatch
 	const VqKernels *kernels;	/* the same for all passes: others round otherwise */
 	uint8_t    *scratch;		/* for blocks that are not full ones */
 	uint32		nlists;
-	IvfpqProbe *lists;			/* room for nprobe */
+	uint32		allocated;
+	IvfpqProbe *lists;
 } IvfpqBatch;
 
 /* ivfpq_candidates.c */
@@ -82,7 +85,8 @@ typedef struct IvfpqBatch
  * Candidates of a batch in order of their bound.  At most capacity are held:
  * where a batch has more, those of the smallest bounds are, and the others are
  * found by scoring the batch again when those are used up.  Nothing is lost
- * and nothing comes twice, as (bound, tid) is a total order.
+ * and nothing comes twice, as (bound, tid) is a total order and each list
+ * remembers how far its items have been handed out.
  */
 typedef struct IvfpqCandidates
 {
@@ -92,25 +96,29 @@ typedef struct IvfpqCandidates
 	size_t		allocated;
 	size_t		capacity;		/* what half of work_mem holds */
 	VqSelect	select;
-	bool		has_floor;		/* only items above floor are wanted */
-	VqItem		floor;
+	bool		has_taken;
+	VqItem		taken;			/* the last item handed out, if has_taken */
 	bool		has_cut;		/* items above cut were left out */
 	VqItem		cut;
-	int64		nscored;		/* codes scored for the batch, the first time */
+	int64		nscored;		/* codes scored, each list the first time */
 } IvfpqCandidates;
 
 extern void ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
-							 const VqQuery *query, Snapshot snapshot, uint32 nprobe);
+							 const VqQuery *query, Snapshot snapshot);
+
+/* Room for one more list; its list_no, entry and bound are to be set */
+extern IvfpqProbe *ivfpq_batch_add(IvfpqBatch *batch);
+
 extern void ivfpq_candidates_init(IvfpqCandidates *candidates, MemoryContext context);
 
 /* Forget everything but the memory */
 extern void ivfpq_candidates_clear(IvfpqCandidates *candidates);
 
-/* Score a batch */
-extern void ivfpq_candidates_collect(IvfpqCandidates *candidates, const IvfpqBatch *batch);
+/* Score the lists of a batch from first_list on, which are new to it, and merge their items in */
+extern void ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch, uint32 first_list);
 
 /* The candidate of the smallest bound, or NULL; skip takes it off */
-extern const VqItem *ivfpq_candidates_peek(IvfpqCandidates *candidates, const IvfpqBatch *batch);
+extern const VqItem *ivfpq_candidates_peek(IvfpqCandidates *candidates, IvfpqBatch *batch);
 extern void ivfpq_candidates_skip(IvfpqCandidates *candidates);
 
 static inline void
@@ -157,6 +165,13 @@ extern void ivfpq_results_add(IvfpqResults *results, double distance, ItemPointe
  * batch is complete.  Valid until the next call.
  */
 extern const IvfpqResult *ivfpq_results_peek(IvfpqResults *results, bool is_complete);
+
+/* Whether they are in the tuplesort, to which nothing can be added once it is read */
+static inline bool
+ivfpq_results_are_spilled(const IvfpqResults *results)
+{
+	return results->sort != NULL;
+}
 
 /* Take off what peek has just returned */
 extern void ivfpq_results_take(IvfpqResults *results, IvfpqResult *result);

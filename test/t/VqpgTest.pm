@@ -100,12 +100,14 @@ my %plan_settings = (
 	index => 'SET enable_seqscan = off; SET enable_sort = off;',
 	exact => 'SET enable_indexscan = off;');
 
-# For each query the ids of its k nearest rows, nearest first, by index or exactly
+# For each query the ids of its k nearest rows, nearest first, by index or
+# exactly; options are settings (commands) and filter (a condition on t)
 sub neighbours
 {
 	my ($node, $table, $operator, $k, $how, %options) = @_;
 	my $settings = $plan_settings{$how} . ($options{settings} // '');
-	my $search = "SELECT t.id FROM $table t ORDER BY t.v $operator q.v LIMIT $k";
+	my $filter = $options{filter} // 'true';
+	my $search = "SELECT t.id FROM $table t WHERE $filter ORDER BY t.v $operator q.v LIMIT $k";
 	my %found;
 
 	if ($how eq 'index')
