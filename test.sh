@@ -9,7 +9,7 @@
 #     unit       unit tests of src/kernels under address and UB sanitizer
 #     fuzz       a short fuzz of src/kernels
 #     regress    SQL tests
-#     sanitize   SQL tests with the extension under address and UB sanitizer
+#     sanitize   SQL tests with the extension under the UB sanitizer
 #     isolation  tests of concurrent sessions
 #     tap        crash, replication, recall: tests that start servers of their own
 #
@@ -170,12 +170,13 @@ run_tap()
 	return "$status"
 }
 
-# The SQL tests once more, in a server that has the sanitizers' library loaded.
-# A finding ends the server, and so the test; its report is in the server's log.
+# The SQL tests once more.  A finding ends the server, and so the test; its report
+# is in the server's log.  (The address sanitizer, preloaded into Debian 12's
+# server, hangs in bindtextdomain; valgrind does that job, see test/README.md.)
 run_sanitize()
 {
 	local copy=$work/sanitized status
-	local flags='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+	local flags='-fsanitize=undefined -fno-sanitize-recover=all'
 
 	mkdir -p "$copy"
 	copy_sources "$copy/src" || return 1
@@ -184,13 +185,12 @@ run_sanitize()
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" -s -j "$(nproc)" all install \
 		with_llvm=no COPT="$flags" DESTDIR="$copy/installed" || return 1
 	mapfile -t lines < <(extension_settings "$copy/installed")
-	SERVER_ENV="LD_PRELOAD=$(gcc -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0" \
-		start_cluster "$copy/cluster" "${lines[@]}"
+	start_cluster "$copy/cluster" "${lines[@]}"
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" --no-print-directory installcheck \
 		with_llvm=no COPT="$flags" 2>&1 | tee "$logs/sanitize.report"
 	status=${PIPESTATUS[0]}
 	[ "$status" -eq 0 ] || cat "$copy/src/.regress/regression.diffs"
-	grep -A 40 -E 'ERROR: AddressSanitizer|runtime error:' "$copy/cluster/data/server.log"
+	grep -A 20 'runtime error:' "$copy/cluster/data/server.log"
 	stop_cluster "$copy/cluster"
 	count_regress "$logs/sanitize.report"
 	return "$status"

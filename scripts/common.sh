@@ -30,8 +30,7 @@
 #                               installed below DIR visible
 #   start_cluster DIR [LINE...] initdb in DIR/data and start a server there that
 #                               listens on a unix socket only; each LINE goes to
-#                               postgresql.conf, each word of SERVER_ENV
-#                               (NAME=VALUE) to its environment.  Exports PGHOST, PGPORT, PGUSER
+#                               postgresql.conf.  Exports PGHOST, PGPORT, PGUSER
 #                               and PGDATABASE for clients
 #   stop_cluster DIR            stop that server (no error if it is not running)
 #
@@ -223,9 +222,7 @@ start_cluster()
 			printf '%s\n' "$line"
 		done
 	} | run_unprivileged tee -a "$dir/data/postgresql.conf" >/dev/null
-	# shellcheck disable=SC2086 # words of SERVER_ENV are settings
-	run_unprivileged env ${SERVER_ENV:-} \
-		"$PG_BINDIR/pg_ctl" -D "$dir/data" -l "$dir/data/server.log" -w -t 60 \
+	run_unprivileged "$PG_BINDIR/pg_ctl" -D "$dir/data" -l "$dir/data/server.log" -w -t 60 \
 		start >/dev/null ||
 		{ tail -n 20 "$dir/data/server.log" >&2; die "the server did not start"; }
 }
