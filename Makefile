@@ -110,6 +110,13 @@ bench: $(addprefix bench-,$(bench_names))
 bench-%: .build/bench/bench_%
 	$<
 
+# Recall lost by the bound on real sets: folders with base.fvecs and query.fvecs
+bounds: .build/bench/bench_vq_estimator
+	@status=0; for set in $(DATA)/*/; do \
+		echo "$$(basename "$$set"):"; \
+		$< "$$set/base.fvecs" "$$set/query.fvecs" --max-queries 300 --check || status=1; \
+	done; exit $$status
+
 #-------------------------------------------------------------------------
 # Tests that start servers of their own, or use the one of PGHOST and PGPORT
 #-------------------------------------------------------------------------
@@ -179,6 +186,7 @@ help:
 	@echo 'unit           unit tests of src/kernels under address and UB sanitizer'
 	@echo 'fuzz           fuzz src/kernels, FUZZ_SECONDS=$(FUZZ_SECONDS) for each target'
 	@echo 'bench          time every kernel'
+	@echo 'bounds         recall lost by the bound on the sets below DATA=folder'
 	@echo ''
 	@echo 'layer-check    includes point downwards only'
 	@echo 'header-check   every header compiles on its own'
@@ -187,4 +195,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: unit fuzz bench isolation tap layer-check header-check format format-check typedefs help
+.PHONY: unit fuzz bench bounds isolation tap layer-check header-check format format-check typedefs help

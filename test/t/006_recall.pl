@@ -39,8 +39,9 @@ for my $case ([ 'array_l2_ops', '<->' ], [ 'array_ip_ops', '<#>' ], [ 'array_cos
 		cmp_ok($all, '>=', 0.99, "$opclass $options: recall of a search of all lists");
 
 		# Rows that a filter leaves are farther off and in more lists; these
-		# are read long before the first ones are used up
-		for my $case ([ 10, 0.85 ], [ 100, 0.95 ])
+		# are read long before the first ones are used up (were they not, .46
+		# to .58 and .63 to .84 would be found)
+		for my $case ([ 10, 0.85 ], [ 100, 0.90 ])
 		{
 			my ($keeps, $least) = @$case;
 			my @filtered = (filter => "t.id % $keeps = 3");
