@@ -410,7 +410,7 @@ find_probes(const Index *index, const VqQuery *query, Probe *probes)
 /* Score a list into items, whose ids are row numbers */
 static size_t
 score_list(const Index *index, const VqQuery *query, const Probe *probe, double epsilon,
-		   uint8_t *scratch, VqItem *items)
+		   VqItem *items)
 {
 	const List *list = &index->lists[probe->list_no];
 	size_t		block_bytes = vq_block_bytes(&index->shape, VQ_BLOCK_LANES);
@@ -425,9 +425,9 @@ score_list(const Index *index, const VqQuery *query, const Probe *probe, double 
 		uint32_t	sums[VQ_BLOCK_LANES];
 		float		low[VQ_BLOCK_LANES];
 
-		vq_block_sums(index->kernels, block, &index->shape, query->lut, scratch, sums);
+		vq_block_sums(index->kernels, block, &index->shape, query->lut, sums);
 		index->kernels->bound(vq_block_a(block, &index->shape), vq_block_s(block, &index->shape),
-							  vq_block_e(block, &index->shape), sums, VQ_BLOCK_LANES, &bound, low);
+							  vq_block_e(block, &index->shape), sums, VQ_BLOCK_LANES, &bound, INFINITY, low);
 		for (size_t slot = 0; slot < nslots; slot++)
 		{
 			VqItem	   *item = &items[start + slot];
@@ -486,7 +486,7 @@ keep_nearest(double *nearest, double value)
 
 static void
 search(const Index *index, const Options *options, const float *q, VqQuery *query,
-	   Probe *probes, uint8_t *scratch, VqItem *items, double *exact, Totals *totals)
+	   Probe *probes, VqItem *items, double *exact, Totals *totals)
 {
 	double		want[NEAREST];
 	double		got[NEAREST];
@@ -508,7 +508,7 @@ search(const Index *index, const Options *options, const float *q, VqQuery *quer
 	start = seconds();
 	vq_codec_query(index->kernels, &index->codec, q, query);
 	for (size_t i = 0; i < nprobe; i++)
-		nitems += score_list(index, query, &probes[i], options->epsilon, scratch, items + nitems);
+		nitems += score_list(index, query, &probes[i], options->epsilon, items + nitems);
 	totals->scan_seconds += seconds() - start;
 	totals->ncandidates += nitems;
 
@@ -618,7 +618,6 @@ report(const Index *index, const Options *options, const Vectors *queries, doubl
 	size_t		lut_entries = (size_t) pq->m * pq->ksub;
 	VqQuery		query;
 	Probe	   *probes = allocate(index->nlists, sizeof(Probe));
-	uint8_t    *scratch = allocate(VQ_BLOCK_LANES, index->shape.m);
 	VqItem	   *items = allocate(index->base->nrows, sizeof(VqItem));
 	double	   *exact = allocate(index->base->nrows, sizeof(double));
 	Totals		totals;
@@ -632,7 +631,7 @@ report(const Index *index, const Options *options, const Vectors *queries, doubl
 	query.lut_floats = allocate(lut_entries, sizeof(float));
 	query.lut = allocate(lut_entries, 1);
 	for (size_t i = 0; i < queries->nrows; i++)
-		search(index, options, queries->values + i * queries->dim, &query, probes, scratch, items, exact, &totals);
+		search(index, options, queries->values + i * queries->dim, &query, probes, items, exact, &totals);
 	if (totals.nqueries == 0)
 		fail(options->query_path, "no usable query");
 
@@ -657,7 +656,6 @@ report(const Index *index, const Options *options, const Vectors *queries, doubl
 	free(query.lut_floats);
 	free(query.lut);
 	free(probes);
-	free(scratch);
 	free(items);
 	free(exact);
 	return loss;

@@ -114,13 +114,13 @@ run_pq_lut(const VqKernels *kernels, const Shape *shape, Buffers *b)
 static void
 run_scan4(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
-	kernels->scan4(b->codes, b->lut, shape->m, b->sums);
+	kernels->scan4(b->codes, shape->dim, b->lut, shape->m, b->sums);
 }
 
 static void
 run_scan8(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
-	kernels->scan8(b->codes, b->lut, shape->m, b->sums);
+	kernels->scan8(b->codes, shape->dim, b->lut, shape->m, b->sums);
 }
 
 static void
@@ -128,7 +128,7 @@ run_bound(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
 	VqBound		bound = {1.0f, -2.0f, 0.01f, 0.5f};
 
-	kernels->bound(b->x, b->s, b->codes, b->sums, shape->dim, &bound, b->floats);
+	kernels->bound(b->x, b->s, b->codes, b->sums, shape->dim, &bound, 0.0f, b->floats);
 }
 
 #define ROW_HEADERS (ROWS * sizeof(VqRowHeader))
@@ -163,9 +163,13 @@ static const Case cases[] = {
 	{"pq_lut", run_pq_lut, {300, 150, 2, 16}, 0, 300 * 17 * 4},
 	{"pq_lut", run_pq_lut, {768, 384, 2, 16}, 0, 768 * 17 * 4},
 	{"pq_lut", run_pq_lut, {300, 20, 15, 256}, 0, 300 * 257 * 4},
-	{"scan4", run_scan4, {0, 64, 0, 16}, VQ_BLOCK_LANES, 64 * 32},
-	{"scan4", run_scan4, {0, 150, 0, 16}, VQ_BLOCK_LANES, 150 * 32},
-	{"scan8", run_scan8, {0, 20, 0, 256}, VQ_BLOCK_LANES, 20 * 288},
+	/* dim is the number of vectors in the block */
+	{"scan4", run_scan4, {32, 64, 0, 16}, 32, 64 * 32},
+	{"scan4", run_scan4, {32, 150, 0, 16}, 32, 150 * 32},
+	{"scan4", run_scan4, {24, 150, 0, 16}, 24, 150 * 28},
+	{"scan4", run_scan4, {8, 150, 0, 16}, 8, 150 * 20},
+	{"scan8", run_scan8, {32, 20, 0, 256}, 32, 20 * 288},
+	{"scan8", run_scan8, {8, 20, 0, 256}, 8, 20 * 264},
 	{"bound", run_bound, {VQ_BLOCK_LANES, 0, 0, 0}, VQ_BLOCK_LANES, VQ_BLOCK_LANES * 11},
 };
 

@@ -63,7 +63,7 @@ all_includes()
 standard='<(stdatomic|stdbool|stddef|stdint|float|limits|math|string|assert|inttypes)\.h>'
 
 page_files=()
-for name in meta array list writer inspect; do
+for name in meta buffer array list writer inspect; do
 	[ -f "src/am/ivfpq_$name.c" ] && page_files+=("src/am/ivfpq_$name.c")
 done
 mapfile -t callback_files < <(ls src/am/*.c | grep -vxF "$(printf '%s\n' "${page_files[@]}")")

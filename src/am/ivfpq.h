@@ -13,6 +13,7 @@
 
 #include "access/amapi.h"
 #include "access/genam.h"
+#include "access/relscan.h"
 #include "nodes/execnodes.h"
 #include "storage/buf.h"
 #include "storage/itemptr.h"
@@ -120,6 +121,7 @@ typedef struct IvfpqModel
 	VqCodec		codec;			/* valid if meta.codec is not NONE */
 	VqBlockShape coarse_shape;	/* m is 0 if centroids are not coded */
 	VqCodec		coarse;			/* of centroids, against the origin */
+	size_t		usual_reranks;	/* rows that recent searches of this backend fetched */
 } IvfpqModel;
 
 /*
@@ -169,6 +171,25 @@ pg_noreturn extern void ivfpq_report_corrupted(Relation index, BlockNumber blkno
 
 /* Append a page to a fork; returns its pinned buffer, exclusively locked */
 extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
+
+/* ivfpq_buffer.c */
+
+/* ReadBuffer of a page of the main fork that this backend is likely to have read before */
+extern Buffer ivfpq_read_buffer(Relation rel, BlockNumber blkno);
+
+/* Have the processor fetch a page that will be read next, if it is known where it is */
+extern void ivfpq_touch_page(Relation rel, BlockNumber blkno);
+
+/*
+ * The same for a row of a heap (no other table access method), in two steps
+ * some time apart: its page, which the system is asked to read if it is not in
+ * shared buffers, and then the row itself.
+ */
+extern void ivfpq_touch_row_page(Relation heap, ItemPointer tid);
+extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
+
+/* Pin the page of a row for the next table_index_fetch_tuple from a heap, which then need not look for it */
+extern void ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid);
 
 /* ivfpq_array.c */
 
@@ -228,7 +249,7 @@ extern void ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint
  */
 typedef void (*IvfpqBlockCallback) (const void *block, void *arg);
 extern uint64 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
-							  uint32 list_no, Snapshot snapshot, BufferAccessStrategy strategy,
+							  uint32 list_no, Snapshot snapshot,
 							  IvfpqBlockCallback callback, void *arg);
 
 /* Start reading the first pages of a list that will be walked soon */

@@ -61,7 +61,7 @@ ivfpq_array_write(Relation index, ForkNumber fork, const void *bytes, size_t nby
 static Buffer
 lock_array_page(Relation index, BlockNumber blkno, size_t nbytes)
 {
-	Buffer		buffer = ReadBuffer(index, blkno);
+	Buffer		buffer = ivfpq_read_buffer(index, blkno);
 	PageHeader	header;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);

@@ -13,14 +13,24 @@
 #include "am/ivfpq_search.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/itemptr.h"
 #include "utils/memutils.h"
 
 #include "base/vq_guc.h"
 
-/* Below this many, a smaller work_mem is not obeyed: 48 kB */
+/*
+ * Items held at first, if nothing better is known, and how many times as many
+ * after each pass over the batch that had to be repeated.  Below MIN_CAPACITY,
+ * 48 kB, work_mem is not obeyed.
+ */
+#define FIRST_CAPACITY		256
+#define GROWTH				8
 #define MIN_CAPACITY		4096
-#define INITIAL_ALLOCATION	4096
+
+/* Of those held some are thrown out as others come: hold this many times what is expected */
+#define SPARE				4
+
 #define INITIAL_LISTS		64
 
 /* How many lists, and pages of each, to ask for before their turn comes */
@@ -37,7 +47,6 @@ ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
 	batch->query = query;
 	batch->snapshot = snapshot;
 	batch->kernels = vq_kernels;
-	batch->scratch = palloc(VQ_BLOCK_LANES * Max(model->shape.m, 1));
 	batch->allocated = INITIAL_LISTS;
 	batch->lists = palloc(INITIAL_LISTS * sizeof(IvfpqProbe));
 }
@@ -64,13 +73,32 @@ ivfpq_candidates_init(IvfpqCandidates *candidates, MemoryContext context)
 	candidates->context = context;
 }
 
-void
-ivfpq_candidates_clear(IvfpqCandidates *candidates)
+/* Make room for so many items, within work_mem; the pool is empty */
+static void
+set_capacity(IvfpqCandidates *candidates, size_t wanted)
 {
-	candidates->nitems = 0;
+	size_t		most = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(VqItem));
+	VqPool	   *pool = &candidates->pool;
+
+	pool->capacity = Min(most, Max(FIRST_CAPACITY, wanted));
+	if (pool->capacity > candidates->allocated)
+	{
+		if (pool->items)
+			pfree(pool->items);
+		candidates->allocated = 0;
+		pool->items = MemoryContextAllocHuge(candidates->context, pool->capacity * sizeof(VqItem));
+		candidates->allocated = pool->capacity;
+	}
+}
+
+void
+ivfpq_candidates_clear(IvfpqCandidates *candidates, size_t expected)
+{
+	candidates->pool.nitems = 0;
+	candidates->pool.has_cut = false;
 	candidates->has_taken = false;
-	candidates->has_cut = false;
-	vq_select_init(&candidates->select, candidates->items, 0);
+	set_capacity(candidates, expected * SPARE);
+	vq_select_init(&candidates->select, candidates->pool.items, 0);
 }
 
 /* What the walk over one list needs */
@@ -81,37 +109,8 @@ typedef struct ScoreWalk
 	const IvfpqProbe *probe;
 } ScoreWalk;
 
-/*
- * Make room for one more item: by a larger array, or when there is no more
- * memory to be had, by leaving out the half with the larger bounds.
- */
 static void
-make_room(IvfpqCandidates *candidates)
-{
-	if (candidates->allocated < candidates->capacity)
-	{
-		candidates->allocated = Min(candidates->capacity,
-									Max(INITIAL_ALLOCATION, 2 * candidates->allocated));
-		if (candidates->items == NULL)
-			candidates->items = MemoryContextAllocHuge(candidates->context,
-													   candidates->allocated * sizeof(VqItem));
-		else
-			candidates->items = repalloc_huge(candidates->items,
-											  candidates->allocated * sizeof(VqItem));
-		return;
-	}
-
-	candidates->nitems /= 2;
-	vq_select_partition(candidates->items, candidates->allocated, candidates->nitems);
-	candidates->has_cut = true;
-	candidates->cut = candidates->items[0];
-	for (size_t i = 1; i < candidates->nitems; i++)
-		if (vq_item_less(&candidates->cut, &candidates->items[i]))
-			candidates->cut = candidates->items[i];
-}
-
-static void
-add_item(IvfpqCandidates *candidates, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes)
+add_item(VqPool *pool, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes)
 {
 	ItemPointerData tid;
 	VqItem		item;
@@ -121,18 +120,8 @@ add_item(IvfpqCandidates *candidates, const IvfpqProbe *probe, float key, const 
 	item.id_high = ItemPointerGetBlockNumberNoCheck(&tid);
 	item.id_mid = 0;
 	item.id_low = ItemPointerGetOffsetNumberNoCheck(&tid);
-
-	if (candidates->has_cut && vq_item_less(&candidates->cut, &item))
-		return;
-	if (probe->has_floor && !vq_item_less(&probe->floor, &item))
-		return;
-	if (candidates->nitems == candidates->allocated)
-	{
-		make_room(candidates);
-		if (candidates->has_cut && vq_item_less(&candidates->cut, &item))
-			return;
-	}
-	candidates->items[candidates->nitems++] = item;
+	if (!probe->has_floor || vq_item_less(&probe->floor, &item))
+		vq_pool_add(pool, &item);
 }
 
 /* Score one block in place; its page is locked, so nothing here takes long */
@@ -148,23 +137,28 @@ score_block(const void *block, void *arg)
 	const uint8_t *tids = vq_block_tid((void *) block, shape, 0);
 	uint32_t	sums[VQ_BLOCK_LANES];
 	float		low[VQ_BLOCK_LANES];
-	float		ceiling = candidates->has_cut ? candidates->cut.key : INFINITY;
+	uint32_t	is_near = 0xFFFFFFFF;
 
 	if (used == 0)
 		return;
 	if (shape->m > 0)
 	{
-		vq_block_sums(kernels, block, shape, walk->batch->query->lut, walk->batch->scratch, sums);
-		kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
-					   sums, capacity, &walk->probe->bound, low);
+		vq_block_sums(kernels, block, shape, walk->batch->query->lut, sums);
+		is_near = kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape),
+								 vq_block_e(block, shape), sums, capacity, &walk->probe->bound,
+								 vq_pool_ceiling(&candidates->pool), low);
 	}
 	else
 		for (size_t i = 0; i < used; i++)
 			low[i] = -INFINITY;
 
-	for (size_t i = 0; i < used; i++)
-		if (!(low[i] > ceiling) && vq_block_is_live(block, shape, i))
-			add_item(candidates, walk->probe, low[i], tids + i * VQ_TID_BYTES);
+	for (is_near &= 0xFFFFFFFF >> (VQ_BLOCK_LANES - used); is_near != 0; is_near &= is_near - 1)
+	{
+		int			i = pg_rightmost_one_pos32(is_near);
+
+		if (vq_block_is_live(block, shape, i))
+			add_item(&candidates->pool, walk->probe, low[i], tids + i * VQ_TID_BYTES);
+	}
 	candidates->nscored += used;
 }
 
@@ -186,9 +180,10 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
 
 		walk.probe = &batch->lists[i];
 		ivfpq_list_walk(batch->index, batch->model, &walk.probe->entry, walk.probe->list_no,
-						batch->snapshot, NULL, score_block, &walk);
+						batch->snapshot, score_block, &walk);
 	}
-	vq_select_init(&candidates->select, candidates->items, candidates->nitems);
+	vq_select_init(&candidates->select, candidates->pool.items, candidates->pool.nitems);
+	candidates->is_fresh = true;
 }
 
 /* Remember of lists that their items up to this one have been handed out */
@@ -210,15 +205,15 @@ raise_floors(IvfpqBatch *batch, uint32 nlists, const VqItem *item)
 void
 ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch, uint32 first_list)
 {
+	VqPool	   *pool = &candidates->pool;
 	size_t		next = candidates->select.next;
 
-	candidates->capacity = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(VqItem));
 	candidates->nscored = 0;
 	if (candidates->has_taken)
 		raise_floors(batch, first_list, &candidates->taken);
-	candidates->nitems -= next;
+	pool->nitems -= next;
 	if (next > 0)
-		memmove(candidates->items, candidates->items + next, candidates->nitems * sizeof(VqItem));
+		memmove(pool->items, pool->items + next, pool->nitems * sizeof(VqItem));
 	collect(candidates, batch, first_list);
 }
 
@@ -227,13 +222,14 @@ ivfpq_candidates_peek(IvfpqCandidates *candidates, IvfpqBatch *batch)
 {
 	const VqItem *item = vq_select_peek(&candidates->select);
 
-	while (item == NULL && candidates->has_cut)
+	while (item == NULL && candidates->pool.has_cut)
 	{
 		int64		nscored = candidates->nscored;
 
-		raise_floors(batch, batch->nlists, &candidates->cut);
-		candidates->nitems = 0;
-		candidates->has_cut = false;
+		raise_floors(batch, batch->nlists, &candidates->pool.cut);
+		candidates->pool.nitems = 0;
+		candidates->pool.has_cut = false;
+		set_capacity(candidates, candidates->pool.capacity * GROWTH);
 		collect(candidates, batch, 0);
 		candidates->nscored = nscored;
 		item = vq_select_peek(&candidates->select);
@@ -246,4 +242,5 @@ ivfpq_candidates_skip(IvfpqCandidates *candidates)
 {
 	candidates->taken = *vq_select_take(&candidates->select);
 	candidates->has_taken = true;
+	candidates->is_fresh = false;
 }

@@ -13,7 +13,10 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "am/ivfpq_search.h"
+#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
 #include "base/vq_guc.h"
@@ -22,6 +25,15 @@
 #define COARSE_EPSILON		2.0f
 
 #define INITIAL_HEAP		128
+
+/*
+ * Bounds held at first, for each list that is expected to be taken: some are
+ * thrown out as others come, and more lists are compared than taken.  When
+ * they are used up, the codes are scored again for so many times as many.
+ */
+#define BOUNDS_PER_LIST		8
+#define MIN_BOUNDS			256
+#define GROWTH				8
 
 /* A walk over the blocks of centroid codes */
 typedef struct CodeWalk
@@ -38,6 +50,7 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 	CodeWalk   *walk = arg;
 	const VqBlockShape *shape = &walk->coarse->model->coarse_shape;
 	uint32		nlists = walk->coarse->model->meta.nlists;
+	VqPool	   *pool = &walk->coarse->pool;
 
 	for (uint32 i = 0; i < nblocks; i++)
 	{
@@ -45,23 +58,26 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 		uint32		first = (first_block + i) * VQ_BLOCK_LANES;
 		uint32_t	sums[VQ_BLOCK_LANES];
 		float		low[VQ_BLOCK_LANES];
+		uint32_t	is_near;
 
-		vq_kernels->scan4(vq_block_codes(block, shape), walk->query.lut, shape->m, sums);
-		vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
-						  sums, VQ_BLOCK_LANES, &walk->bound, low);
-		for (uint32 j = 0; j < VQ_BLOCK_LANES && first + j < nlists; j++)
+		vq_kernels->scan4(vq_block_codes(block, shape), VQ_BLOCK_LANES, walk->query.lut, shape->m, sums);
+		is_near = vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape),
+									vq_block_e(block, shape), sums, VQ_BLOCK_LANES, &walk->bound,
+									vq_pool_ceiling(pool), low);
+		if (nlists - first < VQ_BLOCK_LANES)
+			is_near &= (1U << (nlists - first)) - 1;
+		for (; is_near != 0; is_near &= is_near - 1)
 		{
-			VqItem	   *item = &walk->coarse->items[first + j];
+			int			j = pg_rightmost_one_pos32(is_near);
+			VqItem		item = {.key = isnan(low[j]) ? -INFINITY : low[j], .id_high = first + j};
 
-			item->key = low[j];
-			item->id_low = 0;
-			item->id_mid = 0;
-			item->id_high = first + j;
+			if (!walk->coarse->has_floor || vq_item_less(&walk->coarse->floor, &item))
+				vq_pool_add(pool, &item);
 		}
 	}
 }
 
-/* Lower bounds of all lists, from their codes */
+/* Lower bounds of lists, from their codes: the smallest ones above floor */
 static void
 score_codes(IvfpqCoarse *coarse)
 {
@@ -85,6 +101,7 @@ score_codes(IvfpqCoarse *coarse)
 	pfree(walk.query.q_model);
 	pfree(walk.query.lut_floats);
 	pfree(walk.query.lut);
+	vq_select_init(&coarse->select, coarse->pool.items, coarse->pool.nitems);
 }
 
 /* Exact values of all lists */
@@ -101,7 +118,7 @@ compare_all(IvfpqCoarse *coarse)
 							  coarse->distance_sq, coarse->norm_sq);
 	for (uint32 i = 0; i < nlists; i++)
 	{
-		VqItem	   *item = &coarse->items[i];
+		VqItem	   *item = &coarse->pool.items[i];
 
 		memset(item, 0, sizeof(VqItem));
 		item->id_high = i;
@@ -109,26 +126,61 @@ compare_all(IvfpqCoarse *coarse)
 			item->key = vq_codec_list_value(&model->codec, coarse->query,
 											coarse->distance_sq[i], coarse->norm_sq[i]);
 	}
+	coarse->pool.nitems = nlists;
+	vq_select_init(&coarse->select, coarse->pool.items, nlists);
+}
+
+static void
+allocate_pool(IvfpqCoarse *coarse, size_t capacity)
+{
+	memset(&coarse->pool, 0, sizeof(VqPool));
+	coarse->pool.capacity = capacity;
+	coarse->pool.items = palloc_extended(capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
+}
+
+/* The smallest bound, or value, that is left, or NULL */
+static const VqItem *
+next_bound(IvfpqCoarse *coarse)
+{
+	const VqItem *item = vq_select_peek(&coarse->select);
+
+	if (item == NULL && coarse->pool.has_cut)
+	{
+		size_t		capacity = coarse->pool.capacity * GROWTH;
+
+		coarse->floor = coarse->pool.cut;
+		coarse->has_floor = true;
+		pfree(coarse->pool.items);
+		allocate_pool(coarse, Min(capacity, Max(MIN_BOUNDS, coarse->model->meta.nlists)));
+		score_codes(coarse);
+		item = vq_select_peek(&coarse->select);
+	}
+	return item;
 }
 
 void
-ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model, const VqQuery *query)
+ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
+				   const VqQuery *query, uint32 expected)
 {
+	uint32		nlists = model->meta.nlists;
+
 	memset(coarse, 0, sizeof(IvfpqCoarse));
 	coarse->index = index;
 	coarse->model = model;
 	coarse->query = query;
 	coarse->is_coded = model->coarse_shape.m > 0;
-	coarse->items = palloc(model->meta.nlists * sizeof(VqItem));
 	if (coarse->is_coded)
 	{
+		allocate_pool(coarse, Min(Max(nlists, MIN_BOUNDS), Max(MIN_BOUNDS, (size_t) expected * BOUNDS_PER_LIST)));
 		score_codes(coarse);
 		coarse->allocated = INITIAL_HEAP;
 		coarse->heap = palloc(coarse->allocated * sizeof(IvfpqNearList));
 	}
 	else
+	{
+		allocate_pool(coarse, nlists);
 		compare_all(coarse);
-	vq_select_init(&coarse->select, coarse->items, model->meta.nlists);
+	}
 }
 
 /* Nearer first, the lower number first of equals */
@@ -198,7 +250,7 @@ take_from_heap(IvfpqCoarse *coarse, IvfpqNearList *list)
 bool
 ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 {
-	const VqItem *item = vq_select_peek(&coarse->select);
+	const VqItem *item = next_bound(coarse);
 
 	if (!coarse->is_coded)
 	{
@@ -216,7 +268,7 @@ ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 	{
 		compare_list(coarse, item->id_high);
 		vq_select_take(&coarse->select);
-		item = vq_select_peek(&coarse->select);
+		item = next_bound(coarse);
 	}
 	if (coarse->nheap == 0)
 		return false;

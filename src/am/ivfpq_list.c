@@ -59,7 +59,7 @@ directory_entry(Page page, uint32 list_no)
 void
 ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint32 list_no, IvfpqDirEntry *entry)
 {
-	Buffer		buffer = ReadBuffer(index, directory_block(meta, list_no));
+	Buffer		buffer = ivfpq_read_buffer(index, directory_block(meta, list_no));
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
@@ -101,15 +101,18 @@ block_at(Relation index, Buffer buffer, Page page, const IvfpqModel *model,
 
 uint64
 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry, uint32 list_no,
-				Snapshot snapshot, BufferAccessStrategy strategy, IvfpqBlockCallback callback, void *arg)
+				Snapshot snapshot, IvfpqBlockCallback callback, void *arg)
 {
 	BlockPlace	place = {entry->head_page, entry->head_offset};
 	uint64		npages = 0;
 
 	while (place.page != InvalidBlockNumber)
 	{
-		Buffer		buffer = ReadBufferExtended(index, MAIN_FORKNUM, place.page, RBM_NORMAL, strategy);
+		Buffer		buffer = ivfpq_read_buffer(index, place.page);
 		BlockNumber blkno = place.page;
+
+		if (blkno + 1 < entry->head_page + entry->build_pages)
+			ivfpq_touch_page(index, blkno + 1);
 
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);

@@ -29,6 +29,7 @@ struct IvfpqReranker
 	Oid			type;			/* of the indexed value */
 	Snapshot	snapshot;
 	IndexFetchTableData *fetch;
+	bool		is_heap;		/* the table's access method is the built-in one */
 	TupleTableSlot *slot;
 	AttrNumber	attno;			/* of the indexed column, or 0 */
 	MemoryContext row_context;	/* reset for each row */
@@ -48,6 +49,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	reranker->type = index->rd_opcintype[0];
 	reranker->snapshot = scan->xs_snapshot;
 	reranker->fetch = VQ_FETCH_BEGIN(scan->heapRelation);
+	reranker->is_heap = scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine();
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
 	reranker->attno = index->rd_index->indkey.values[0];
 	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
@@ -98,6 +100,25 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 	return isnan(distance) ? INFINITY : distance;
 }
 
+void
+ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *soon, const VqItem *next)
+{
+	ItemPointerData tid;
+
+	if (!reranker->is_heap)
+		return;
+	if (soon)
+	{
+		ivfpq_item_tid(soon, &tid);
+		ivfpq_touch_row_page(reranker->fetch->rel, &tid);
+	}
+	if (next)
+	{
+		ivfpq_item_tid(next, &tid);
+		ivfpq_touch_row(reranker->fetch->rel, &tid);
+	}
+}
+
 bool
 ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance)
 {
@@ -107,6 +128,8 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 	bool		isnull = true;
 	Datum		value;
 
+	if (reranker->is_heap)
+		ivfpq_pin_for_fetch(reranker->fetch, tid);
 	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
 								 &call_again, &all_dead))
 		return false;

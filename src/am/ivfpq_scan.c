@@ -54,6 +54,10 @@
 #define EXPAND_AFTER	20
 #define EXPAND_BY		0.5
 
+/* How many rows before its turn to fetch the page of a row, and the row, into the caches */
+#define PAGES_AHEAD		8
+#define ROWS_AHEAD		3
+
 typedef struct IvfpqScan
 {
 	MemoryContext context;		/* lives as long as the scan */
@@ -98,6 +102,15 @@ ivfpqbeginscan(Relation index, int nkeys, int norderbys)
 	return scan;
 }
 
+/* Remember for the next query how many rows this one fetched; fewer than that come to be believed slowly */
+static void
+learn_from_query(IvfpqScan *state)
+{
+	if (state->is_started && state->model)
+		state->model->usual_reranks = Max((size_t) state->stats.candidates_reranked,
+										  state->model->usual_reranks / 4 * 3);
+}
+
 void
 ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys)
 {
@@ -108,7 +121,7 @@ ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int n
 	if (keys && scan->numberOfKeys > 0)
 		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
 
-	ivfpq_candidates_clear(&state->candidates);
+	learn_from_query(state);
 	ivfpq_results_clear(&state->results);
 	MemoryContextReset(state->query_context);
 	state->is_started = false;
@@ -120,6 +133,7 @@ ivfpqendscan(IndexScanDesc scan)
 {
 	IvfpqScan  *state = scan->opaque;
 
+	learn_from_query(state);
 	ivfpq_results_clear(&state->results);
 	if (state->reranker)
 		ivfpq_rerank_end(state->reranker);
@@ -211,7 +225,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	}
 	else
 		prepare_codec(state);
-	ivfpq_coarse_begin(&state->coarse, index, model, &state->query);
+	ivfpq_coarse_begin(&state->coarse, index, model, &state->query, state->nprobe);
 
 	state->max_probes = state->nprobe;
 	if (ivfpq_iterative_scan != VQ_ITERATIVE_OFF)
@@ -220,6 +234,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 
 	state->expand_at = EXPAND_AFTER;
 	ivfpq_batch_init(&state->batch, index, model, &state->query, scan->xs_snapshot);
+	ivfpq_candidates_clear(&state->candidates, model->usual_reranks);
 	if (state->reranker == NULL)
 	{
 		MemoryContextSwitchTo(state->context);
@@ -276,8 +291,25 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 	uint32		count = state->stats.lists_probed == 0 ? state->nprobe : expansion(state);
 
 	state->batch.nlists = 0;
-	ivfpq_candidates_clear(&state->candidates);
+	ivfpq_candidates_clear(&state->candidates, state->model->usual_reranks);
 	return take_lists(scan, state, count);
+}
+
+/* Have the next rows on their way, so that their fetch does not wait for memory or disk */
+static void
+look_ahead(IvfpqScan *state)
+{
+	IvfpqCandidates *candidates = &state->candidates;
+
+	if (candidates->is_fresh)
+	{
+		for (int i = 0; i < PAGES_AHEAD; i++)
+			ivfpq_rerank_soon(state->reranker, ivfpq_candidates_ahead(candidates, i), NULL);
+		for (int i = 0; i < ROWS_AHEAD; i++)
+			ivfpq_rerank_soon(state->reranker, NULL, ivfpq_candidates_ahead(candidates, i));
+	}
+	ivfpq_rerank_soon(state->reranker, ivfpq_candidates_ahead(candidates, PAGES_AHEAD),
+					  ivfpq_candidates_ahead(candidates, ROWS_AHEAD));
 }
 
 /*
@@ -303,6 +335,7 @@ next_result(IndexScanDesc scan, IvfpqScan *state, IvfpqResult *result)
 			return false;
 
 		ivfpq_item_tid(next, &tid);
+		look_ahead(state);
 		ivfpq_candidates_skip(&state->candidates);
 		state->stats.candidates_reranked++;
 		if (ivfpq_rerank(state->reranker, &state->vector, &tid, &distance))

@@ -35,8 +35,12 @@ typedef struct IvfpqCoarse
 	const IvfpqModel *model;
 	const VqQuery *query;
 	bool		is_coded;
-	VqItem	   *items;			/* [nlists], bounds or if not coded values; id_high is the list */
+
+	/* if coded, bounds of the nearest lists above floor; if not, values of all; id_high is the list */
+	VqPool		pool;
 	VqSelect	select;
+	bool		has_floor;
+	VqItem		floor;
 
 	/* if coded: lists compared exactly and not yet taken, nearest at 0 */
 	IvfpqNearList *heap;
@@ -48,9 +52,12 @@ typedef struct IvfpqCoarse
 	float	   *norm_sq;
 } IvfpqCoarse;
 
-/* Memory comes from the current context; q_model and q_norm_sq of query are set */
+/*
+ * Memory comes from the current context; q_model and q_norm_sq of query are
+ * set.  Taking more lists than expected takes longer, no more.
+ */
 extern void ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
-							   const VqQuery *query);
+							   const VqQuery *query, uint32 expected);
 
 /* The next list, or false after the last */
 extern bool ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list);
@@ -73,7 +80,6 @@ typedef struct IvfpqBatch
 	const VqQuery *query;
 	Snapshot	snapshot;
 	const VqKernels *kernels;	/* the same for all passes: others round otherwise */
-	uint8_t    *scratch;		/* for blocks that are not full ones */
 	uint32		nlists;
 	uint32		allocated;
 	IvfpqProbe *lists;
@@ -82,24 +88,23 @@ typedef struct IvfpqBatch
 /* ivfpq_candidates.c */
 
 /*
- * Candidates of a batch in order of their bound.  At most capacity are held:
- * where a batch has more, those of the smallest bounds are, and the others are
- * found by scoring the batch again when those are used up.  Nothing is lost
- * and nothing comes twice, as (bound, tid) is a total order and each list
- * remembers how far its items have been handed out.
+ * Candidates of a batch in order of their bound.  Few of many are ever asked
+ * for, so only those of the smallest bounds are held: a comparison with the
+ * largest of them throws out most codes before anything is known of them but
+ * their bound.  When those held are used up, the batch is scored again for
+ * several times as many, at most half of work_mem.  Nothing is lost and nothing
+ * comes twice, as (bound, tid) is a total order and each list remembers how
+ * far its items have been handed out.
  */
 typedef struct IvfpqCandidates
 {
 	MemoryContext context;
-	VqItem	   *items;
-	size_t		nitems;
-	size_t		allocated;
-	size_t		capacity;		/* what half of work_mem holds */
+	VqPool		pool;
+	size_t		allocated;		/* items that there is memory for */
 	VqSelect	select;
 	bool		has_taken;
 	VqItem		taken;			/* the last item handed out, if has_taken */
-	bool		has_cut;		/* items above cut were left out */
-	VqItem		cut;
+	bool		is_fresh;		/* none was handed out since codes were scored */
 	int64		nscored;		/* codes scored, each list the first time */
 } IvfpqCandidates;
 
@@ -111,8 +116,8 @@ extern IvfpqProbe *ivfpq_batch_add(IvfpqBatch *batch);
 
 extern void ivfpq_candidates_init(IvfpqCandidates *candidates, MemoryContext context);
 
-/* Forget everything but the memory */
-extern void ivfpq_candidates_clear(IvfpqCandidates *candidates);
+/* Forget everything but the memory; about so many are going to be asked for */
+extern void ivfpq_candidates_clear(IvfpqCandidates *candidates, size_t expected);
 
 /* Score the lists of a batch from first_list on, which are new to it, and merge their items in */
 extern void ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch, uint32 first_list);
@@ -120,6 +125,13 @@ extern void ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch,
 /* The candidate of the smallest bound, or NULL; skip takes it off */
 extern const VqItem *ivfpq_candidates_peek(IvfpqCandidates *candidates, IvfpqBatch *batch);
 extern void ivfpq_candidates_skip(IvfpqCandidates *candidates);
+
+/* What is likely to be handed out after so many more, or NULL */
+static inline const VqItem *
+ivfpq_candidates_ahead(IvfpqCandidates *candidates, size_t ahead)
+{
+	return vq_select_ahead(&candidates->select, ahead);
+}
 
 static inline void
 ivfpq_item_tid(const VqItem *item, ItemPointer tid)
@@ -182,6 +194,12 @@ typedef struct IvfpqReranker IvfpqReranker;
 
 /* Memory comes from the current context; the scan's heap and snapshot are set */
 extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
+
+/*
+ * Rows that will be fetched soon, and next but a few: bring their pages and
+ * them into the caches.  Either may be NULL.
+ */
+extern void ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *soon, const VqItem *next);
 
 /*
  * Distance of the indexed value of a row, by the scan's snapshot: squared for

@@ -249,74 +249,16 @@ vq_block_clear(void *block, const VqBlockShape *shape, size_t slot)
 	memcpy(vq_block_tid(block, shape, slot), invalid_tid, VQ_TID_BYTES);
 }
 
-static inline void
-spread_rows_of(const uint8_t *codes, size_t m, size_t row_bytes, size_t full_row_bytes,
-			   uint8_t *full)
-{
-	for (size_t j = 0; j < m; j++)
-	{
-		memcpy(full, codes, row_bytes);
-		memset(full + row_bytes, 0, full_row_bytes - row_bytes);
-		codes += row_bytes;
-		full += full_row_bytes;
-	}
-}
-
-/*
- * Spread the codes of a smaller block over the rows of a full one, whole bytes
- * at a time.  The rest of a row becomes codes of 0, whose sums nobody reads.
- * The cases differ in constants only: a memcpy whose size is not known when
- * compiling costs more than scanning the row.
- */
-static void
-spread_rows(const uint8_t *codes, const VqBlockShape *shape, size_t capacity, uint8_t *full)
-{
-	size_t		m = shape->m;
-
-	if (shape->nbits == 8)
-	{
-		if (capacity == 8)
-			spread_rows_of(codes, m, 8, 32, full);
-		else if (capacity == 16)
-			spread_rows_of(codes, m, 16, 32, full);
-		else
-			spread_rows_of(codes, m, 24, 32, full);
-	}
-	else
-	{
-		if (capacity == 8)
-			spread_rows_of(codes, m, 4, 16, full);
-		else if (capacity == 16)
-			spread_rows_of(codes, m, 8, 16, full);
-		else
-			spread_rows_of(codes, m, 12, 16, full);
-	}
-}
-
 void
 vq_block_sums(const VqKernels *kernels, const void *block, const VqBlockShape *shape,
-			  const uint8_t *lut, uint8_t *scratch, uint32_t sums[VQ_BLOCK_LANES])
+			  const uint8_t *lut, uint32_t sums[VQ_BLOCK_LANES])
 {
-	size_t		capacity = block_capacity(block);
-	size_t		row_bytes = code_row_bytes(shape, capacity);
 	const uint8_t *codes = vq_block_codes(block, shape);
 
-	if (capacity < VQ_BLOCK_LANES)
-	{
-		spread_rows(codes, shape, capacity, scratch);
-		codes = scratch;
-	}
-
 	if (shape->nbits == 8)
-		kernels->scan8(codes, lut, shape->m, sums);
+		kernels->scan8(codes, block_capacity(block), lut, shape->m, sums);
 	else
-	{
-		kernels->scan4(codes, lut, shape->m, sums);
-
-		/* High nibbles came out as vectors 16 and up: close the gap */
-		if (capacity < VQ_BLOCK_LANES)
-			memmove(sums + row_bytes, sums + VQ_BLOCK_LANES / 2, row_bytes * sizeof(*sums));
-	}
+		kernels->scan4(codes, block_capacity(block), lut, shape->m, sums);
 }
 
 VqStatus

@@ -20,7 +20,7 @@
  * C is the capacity: 8, 16, 24 or 32.  Codes are transposed.  With nbits = 8,
  * row j has C bytes, byte i the code of slot i.  With nbits = 4, row j has
  * C / 2 bytes, byte i the code of slot i (low nibble) and of slot i + C / 2
- * (high nibble).  A full block is what the scan kernels read in place.
+ * (high nibble).  The scan kernels read them in place.
  * Numbers are in the byte order of the machine, as in all of PostgreSQL.
  *
  *-------------------------------------------------------------------------
@@ -93,12 +93,9 @@ extern void vq_block_get(const void *block, const VqBlockShape *shape, size_t sl
 /* Take the entry out of a slot; its code stays as it was */
 extern void vq_block_clear(void *block, const VqBlockShape *shape, size_t slot);
 
-/*
- * Table sums for the slots of a coded block, sums[i] for slot i < capacity.
- * scratch is uint8_t[32 * m], used when the block is not a full one.
- */
+/* Table sums for the slots of a coded block, sums[i] for slot i < capacity */
 extern void vq_block_sums(const VqKernels *kernels, const void *block, const VqBlockShape *shape,
-						  const uint8_t *lut, uint8_t *scratch, uint32_t sums[VQ_BLOCK_LANES]);
+						  const uint8_t *lut, uint32_t sums[VQ_BLOCK_LANES]);
 
 /*
  * Whether the bytes at block, of which there are available, are a block that

@@ -107,26 +107,29 @@ typedef struct VqKernels
 
 	/*----------
 	 * FastScan (Andre et al., VLDB 2015; Douze et al. 2024, section 5.3): sums
-	 * of table entries for the 32 vectors of a full block, exact integers.
+	 * of table entries for the n vectors of a block, exact integers; n is a
+	 * multiple of VQ_CAPACITY_STEP, up to 32.
 	 *
-	 * scan4: codes is uint8_t[m][16], byte i of row j holds the code of
-	 *		  vector i in its low nibble and of vector i + 16 in its high one;
-	 *		  lut is uint8_t[m][16].
-	 * scan8: codes is uint8_t[m][32]; lut is uint8_t[m][256].
+	 * scan4: codes is uint8_t[m][n / 2], byte i of row j holds the code of
+	 *		  vector i in its low nibble and of vector i + n / 2 in its high
+	 *		  one; lut is uint8_t[m][16].
+	 * scan8: codes is uint8_t[m][n]; lut is uint8_t[m][256].
 	 *
-	 * sums[i] = sum over j of lut[j][code of vector i at j], for m up to 16000.
+	 * sums[i] = sum over j of lut[j][code of vector i at j], for m up to 16000;
+	 * sums[n] and up are undefined.
 	 *----------
 	 */
-	void		(*scan4) (const uint8_t *codes, const uint8_t *lut, size_t m, uint32_t sums[VQ_BLOCK_LANES]);
-	void		(*scan8) (const uint8_t *codes, const uint8_t *lut, size_t m, uint32_t sums[VQ_BLOCK_LANES]);
+	void		(*scan4) (const uint8_t *codes, size_t n, const uint8_t *lut, size_t m, uint32_t sums[VQ_BLOCK_LANES]);
+	void		(*scan8) (const uint8_t *codes, size_t n, const uint8_t *lut, size_t m, uint32_t sums[VQ_BLOCK_LANES]);
 
 	/*
 	 * The lower bounds described at VqBound; n is a multiple of
 	 * VQ_CAPACITY_STEP, up to 32.  Tables agree within 1e-5 of the largest
-	 * term.
+	 * term.  Returns a mask with bit i set unless low[i] > ceiling: also for a
+	 * low that is not a number.
 	 */
-	void		(*bound) (const float *a, const uint16_t *s, const uint8_t *e, const uint32_t *sums,
-						  size_t n, const VqBound *bound, float *low);
+	uint32_t	(*bound) (const float *a, const uint16_t *s, const uint8_t *e, const uint32_t *sums,
+						  size_t n, const VqBound *bound, float ceiling, float *low);
 } VqKernels;
 
 /* The tables compiled in, best first; ends with "scalar", then NULL */

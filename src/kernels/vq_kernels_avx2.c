@@ -649,12 +649,38 @@ scan4_step(__m256i codes_u8x32, __m256i tables, ByteSums *low, ByteSums *high)
 	add_bytes(high, _mm256_shuffle_epi8(tables, _mm256_and_si256(_mm256_srli_epi16(codes_u8x32, 4), nibble)));
 }
 
-/* Two sub-quantisers per register, one in each 128-bit half */
-static void
-scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
-	  uint32_t sums[VQ_BLOCK_LANES])
+/*
+ * One or two rows of so many 32-bit words each, one to each 128-bit half.
+ * What a row does not fill repeats other words, whose sums nobody reads.
+ */
+static inline __m256i
+load_rows(const uint8_t *codes, size_t nrows, size_t words)
 {
-	memset(sums, 0, VQ_BLOCK_LANES * sizeof(*sums));
+	const __m256i word_no = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+	__m256i		rows;
+
+	if (words == 4 && nrows == 2)
+		return _mm256_loadu_si256((const __m256i *) codes);
+	rows = _mm256_maskload_epi32((const int *) codes,
+								 _mm256_cmpgt_epi32(_mm256_set1_epi32((int) (nrows * words)), word_no));
+	if (words == 3)
+		rows = _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5));
+	else if (words == 2)
+		rows = _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(0, 1, 1, 1, 2, 3, 3, 3));
+	else if (words == 1)
+		rows = _mm256_permutevar8x32_epi32(rows, _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+	return rows;
+}
+
+/* Two sub-quantisers per register, one in each 128-bit half; words is a constant */
+static inline __attribute__((always_inline)) void
+scan4_words(const uint8_t *codes, size_t words, const uint8_t *lut, size_t m,
+			uint32_t sums[VQ_BLOCK_LANES])
+{
+	size_t		row_bytes = words * 4;
+	uint32_t	high_sums[VQ_BLOCK_LANES / 2] = {0};
+
+	memset(sums, 0, VQ_BLOCK_LANES / 2 * sizeof(*sums));
 	while (m > 0)
 	{
 		size_t		nrows = m < FLUSH_ROWS ? m : FLUSH_ROWS;
@@ -663,18 +689,37 @@ scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
 		size_t		j = 0;
 
 		for (; j + 2 <= nrows; j += 2)
-			scan4_step(_mm256_loadu_si256((const __m256i *) (codes + j * 16)),
+			scan4_step(load_rows(codes + j * row_bytes, 2, words),
 					   _mm256_loadu_si256((const __m256i *) (lut + j * 16)), &low, &high);
+
+		/* A table of zeros adds nothing for the row that is not there */
 		if (j < nrows)
-			scan4_step(_mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *) (codes + j * 16))),
+			scan4_step(load_rows(codes + j * row_bytes, 1, words),
 					   _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *) (lut + j * 16))), &low, &high);
 
 		flush_16(&low, sums);
-		flush_16(&high, sums + 16);
-		codes += nrows * 16;
+		flush_16(&high, high_sums);
+		codes += nrows * row_bytes;
 		lut += nrows * 16;
 		m -= nrows;
 	}
+
+	/* High nibbles follow the low ones: what those had too many is written over */
+	memcpy(sums + row_bytes, high_sums, sizeof(high_sums));
+}
+
+static void
+scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+	  uint32_t sums[VQ_BLOCK_LANES])
+{
+	if (n == 32)
+		scan4_words(codes, 4, lut, m, sums);
+	else if (n == 24)
+		scan4_words(codes, 3, lut, m, sums);
+	else if (n == 16)
+		scan4_words(codes, 2, lut, m, sums);
+	else
+		scan4_words(codes, 1, lut, m, sums);
 }
 
 /* Entries of the 16-entry table at p, for codes whose high nibble is known */
@@ -705,9 +750,12 @@ lookup_64(const uint8_t *table, __m256i low_nibbles, __m256i bit4, __m256i bit5)
  * choose one: no gathers, and no trip of every code through a scalar register.
  */
 static void
-scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
+scan8(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 	  uint32_t sums[VQ_BLOCK_LANES])
 {
+	__m256i		row_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32((int) (n / 4)),
+											  _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+
 	memset(sums, 0, VQ_BLOCK_LANES * sizeof(*sums));
 	while (m > 0)
 	{
@@ -720,7 +768,7 @@ scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
 		for (size_t j = 0; j < nrows; j++)
 		{
 			const uint8_t *table = lut + j * 256;
-			__m256i		codes_u8x32 = _mm256_loadu_si256((const __m256i *) (codes + j * VQ_BLOCK_LANES));
+			__m256i		codes_u8x32 = _mm256_maskload_epi32((const int *) (codes + j * n), row_mask);
 			__m256i		low_nibbles = _mm256_and_si256(codes_u8x32, _mm256_set1_epi8(15));
 			__m256i		bit6 = _mm256_slli_epi16(codes_u8x32, 1);
 			__m256i		bit5 = _mm256_slli_epi16(codes_u8x32, 2);
@@ -739,7 +787,7 @@ scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
 		second = _mm256_unpackhi_epi16(even, byte_sums.odd);
 		widen_add(sums, _mm256_permute2x128_si256(first, second, 0x20));
 		widen_add(sums + 16, _mm256_permute2x128_si256(first, second, 0x31));
-		codes += nrows * VQ_BLOCK_LANES;
+		codes += nrows * n;
 		lut += nrows * 256;
 		m -= nrows;
 	}
@@ -758,10 +806,11 @@ unpack_e(const uint8_t *e)
 	return _mm256_blendv_ps(_mm256_castsi256_ps(bits), small, _mm256_castsi256_ps(is_small));
 }
 
-static void
+static uint32_t
 bound(const float *a, const uint16_t *s, const uint8_t *e,
-	  const uint32_t *sums, size_t n, const VqBound *list, float *low)
+	  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low)
 {
+	uint32_t	is_below = 0;
 	__m256		base = _mm256_set1_ps(list->base);
 	__m256		lut_bias = _mm256_set1_ps(list->lut_bias);
 	__m256		lut_step = _mm256_set1_ps(list->lut_step);
@@ -779,7 +828,9 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 		value = _mm256_fnmadd_ps(factor, product, value);
 		value = _mm256_fnmadd_ps(unpack_e(e + i), reach, value);
 		_mm256_storeu_ps(low + i, value);
+		is_below |= (uint32_t) _mm256_movemask_ps(_mm256_cmp_ps(value, _mm256_set1_ps(ceiling), _CMP_NGT_UQ)) << i;
 	}
+	return is_below;
 }
 
 VQ_TARGET_END

@@ -579,11 +579,30 @@ scan4_step(__m512i codes_u8x64, __m512i tables, ByteSums *low, ByteSums *high)
 	add_bytes(high, _mm512_shuffle_epi8(tables, _mm512_and_si512(_mm512_srli_epi16(codes_u8x64, 4), nibble)));
 }
 
-/* Four sub-quantisers per register, one in each 128 bits */
-static void
-scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
-	  uint32_t sums[VQ_BLOCK_LANES])
+/*
+ * nrows <= 4 rows of so many 32-bit words each, one to each 128 bits.  What a
+ * row does not fill repeats other words, whose sums nobody reads.
+ */
+static inline __m512i
+load_rows(const uint8_t *codes, size_t nrows, size_t words)
 {
+	__m512i		rows = _mm512_maskz_loadu_epi32((__mmask16) ((1u << (nrows * words)) - 1), codes);
+
+	if (words == 3)
+		return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8, 8, 9, 10, 11, 11), rows);
+	if (words == 2)
+		return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 1, 1, 1, 2, 3, 3, 3, 4, 5, 5, 5, 6, 7, 7, 7), rows);
+	if (words == 1)
+		return _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3), rows);
+	return rows;
+}
+
+/* Four sub-quantisers per register, one in each 128 bits; words is a constant */
+static inline __attribute__((always_inline)) void
+scan4_words(const uint8_t *codes, size_t words, const uint8_t *lut, size_t m,
+			uint32_t sums[VQ_BLOCK_LANES])
+{
+	size_t		row_bytes = words * 4;
 	__m512i		low_u32x16 = _mm512_setzero_si512();
 	__m512i		high_u32x16 = _mm512_setzero_si512();
 
@@ -595,24 +614,40 @@ scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
 		size_t		j = 0;
 
 		for (; j + 4 <= nrows; j += 4)
-			scan4_step(_mm512_loadu_si512(codes + j * 16), _mm512_loadu_si512(lut + j * 16), &low, &high);
+			scan4_step(load_rows(codes + j * row_bytes, 4, words), _mm512_loadu_si512(lut + j * 16), &low, &high);
 		if (j < nrows)
 		{
 			__mmask64	mask = (UINT64_C(1) << ((nrows - j) * 16)) - 1;
 
 			/* Tables of zeros add nothing for the rows that are not there */
-			scan4_step(_mm512_maskz_loadu_epi8(mask, codes + j * 16),
+			scan4_step(load_rows(codes + j * row_bytes, nrows - j, words),
 					   _mm512_maskz_loadu_epi8(mask, lut + j * 16), &low, &high);
 		}
 
 		low_u32x16 = _mm512_add_epi32(low_u32x16, total_16(&low));
 		high_u32x16 = _mm512_add_epi32(high_u32x16, total_16(&high));
-		codes += nrows * 16;
+		codes += nrows * row_bytes;
 		lut += nrows * 16;
 		m -= nrows;
 	}
+
+	/* High nibbles follow the low ones: what those had too many is written over */
 	_mm512_storeu_si512(sums, low_u32x16);
-	_mm512_storeu_si512(sums + 16, high_u32x16);
+	_mm512_storeu_si512(sums + row_bytes, high_u32x16);
+}
+
+static void
+scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+	  uint32_t sums[VQ_BLOCK_LANES])
+{
+	if (n == 32)
+		scan4_words(codes, 4, lut, m, sums);
+	else if (n == 24)
+		scan4_words(codes, 3, lut, m, sums);
+	else if (n == 16)
+		scan4_words(codes, 2, lut, m, sums);
+	else
+		scan4_words(codes, 1, lut, m, sums);
 }
 
 /*
@@ -621,9 +656,10 @@ scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
  * needs no VBMI, and the sum wants 16 bits anyway.
  */
 static void
-scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
+scan8(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 	  uint32_t sums[VQ_BLOCK_LANES])
 {
+	__mmask32	row_mask = n < 32 ? (1u << n) - 1 : 0xFFFFFFFF;
 	__m512i		low_u32x16 = _mm512_setzero_si512();
 	__m512i		high_u32x16 = _mm512_setzero_si512();
 
@@ -635,7 +671,7 @@ scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
 		for (size_t j = 0; j < nrows; j++)
 		{
 			const uint8_t *table = lut + j * 256;
-			__m512i		code = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *) (codes + j * VQ_BLOCK_LANES)));
+			__m512i		code = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(row_mask, codes + j * n));
 			__m512i		pair_no = _mm512_srli_epi16(code, 1);
 			__m512i		pairs = _mm512_permutex2var_epi16(_mm512_loadu_si512(table), pair_no,
 														  _mm512_loadu_si512(table + 64));
@@ -651,7 +687,7 @@ scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
 
 		low_u32x16 = _mm512_add_epi32(low_u32x16, _mm512_cvtepu16_epi32(_mm512_castsi512_si256(sums_u16x32)));
 		high_u32x16 = _mm512_add_epi32(high_u32x16, _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(sums_u16x32, 1)));
-		codes += nrows * VQ_BLOCK_LANES;
+		codes += nrows * n;
 		lut += nrows * 256;
 		m -= nrows;
 	}
@@ -672,10 +708,11 @@ unpack_e(__m128i e)
 							  _mm512_cvtepi32_ps(e_u32x16), _mm512_set1_ps(VQ_E_SMALL_UNIT));
 }
 
-static void
+static uint32_t
 bound(const float *a, const uint16_t *s, const uint8_t *e,
-	  const uint32_t *sums, size_t n, const VqBound *list, float *low)
+	  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low)
 {
+	uint32_t	is_below = 0;
 	__m512		base = _mm512_set1_ps(list->base);
 	__m512		lut_bias = _mm512_set1_ps(list->lut_bias);
 	__m512		lut_step = _mm512_set1_ps(list->lut_step);
@@ -694,7 +731,9 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 		value = _mm512_fnmadd_ps(factor, product, value);
 		value = _mm512_fnmadd_ps(unpack_e(_mm_maskz_loadu_epi8(mask, e + i)), reach, value);
 		_mm512_mask_storeu_ps(low + i, mask, value);
+		is_below |= (uint32_t) _mm512_mask_cmp_ps_mask(mask, value, _mm512_set1_ps(ceiling), _CMP_NGT_UQ) << i;
 	}
+	return is_below;
 }
 
 VQ_TARGET_END

@@ -199,11 +199,13 @@ pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
 }
 
 static void
-scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
+scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 	  uint32_t sums[VQ_BLOCK_LANES])
 {
+	size_t		half = n / 2;
+
 	/* Eight sums at a time stay in registers; all 32 would not */
-	for (size_t i = 0; i < 16; i += 4)
+	for (size_t i = 0; i < half; i += 4)
 	{
 		uint32_t	low0 = 0,
 					low1 = 0,
@@ -216,7 +218,7 @@ scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
 
 		for (size_t j = 0; j < m; j++)
 		{
-			const uint8_t *row = codes + j * 16 + i;
+			const uint8_t *row = codes + j * half + i;
 			const uint8_t *table = lut + j * 16;
 
 			low0 += table[row[0] & 15];
@@ -232,19 +234,19 @@ scan4(const uint8_t *codes, const uint8_t *lut, size_t m,
 		sums[i + 1] = low1;
 		sums[i + 2] = low2;
 		sums[i + 3] = low3;
-		sums[i + 16] = high0;
-		sums[i + 17] = high1;
-		sums[i + 18] = high2;
-		sums[i + 19] = high3;
+		sums[i + half] = high0;
+		sums[i + half + 1] = high1;
+		sums[i + half + 2] = high2;
+		sums[i + half + 3] = high3;
 	}
 }
 
 static void
-scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
+scan8(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 	  uint32_t sums[VQ_BLOCK_LANES])
 {
 	/* Eight at a time, as above */
-	for (size_t i = 0; i < VQ_BLOCK_LANES; i += 8)
+	for (size_t i = 0; i < n; i += 8)
 	{
 		uint32_t	s0 = 0,
 					s1 = 0,
@@ -257,7 +259,7 @@ scan8(const uint8_t *codes, const uint8_t *lut, size_t m,
 
 		for (size_t j = 0; j < m; j++)
 		{
-			const uint8_t *row = codes + j * VQ_BLOCK_LANES + i;
+			const uint8_t *row = codes + j * n + i;
 			const uint8_t *table = lut + j * 256;
 
 			s0 += table[row[0]];
@@ -297,10 +299,12 @@ unpack_e(uint8_t e)
 	return value;
 }
 
-static void
+static uint32_t
 bound(const float *a, const uint16_t *s, const uint8_t *e,
-	  const uint32_t *sums, size_t n, const VqBound *list, float *low)
+	  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low)
 {
+	uint32_t	is_below = 0;
+
 	for (size_t i = 0; i < n; i++)
 	{
 		float		product = list->lut_bias + list->lut_step * (float) (int32_t) sums[i];
@@ -308,7 +312,9 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 		low[i] = list->base + a[i]
 			- (float) s[i] * (1.0f / VQ_S_ONE) * product
 			- unpack_e(e[i]) * list->reach;
+		is_below |= (uint32_t) !(low[i] > ceiling) << i;
 	}
+	return is_below;
 }
 
 const VqKernels vq_kernels_scalar = {

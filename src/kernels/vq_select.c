@@ -17,6 +17,11 @@
  */
 #include "kernels/vq_select.h"
 
+#include <assert.h>
+#include <string.h>
+
+static_assert(sizeof(VqItem) == 12, "items are moved in two pieces");
+
 #define SORT_BELOW		16		/* segments up to this are sorted by insertion */
 #define LONG_SEGMENT	512		/* and from this on, pivots are aimed */
 #define SAMPLE_SIZE		32
@@ -25,13 +30,21 @@
 /* What pivots are drawn with; any constant will do */
 #define PIVOT_SEED		UINT64_C(0x766567707169)
 
-static void
+/* In the same two pieces each way: a load from two stores would wait for them */
+static inline void
 swap_items(VqItem *a, VqItem *b)
 {
-	VqItem		held = *a;
+	uint64_t	key_and_low[2];
+	uint32_t	high[2];
 
-	*a = *b;
-	*b = held;
+	memcpy(&key_and_low[0], a, 8);
+	memcpy(&high[0], (char *) a + 8, 4);
+	memcpy(&key_and_low[1], b, 8);
+	memcpy(&high[1], (char *) b + 8, 4);
+	memcpy(a, &key_and_low[1], 8);
+	memcpy((char *) a + 8, &high[1], 4);
+	memcpy(b, &key_and_low[0], 8);
+	memcpy((char *) b + 8, &high[0], 4);
 }
 
 static void
@@ -113,34 +126,30 @@ choose_pivot(const VqItem *items, size_t nitems, size_t wanted, VqRng *rng)
 
 /*
  * Split 2 or more items around the one at pivot_at and return its final
- * position: none before it is larger, none behind it smaller.  Both scans stop
- * at items equal to the pivot, so equal items end up on both sides evenly.
+ * position: all before it are smaller, none behind it is.  No branch depends
+ * on how an item compares (Lomuto's scheme; Edelkamp & Weiss, ESA 2016, on why
+ * that pays), but for keys that are equal, of which there are few, or many, but
+ * seldom some.
  */
 static size_t
 split(VqItem *items, size_t nitems, size_t pivot_at)
 {
 	VqItem		pivot = items[pivot_at];
-	size_t		front = 0;
-	size_t		back = nitems;
+	size_t		nsmaller = 0;
 
-	swap_items(&items[0], &items[pivot_at]);
-	for (;;)
+	items[pivot_at] = items[nitems - 1];
+	for (size_t i = 0; i < nitems - 1; i++)
 	{
-		do
-			front++;
-		while (front < nitems && vq_item_less(&items[front], &pivot));
+		bool		is_smaller = items[i].key < pivot.key;
 
-		/* stops at items[0], the pivot, at the latest */
-		do
-			back--;
-		while (vq_item_less(&pivot, &items[back]));
-
-		if (front >= back)
-			break;
-		swap_items(&items[front], &items[back]);
+		if (items[i].key == pivot.key)
+			is_smaller = vq_item_less(&items[i], &pivot);
+		swap_items(&items[i], &items[nsmaller]);
+		nsmaller += is_smaller;
 	}
-	swap_items(&items[0], &items[back]);
-	return back;
+	items[nitems - 1] = items[nsmaller];
+	items[nsmaller] = pivot;
+	return nsmaller;
 }
 
 void
@@ -154,15 +163,15 @@ vq_select_init(VqSelect *select, VqItem *items, size_t nitems)
 	vq_rng_seed(&select->rng, PIVOT_SEED);
 }
 
-/* Bring the smallest item that is left, or a few more, to its final place */
+/* Bring the smallest item that is not in its final place, or a few more, there */
 static void
 sort_more(VqSelect *select)
 {
 	for (;;)
 	{
-		VqItem	   *items = select->items + select->next;
+		VqItem	   *items = select->items + select->sorted;
 		size_t		end = select->depth > 0 ? select->pivots[select->depth - 1] : select->nitems;
-		size_t		nitems = end - select->next;
+		size_t		nitems = end - select->sorted;
 		size_t		wanted;
 
 		if (nitems <= SORT_BELOW || select->depth == VQ_SELECT_STACK)
@@ -181,20 +190,28 @@ sort_more(VqSelect *select)
 			}
 			return;
 		}
-		wanted = select->next < nitems / LOW_SHARE ? nitems / LOW_SHARE : nitems / 2;
-		select->pivots[select->depth++] = select->next +
+		wanted = select->sorted < nitems / LOW_SHARE ? nitems / LOW_SHARE : nitems / 2;
+		select->pivots[select->depth++] = select->sorted +
 			split(items, nitems, choose_pivot(items, nitems, wanted, &select->rng));
 	}
 }
 
 const VqItem *
+vq_select_ahead(VqSelect *select, size_t ahead)
+{
+	size_t		place = select->next + ahead;
+
+	if (place >= select->nitems)
+		return NULL;
+	while (select->sorted <= place)
+		sort_more(select);
+	return &select->items[place];
+}
+
+const VqItem *
 vq_select_peek(VqSelect *select)
 {
-	if (select->next >= select->nitems)
-		return NULL;
-	if (select->next >= select->sorted)
-		sort_more(select);
-	return &select->items[select->next];
+	return vq_select_ahead(select, 0);
 }
 
 const VqItem *
@@ -208,25 +225,33 @@ vq_select_take(VqSelect *select)
 }
 
 void
-vq_select_partition(VqItem *items, size_t nitems, size_t nsmallest)
+vq_pool_cut(VqPool *pool)
 {
+	size_t		least = pool->capacity / 4;
+	size_t		most = pool->capacity - least;
+	size_t		begin = 0;
+	size_t		end = pool->capacity;
+	size_t		place;
 	VqRng		rng;
 
 	vq_rng_seed(&rng, PIVOT_SEED);
-	while (nitems > SORT_BELOW)
+	for (;;)
 	{
-		size_t		place = split(items, nitems, choose_pivot(items, nitems, nsmallest, &rng));
+		VqItem	   *items = pool->items + begin;
+		size_t		nitems = end - begin;
 
-		if (place == nsmallest || place + 1 == nsmallest)
-			return;
-		if (place > nsmallest)
-			nitems = place;
+		if (nitems == 1)
+			place = begin;
 		else
-		{
-			items += place + 1;
-			nitems -= place + 1;
-			nsmallest -= place + 1;
-		}
+			place = begin + split(items, nitems, choose_pivot(items, nitems, nitems / 2, &rng));
+		if (place + 1 >= least && place < most)
+			break;
+		if (place < least)
+			begin = place + 1;
+		else
+			end = place;
 	}
-	insertion_sort(items, nitems);
+	pool->nitems = place + 1;
+	pool->cut = pool->items[place];
+	pool->has_cut = true;
 }

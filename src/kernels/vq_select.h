@@ -12,6 +12,8 @@
 #ifndef VQ_SELECT_H
 #define VQ_SELECT_H
 
+#include <math.h>
+
 #include "kernels/vq_rng.h"
 
 /* A candidate: order by key, then by id, so that the order is total */
@@ -33,6 +35,40 @@ vq_item_less(const VqItem *a, const VqItem *b)
 	if (a->id_mid != b->id_mid)
 		return a->id_mid < b->id_mid;
 	return a->id_low < b->id_low;
+}
+
+/*
+ * The smallest of a stream of items, in a bounded array: about half of a full
+ * array, that of the larger ones, is thrown out, and from then on whatever is
+ * larger than the largest that was kept, the cut.  So all items up to the cut
+ * are in the pool, which is at least a quarter of its capacity.
+ */
+typedef struct VqPool
+{
+	VqItem	   *items;			/* the caller's array, in no order */
+	size_t		nitems;
+	size_t		capacity;		/* 8 or more */
+	bool		has_cut;		/* items above cut were thrown out */
+	VqItem		cut;
+} VqPool;
+
+/* Throw out the larger items of a full pool */
+extern void vq_pool_cut(VqPool *pool);
+
+static inline void
+vq_pool_add(VqPool *pool, const VqItem *item)
+{
+	if (pool->nitems == pool->capacity)
+		vq_pool_cut(pool);
+	if (!pool->has_cut || item->key < pool->cut.key || vq_item_less(item, &pool->cut))
+		pool->items[pool->nitems++] = *item;
+}
+
+/* Items with a larger key than this need not be added */
+static inline float
+vq_pool_ceiling(const VqPool *pool)
+{
+	return pool->has_cut ? pool->cut.key : INFINITY;
 }
 
 #define VQ_SELECT_STACK 128
@@ -58,10 +94,7 @@ extern void vq_select_init(VqSelect *select, VqItem *items, size_t nitems);
 extern const VqItem *vq_select_peek(VqSelect *select);
 extern const VqItem *vq_select_take(VqSelect *select);
 
-/*
- * Reorder items so that the nsmallest smallest come first (in no order).
- * 0 < nsmallest <= nitems.
- */
-extern void vq_select_partition(VqItem *items, size_t nitems, size_t nsmallest);
+/* The item that will be the smallest after so many more have been taken, or NULL */
+extern const VqItem *vq_select_ahead(VqSelect *select, size_t ahead);
 
 #endif							/* VQ_SELECT_H */

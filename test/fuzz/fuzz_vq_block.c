@@ -45,7 +45,6 @@ read_codes(const uint8_t *block, const VqBlockShape *shape, size_t capacity)
 	size_t		ksub = (size_t) 1 << shape->nbits;
 	uint8_t    *lut = allocate(shape->m * ksub);
 	uint8_t    *codes = allocate(shape->m);
-	uint8_t    *scratch = allocate(32 * (size_t) shape->m);
 	uint32_t	want[VQ_BLOCK_LANES] = {0};
 	VqBound		bound = {1.0f, -0.5f, 0.001f, 1.0f};
 
@@ -75,18 +74,17 @@ read_codes(const uint8_t *block, const VqBlockShape *shape, size_t capacity)
 
 		if (!vq_kernels_supported(kernels))
 			continue;
-		vq_block_sums(kernels, block, shape, lut, scratch, sums);
+		vq_block_sums(kernels, block, shape, lut, sums);
 		require(memcmp(sums, want, capacity * sizeof(uint32_t)) == 0);
 
 		/* A bound that is NaN would break the order of candidates */
 		kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape), vq_block_e(block, shape),
-					   sums, capacity, &bound, low);
+					   sums, capacity, &bound, INFINITY, low);
 		for (size_t slot = 0; slot < capacity; slot++)
 			require(!isnan(low[slot]) && low[slot] < INFINITY);
 	}
 	free(lut);
 	free(codes);
-	free(scratch);
 }
 
 /* Fill a free slot and empty it again */

@@ -322,8 +322,9 @@ static void
 fuzz_scans(Input *input)
 {
 	size_t		m = input->sizes[0] * 3 + input->sizes[1] % 3;
-	uint8_t    *codes = bytes_from(input, m * VQ_BLOCK_LANES);
-	uint8_t    *half_codes = bytes_from(input, m * 16);
+	size_t		n = VQ_CAPACITY_STEP * (1 + input->sizes[1] % 4);
+	uint8_t    *codes = bytes_from(input, m * n);
+	uint8_t    *half_codes = bytes_from(input, m * n / 2);
 	uint8_t    *lut16 = bytes_from(input, m * 16);
 	uint8_t    *lut256 = bytes_from(input, m * 256);
 	uint32_t	want4[VQ_BLOCK_LANES];
@@ -337,14 +338,14 @@ fuzz_scans(Input *input)
 	for (size_t i = 0; i < m * 256; i++)
 		lut256[i] |= common_bits;
 
-	vq_kernels_scalar.scan4(half_codes, lut16, m, want4);
-	vq_kernels_scalar.scan8(codes, lut256, m, want8);
+	vq_kernels_scalar.scan4(half_codes, n, lut16, m, want4);
+	vq_kernels_scalar.scan8(codes, n, lut256, m, want8);
 	for (size_t t = 0; table_at(t) != NULL; t++)
 	{
-		table_at(t)->scan4(half_codes, lut16, m, got);
-		require(memcmp(got, want4, sizeof(want4)) == 0);
-		table_at(t)->scan8(codes, lut256, m, got);
-		require(memcmp(got, want8, sizeof(want8)) == 0);
+		table_at(t)->scan4(half_codes, n, lut16, m, got);
+		require(memcmp(got, want4, n * sizeof(uint32_t)) == 0);
+		table_at(t)->scan8(codes, n, lut256, m, got);
+		require(memcmp(got, want8, n * sizeof(uint32_t)) == 0);
 	}
 	free(codes);
 	free(half_codes);
@@ -371,10 +372,10 @@ fuzz_bound(Input *input)
 	for (size_t i = 0; i < n; i++)
 		sums[i] %= 255 * VQ_MAX_DIM + 1;
 
-	vq_kernels_scalar.bound(a, s, e, sums, n, &bound, want);
+	vq_kernels_scalar.bound(a, s, e, sums, n, &bound, INFINITY, want);
 	for (size_t t = 0; table_at(t) != NULL; t++)
 	{
-		table_at(t)->bound(a, s, e, sums, n, &bound, got);
+		table_at(t)->bound(a, s, e, sums, n, &bound, INFINITY, got);
 		for (size_t i = 0; i < n; i++)
 		{
 			double		s_value = s[i] / (double) VQ_S_ONE;

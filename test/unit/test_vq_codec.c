@@ -321,7 +321,7 @@ lower_bound(const Fixture *fixture, const ListView *view, size_t row, float epsi
 	s[0] = fixture->factors[row].s;
 	e[0] = fixture->factors[row].e;
 	vq_codec_list_bound(&fixture->codec, &fixture->query, view->distance_sq, view->norm_sq, epsilon, &bound);
-	fixture->kernels->bound(a, s, e, sums, VQ_CAPACITY_STEP, &bound, low);
+	fixture->kernels->bound(a, s, e, sums, VQ_CAPACITY_STEP, &bound, INFINITY, low);
 	return low[0];
 }
 

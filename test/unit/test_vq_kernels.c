@@ -556,12 +556,12 @@ m_at(size_t i)
 	return i < NSMALL_MS ? i : large_ms[i - NSMALL_MS];
 }
 
-/* Sums of random codes; tables are random, or as large as they can be */
+/* Sums of n random codes; tables are random, or as large as they can be */
 static void
-check_scan(VqRng *rng, size_t m, size_t nbits, bool is_largest)
+check_scan(VqRng *rng, size_t n, size_t m, size_t nbits, bool is_largest)
 {
 	size_t		ksub = (size_t) 1 << nbits;
-	size_t		row_bytes = VQ_BLOCK_LANES * nbits / 8;
+	size_t		row_bytes = n * nbits / 8;
 	uint8_t    *codes = random_bytes(rng, m * row_bytes);
 	uint8_t    *lut = random_bytes(rng, m * ksub);
 	uint32_t   *got = allocate(VQ_BLOCK_LANES * sizeof(uint32_t));
@@ -570,16 +570,16 @@ check_scan(VqRng *rng, size_t m, size_t nbits, bool is_largest)
 	if (is_largest)
 		memset(lut, 255, m * ksub);
 	for (size_t j = 0; j < m; j++)
-		for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
+		for (size_t i = 0; i < n; i++)
 		{
 			size_t		code;
 
 			if (nbits == 8)
 				code = codes[j * row_bytes + i];
-			else if (i < 16)
+			else if (i < row_bytes)
 				code = codes[j * row_bytes + i] & 15;
 			else
-				code = codes[j * row_bytes + i - 16] >> 4;
+				code = codes[j * row_bytes + i - row_bytes] >> 4;
 			want[i] += lut[j * ksub + code];
 		}
 
@@ -589,12 +589,12 @@ check_scan(VqRng *rng, size_t m, size_t nbits, bool is_largest)
 
 		memset(got, 0xAA, VQ_BLOCK_LANES * sizeof(uint32_t));
 		if (nbits == 8)
-			kernels->scan8(codes, lut, m, got);
+			kernels->scan8(codes, n, lut, m, got);
 		else
-			kernels->scan4(codes, lut, m, got);
-		for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
-			CHECK(got[i] == want[i], "%s scan%zu m %zu vector %zu: got %u, want %u",
-				  kernels->name, nbits, m, i, got[i], want[i]);
+			kernels->scan4(codes, n, lut, m, got);
+		for (size_t i = 0; i < n; i++)
+			CHECK(got[i] == want[i], "%s scan%zu n %zu m %zu vector %zu: got %u, want %u",
+				  kernels->name, nbits, n, m, i, got[i], want[i]);
 	}
 	free(codes);
 	free(lut);
@@ -602,16 +602,17 @@ check_scan(VqRng *rng, size_t m, size_t nbits, bool is_largest)
 }
 
 static void
-test_scans_are_exact_for_every_m(void)
+test_scans_are_exact_for_every_m_and_n(void)
 {
 	VqRng		rng;
 
 	vq_rng_seed(&rng, 7);
 	for (size_t i = 0; i < NMS; i++)
-	{
-		check_scan(&rng, m_at(i), 4, false);
-		check_scan(&rng, m_at(i), 8, false);
-	}
+		for (size_t n = VQ_CAPACITY_STEP; n <= VQ_BLOCK_LANES; n += VQ_CAPACITY_STEP)
+		{
+			check_scan(&rng, n, m_at(i), 4, false);
+			check_scan(&rng, n, m_at(i), 8, false);
+		}
 }
 
 static void
@@ -622,8 +623,8 @@ test_scans_do_not_overflow_on_the_largest_tables(void)
 	vq_rng_seed(&rng, 8);
 	for (size_t i = 0; i < NMS; i++)
 	{
-		check_scan(&rng, m_at(i), 4, true);
-		check_scan(&rng, m_at(i), 8, true);
+		check_scan(&rng, VQ_BLOCK_LANES, m_at(i), 4, true);
+		check_scan(&rng, VQ_BLOCK_LANES, m_at(i), 8, true);
 	}
 }
 
@@ -654,7 +655,7 @@ test_bound_decodes_every_e_exactly(void)
 			e[i] = (uint8_t) (first + i);
 		for (size_t t = 0; table_at(t) != NULL; t++)
 		{
-			table_at(t)->bound(a, s, e, sums, VQ_BLOCK_LANES, &bound, low);
+			table_at(t)->bound(a, s, e, sums, VQ_BLOCK_LANES, &bound, 0, low);
 			for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
 				CHECK(low[i] == -e_value(e[i]), "%s e %u: got %.9g, want %.9g",
 					  table_at(t)->name, e[i], low[i], -e_value(e[i]));
@@ -691,7 +692,7 @@ test_bound_agrees_with_doubles(void)
 		{
 			const VqKernels *kernels = table_at(t);
 
-			kernels->bound(a, s, e, sums, n, &bound, low);
+			kernels->bound(a, s, e, sums, n, &bound, INFINITY, low);
 			for (size_t i = 0; i < n; i++)
 			{
 				double		s_value = s[i] / (double) VQ_S_ONE;
@@ -716,6 +717,46 @@ test_bound_agrees_with_doubles(void)
 	}
 }
 
+static void
+test_bound_tells_which_are_not_above_the_ceiling(void)
+{
+	const VqBound bound = {0, 0, 0, 0};
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 10);
+	for (size_t n = VQ_CAPACITY_STEP; n <= VQ_BLOCK_LANES; n += VQ_CAPACITY_STEP)
+	{
+		float	   *a = random_floats(&rng, n);
+		uint8_t    *e = calloc(n, 1);
+		uint16_t   *s = calloc(n, sizeof(uint16_t));
+		uint32_t   *sums = calloc(n, sizeof(uint32_t));
+		float	   *low = allocate(n * sizeof(float));
+
+		a[1] = -INFINITY;
+		a[5] = NAN;
+		for (size_t at = 0; at <= n; at++)
+		{
+			float		ceiling = at < n ? a[at] : INFINITY;
+			uint32_t	want = 0;
+
+			for (size_t i = 0; i < n; i++)
+				want |= (uint32_t) !(a[i] > ceiling) << i;
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				uint32_t	got = table_at(t)->bound(a, s, e, sums, n, &bound, ceiling, low);
+
+				CHECK(got == want, "%s n %zu ceiling %g: got %08x, want %08x",
+					  table_at(t)->name, n, ceiling, got, want);
+			}
+		}
+		free(a);
+		free(e);
+		free(s);
+		free(sums);
+		free(low);
+	}
+}
+
 void
 suite_vq_kernels(void)
 {
@@ -729,8 +770,9 @@ suite_vq_kernels(void)
 	RUN_TEST(test_pq_encode_gives_zero_when_every_distance_overflows);
 	RUN_TEST(test_pq_encode_of_nan_stays_below_ksub);
 	RUN_TEST(test_pq_lut_agrees_with_doubles);
-	RUN_TEST(test_scans_are_exact_for_every_m);
+	RUN_TEST(test_scans_are_exact_for_every_m_and_n);
 	RUN_TEST(test_scans_do_not_overflow_on_the_largest_tables);
 	RUN_TEST(test_bound_decodes_every_e_exactly);
 	RUN_TEST(test_bound_agrees_with_doubles);
+	RUN_TEST(test_bound_tells_which_are_not_above_the_ceiling);
 }

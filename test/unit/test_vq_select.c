@@ -160,8 +160,15 @@ test_take_survives_a_full_stack(void)
 	qsort(want, MAX_ITEMS, sizeof(VqItem), compare_items);
 
 	/* Pivots in their places, the last ones of the array, nearest on top */
-	vq_select_partition(items, MAX_ITEMS, MAX_ITEMS - VQ_SELECT_STACK);
-	qsort(items + MAX_ITEMS - VQ_SELECT_STACK, VQ_SELECT_STACK, sizeof(VqItem), compare_items);
+	memcpy(items, want, MAX_ITEMS * sizeof(VqItem));
+	for (size_t i = MAX_ITEMS - VQ_SELECT_STACK; i > 1; i--)
+	{
+		VqItem	   *other = &items[vq_rng_below(&rng, i)];
+		VqItem		held = *other;
+
+		*other = items[i - 1];
+		items[i - 1] = held;
+	}
 	vq_select_init(&select, items, MAX_ITEMS);
 	for (size_t i = 0; i < VQ_SELECT_STACK; i++)
 		select.pivots[select.depth++] = MAX_ITEMS - 1 - i;
@@ -178,7 +185,7 @@ test_take_survives_a_full_stack(void)
 }
 
 static void
-test_partition_brings_the_smallest_to_the_front(void)
+test_looking_ahead_shows_what_will_be_taken(void)
 {
 	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
 	VqItem	   *want = malloc(MAX_ITEMS * sizeof(VqItem));
@@ -187,27 +194,78 @@ test_partition_brings_the_smallest_to_the_front(void)
 	vq_rng_seed(&rng, 4);
 	for (int filling = 0; filling < NFILLINGS; filling++)
 	{
-		for (size_t size = 1; size < NSIZES; size++)
+		for (size_t size = 0; size < NSIZES; size++)
 		{
 			size_t		nitems = sizes[size];
+			VqSelect	select;
+			size_t		nwrong = 0;
 
-			for (size_t nsmallest = 1; nsmallest <= nitems; nsmallest += 1 + nitems / 7)
+			fill_items((Filling) filling, &rng, items, nitems);
+			memcpy(want, items, nitems * sizeof(VqItem));
+			qsort(want, nitems, sizeof(VqItem), compare_items);
+			vq_select_init(&select, items, nitems);
+			for (size_t i = 0; i < nitems; i++)
 			{
-				fill_items((Filling) filling, &rng, items, nitems);
-				memcpy(want, items, nitems * sizeof(VqItem));
-				qsort(want, nitems, sizeof(VqItem), compare_items);
-				vq_select_partition(items, nitems, nsmallest);
-				qsort(items, nsmallest, sizeof(VqItem), compare_items);
-				qsort(items + nsmallest, nitems - nsmallest, sizeof(VqItem), compare_items);
-				CHECK(memcmp(items, want, nitems * sizeof(VqItem)) == 0,
-					  "%s, %zu of %zu items: not the smallest",
-					  filling_names[filling], nsmallest, nitems);
+				size_t		ahead = vq_rng_below(&rng, 40);
+				const VqItem *seen = vq_select_ahead(&select, ahead);
+
+				if (i + ahead >= nitems ? seen != NULL : compare_items(seen, &want[i + ahead]) != 0)
+					nwrong++;
+				if (compare_items(vq_select_take(&select), &want[i]) != 0)
+					nwrong++;
 			}
-			vq_select_partition(items, nitems, nitems);
+			CHECK(nwrong == 0, "%s, %zu items: %zu out of order", filling_names[filling], nitems, nwrong);
 		}
 	}
 	free(items);
 	free(want);
+}
+
+/* Every item up to the cut is in the pool, once, and nothing else; larger ones were thrown out */
+static void
+test_pool_keeps_the_smallest(void)
+{
+	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 5);
+	for (int filling = 0; filling < NFILLINGS; filling++)
+	{
+		if (filling == FILL_SAME_IDS)
+			continue;
+		for (size_t size = 0; size < NSIZES; size++)
+		{
+			for (size_t capacity = 8; capacity <= 2048; capacity = capacity * 3 / 2)
+			{
+				size_t		nitems = sizes[size];
+				VqPool		pool = {.items = malloc(capacity * sizeof(VqItem)), .capacity = capacity};
+
+				fill_items((Filling) filling, &rng, items, nitems);
+				for (size_t i = 0; i < nitems; i++)
+					vq_pool_add(&pool, &items[i]);
+				qsort(items, nitems, sizeof(VqItem), compare_items);
+				qsort(pool.items, pool.nitems, sizeof(VqItem), compare_items);
+
+				CHECK(pool.has_cut == (nitems > capacity), "%s, %zu items, capacity %zu: cut is %d",
+					  filling_names[filling], nitems, capacity, pool.has_cut);
+				CHECK(memcmp(pool.items, items, pool.nitems * sizeof(VqItem)) == 0,
+					  "%s, %zu items, capacity %zu: not the smallest", filling_names[filling], nitems, capacity);
+				if (pool.has_cut)
+				{
+					CHECK(pool.nitems >= capacity / 4, "%s, %zu items, capacity %zu: only %zu were kept",
+						  filling_names[filling], nitems, capacity, pool.nitems);
+					CHECK(compare_items(&pool.cut, &pool.items[pool.nitems - 1]) == 0,
+						  "%s, %zu items, capacity %zu: the largest is not the cut",
+						  filling_names[filling], nitems, capacity);
+				}
+				else
+					CHECK(pool.nitems == nitems, "%s, %zu items, capacity %zu: %zu were kept",
+						  filling_names[filling], nitems, capacity, pool.nitems);
+				free(pool.items);
+			}
+		}
+	}
+	free(items);
 }
 
 void
@@ -216,5 +274,6 @@ suite_vq_select(void)
 	RUN_TEST(test_take_gives_items_in_sorted_order);
 	RUN_TEST(test_untaken_items_stay_behind_the_taken);
 	RUN_TEST(test_take_survives_a_full_stack);
-	RUN_TEST(test_partition_brings_the_smallest_to_the_front);
+	RUN_TEST(test_looking_ahead_shows_what_will_be_taken);
+	RUN_TEST(test_pool_keeps_the_smallest);
 }

@@ -1,0 +1,155 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_buffer.c
+ *	  Pins on the pages that searches read, without asking where they are.
+ *
+ * A search reads a hundred pages, each for less than a microsecond.  Finding
+ * them in the table of shared buffers would cost as much as reading them: each
+ * look-up locks a partition and misses the cache two or three times.  So every
+ * backend remembers in which buffer it saw a page last, and asks whether it is
+ * still there.
+ *
+ * What is remembered is a guess that the server checks (ReadRecentBuffer), so
+ * collisions and outdated entries cost time only.  Pages of all relations share
+ * the memory: 4 bytes for each shared buffer, 1 MB at most.
+ *
+ * A guess also tells where a page is likely to be in memory before it is
+ * needed, which is when the processor should be told to fetch it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heapam.h"
+#include "am/ivfpq.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "port/pg_bitutils.h"
+#include "storage/buf_internals.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+
+#include "base/vqpg_compat.h"
+
+#define MAX_GUESSES		262144
+
+/*
+ * One pin in so many goes through the table, because only those tell the
+ * replacement strategy that the page is in use.
+ */
+#define LOOK_UP_EVERY	8
+
+#define CACHE_LINE		64
+
+static Buffer *guesses;			/* [guess_mask + 1], 0 where nothing is known */
+static uint32 guess_mask;
+static uint32 npins;
+
+/* Where to remember the buffer of a page */
+static inline Buffer *
+guess_of(Relation rel, BlockNumber blkno)
+{
+	if (unlikely(guesses == NULL))
+	{
+		uint32		count = pg_nextpower2_32(Min(NBuffers, MAX_GUESSES));
+
+		guesses = MemoryContextAllocZero(TopMemoryContext, count * sizeof(Buffer));
+		guess_mask = count - 1;
+	}
+	return &guesses[(blkno + (uint32) RelationGetRelid(rel) * 0x9E3779B9) & guess_mask];
+}
+
+Buffer
+ivfpq_read_buffer(Relation rel, BlockNumber blkno)
+{
+	Buffer	   *guess = guess_of(rel, blkno);
+
+	/* local buffers are few and found without locks: no guesses about them */
+	if (*guess > 0 && ++npins % LOOK_UP_EVERY != 0 &&
+		ReadRecentBuffer(VQ_LOCATOR(rel), MAIN_FORKNUM, blkno, *guess))
+	{
+		pgstat_count_buffer_read(rel);
+		pgstat_count_buffer_hit(rel);
+	}
+	else
+		*guess = ReadBuffer(rel, blkno);
+	return *guess;
+}
+
+void
+ivfpq_touch_page(Relation rel, BlockNumber blkno)
+{
+	Buffer		guess = *guess_of(rel, blkno);
+
+	if (guess > 0)
+	{
+		const char *page = (const char *) BufferGetPage(guess);
+
+		__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
+		for (size_t offset = 0; offset < BLCKSZ; offset += CACHE_LINE)
+			__builtin_prefetch(page + offset);
+	}
+}
+
+/* Where a row's line pointer is, if its page is where it is thought to be */
+static inline ItemId
+line_pointer(Page page, OffsetNumber offset)
+{
+	return (ItemId) ((char *) page + SizeOfPageHeaderData) + offset - 1;
+}
+
+void
+ivfpq_touch_row_page(Relation heap, ItemPointer tid)
+{
+	BlockNumber blkno = ItemPointerGetBlockNumber(tid);
+	Buffer	   *guess = guess_of(heap, blkno);
+
+	/* ask the system for what is not in shared buffers */
+	if (*guess <= 0 || GetBufferDescriptor(*guess - 1)->tag.blockNum != blkno)
+		*guess = PrefetchBuffer(heap, MAIN_FORKNUM, blkno).recent_buffer;
+	if (*guess > 0)
+	{
+		Page		page = BufferGetPage(*guess);
+
+		__builtin_prefetch(GetBufferDescriptor(*guess - 1), 1);
+		__builtin_prefetch(page);
+		__builtin_prefetch(line_pointer(page, ItemPointerGetOffsetNumber(tid)));
+	}
+}
+
+/*
+ * Reads a line pointer of a page that is not pinned and may be another's by
+ * now: it is believed only as far as to touch some bytes of that page.
+ */
+void
+ivfpq_touch_row(Relation heap, ItemPointer tid)
+{
+	Buffer		guess = *guess_of(heap, ItemPointerGetBlockNumber(tid));
+
+	if (guess > 0 && ItemPointerGetOffsetNumber(tid) <= MaxHeapTuplesPerPage)
+	{
+		Page		page = BufferGetPage(guess);
+		ItemIdData	item = *line_pointer(page, ItemPointerGetOffsetNumber(tid));
+		size_t		start = ItemIdGetOffset(&item);
+		size_t		end = Min(start + ItemIdGetLength(&item), BLCKSZ);
+
+		for (size_t offset = start; offset < end; offset += CACHE_LINE)
+			__builtin_prefetch((const char *) page + offset);
+	}
+}
+
+void
+ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid)
+{
+	IndexFetchHeapData *heap_fetch = (IndexFetchHeapData *) fetch;
+	BlockNumber blkno = ItemPointerGetBlockNumber(tid);
+
+	if (BufferIsValid(heap_fetch->xs_cbuf))
+	{
+		if (BufferGetBlockNumber(heap_fetch->xs_cbuf) == blkno)
+			return;
+		ReleaseBuffer(heap_fetch->xs_cbuf);
+		heap_fetch->xs_cbuf = InvalidBuffer;
+	}
+	heap_fetch->xs_cbuf = ivfpq_read_buffer(fetch->rel, blkno);
+}
