@@ -26,6 +26,7 @@ import psycopg
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import report                                                       # noqa: E402
+import stages                                                       # noqa: E402
 from client import Client                                           # noqa: E402
 from cluster import Cluster, ClusterError, bench_settings, memory_bytes    # noqa: E402
 from peers import (INDEX_KINDS, Contender, FaissContender, PostgresContender,    # noqa: E402
@@ -77,6 +78,10 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--seconds", type=float, default=2, help="at least, for each point")
     run.add_argument("--filter", type=integers, default=[], metavar="N,N",
                      help="also: WHERE clauses that keep one row in N")
+    run.add_argument("--cold", action="store_true",
+                     help="also: 1,000 queries after emptying all caches (as root)")
+    run.add_argument("--profile", type=integers, default=[], metavar="N,N",
+                     help="also: stages of a query at these values of the ivfpq knob, by perf")
     run.add_argument("--inserts", type=float, default=0, metavar="SECONDS",
                      help="also: insert single rows for so long")
     run.add_argument("--storage", choices=("plain", "main", "external", "extended"),
@@ -194,11 +199,18 @@ def print_build(contender: Contender, data: Dataset) -> None:
 
 
 def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, server: Server,
-                   data: Dataset, metric: str) -> dict:
+                   client: Client, cluster: Cluster | None, data: Dataset, metric: str) -> dict:
     extras: dict = {"default_plan": contender.default_plan(),
                     "first_query_ms": contender.first_query_ms()}
     print(f"   default settings plan: {extras['default_plan']};"
           f" first query of a new connection: {extras['first_query_ms']:.2f} ms")
+    extras["floor_qps"] = contender.floor(arguments.seconds)
+    print(f"   the statement without the search: {extras['floor_qps']:.0f} queries/s")
+    for knob in arguments.profile if contender.knob == "ivfpq.nprobe" else []:
+        shares, qps = stages.sample(server, client, contender, knob, arguments.seconds)
+        extras.setdefault("profile", {})[knob] = shares
+        print(f"   nprobe {knob}, {qps:.0f} queries/s under perf; microseconds of a query: "
+              + ", ".join(f"{stage} {1e6 * share / qps:.0f}" for stage, share in shares.items()))
     for one_in in arguments.filter:
         limit = max(1, BUCKETS // one_in)
         truth = exact_neighbours(data.base, data.queries, arguments.k, metric,
@@ -215,6 +227,10 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
                 "one_in": one_in, "forced": forced, "plan": plan, "recall": quality.recall,
                 "short": quality.short, "qps": timing.queries_per_second,
                 "p50_ms": timing.percentile_ms(50), "p95_ms": timing.percentile_ms(95)})
+    if arguments.cold and cluster:
+        extras["cold_seconds"] = contender.cold(lambda: (cluster.empty_caches(), server.restarted()))
+        print("   seconds of 1,000 queries: " + ", ".join(
+            f"{name} {seconds:.2f}" for name, seconds in extras["cold_seconds"].items()))
     if arguments.inserts:
         extras["inserts_per_second"] = contender.inserts_per_second(arguments.inserts)
         print(f"   inserts: {extras['inserts_per_second']:.0f}/s, one client, one row each")
@@ -222,7 +238,7 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
 
 
 def measure_contender(contender: Contender, arguments: argparse.Namespace, server: Server,
-                      data: Dataset, metric: str, judge: Judge, points: list[Point]) -> dict:
+                      client: Client, cluster: Cluster | None, data: Dataset, metric: str, judge: Judge, points: list[Point]) -> dict:
     contender.build()
     print_build(contender, data)
     print(report.point_heading(contender.knob, arguments.k), flush=True)
@@ -233,11 +249,12 @@ def measure_contender(contender: Contender, arguments: argparse.Namespace, serve
     result = {"versions": contender.versions,
               "build": dataclasses.asdict(contender.build_result)}
     if isinstance(contender, PostgresContender):
-        result |= measure_extras(contender, arguments, server, data, metric)
+        result |= measure_extras(contender, arguments, server, client, cluster, data, metric)
     return result
 
 
-def measure_set(text: str, arguments: argparse.Namespace, scratch: str) -> None:
+def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | None,
+                scratch: str) -> None:
     data = open_set(text, arguments, scratch)
     metric = arguments.metric or data.metric
     title = (f"{data.name}: {data.base.rows:,} x {data.base.dim}, {metric},"
@@ -271,7 +288,7 @@ def measure_set(text: str, arguments: argparse.Namespace, scratch: str) -> None:
             continue
         try:
             results["systems"][contender.name] = measure_contender(
-                contender, arguments, server, data, metric, judge, points)
+                contender, arguments, server, client, cluster, data, metric, judge, points)
         finally:
             contender.close()
         lists = contender.build_result.info.get("lists")
@@ -291,12 +308,13 @@ def run_bench(arguments: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(
             prefix="vqpg-bench-", dir=arguments.work_dir))
+        cluster = None
         if not arguments.use_server:
             settings = bench_settings(arguments.shared_buffers, arguments.maintenance_work_mem)
-            stack.enter_context(Cluster(settings + arguments.settings, arguments.work_dir,
-                                        arguments.add_install))
+            cluster = stack.enter_context(Cluster(settings + arguments.settings,
+                                                  arguments.work_dir, arguments.add_install))
         for text in arguments.set:
-            measure_set(text, arguments, scratch)
+            measure_set(text, arguments, cluster, scratch)
 
 
 def main() -> None:

@@ -98,6 +98,7 @@ class PostgresContender(Contender):
         self._kind = kind = INDEX_KINDS[kind_name]
         self._server, self._client, self._data = server, client, data
         self._metric, self._k, self._options = metric, k, options
+        self.column_type, self.k = kind.column_type, k
         self._table = table_for(kind.column_type)
         self._index = self._table + "_embedding_idx"
         self._opclass = kind.opclass.format(metric=metric)
@@ -167,6 +168,30 @@ class PostgresContender(Contender):
             self._client.run(self.query_sql(), self._kind.column_type, self._k,
                              warmup=0, limit=1).latencies[0]
             for _ in range(9)]))
+
+    def floor(self, seconds: float) -> float:
+        """Queries per second of the same statement without a search: ten rows by their place."""
+        places = ",".join(f"\"({block},1)\"" for block in range(self._k))
+        return self._client.run(
+            f"SELECT id FROM {self._table} WHERE ctid = ANY('{{{places}}}'::tid[])"
+            f" AND $1::{self._kind.column_type} IS NOT NULL", self._kind.column_type, self._k,
+            seconds=seconds).queries_per_second
+
+    def cold(self, restart) -> dict[str, float]:
+        """Seconds of the first 1,000 queries: with nothing cached, the same without
+        asking ahead, and warm.  restart() empties all caches."""
+        setup = self.setup_sql("", None)
+        seconds = {}
+        for name, command in (("cold", ""), ("cold, nothing asked for ahead",
+                                             "SET effective_io_concurrency = 0")):
+            restart()
+            timing = self._client.run(self.query_sql(), self._kind.column_type, self._k,
+                                      "; ".join(filter(None, (setup, command))), warmup=0, limit=1000)
+            seconds[name] = float(timing.latencies.sum())
+        self._server.prewarm(self._table)
+        seconds["warm"] = float(self._client.run(
+            self.query_sql(), self._kind.column_type, self._k, setup, limit=1000).latencies.sum())
+        return seconds
 
     def measure_filtered(self, one_in: int, forced: bool, seconds: float) -> tuple[str, Timing]:
         """Queries whose WHERE clause keeps one row in `one_in`: plan and timing."""

@@ -34,6 +34,16 @@ def _cpu_model() -> str:
     return names.get("model name", platform.machine())
 
 
+def _huge_pages_mb() -> int:
+    """Memory set aside for huge pages, which shared buffers use if it is enough for them."""
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["HugePages_Total"]) * int(fields["Hugepagesize"].split()[0]) // 1024
+    except (OSError, KeyError):
+        return 0
+
+
 def machine() -> dict:
     return {
         "cpu": _cpu_model(),
@@ -42,6 +52,7 @@ def machine() -> dict:
         "kernel": platform.release(),
         "load_average": round(os.getloadavg()[0], 2),
         "architecture": platform.machine(),
+        "huge_pages_mb": _huge_pages_mb(),
     }
 
 
@@ -113,7 +124,31 @@ def summary(results: dict, points: list[Point]) -> str:
             reached = f"{point.timing.queries_per_second:.0f}" if point else "not reached"
             line += f" {reached:>11} {point.knob if point else '':>6}"
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines + ratios(results, points))
+
+
+def ratios(results: dict, points: list[Point]) -> list[str]:
+    """The first ivfpq index against each other system: one client, at equal recall."""
+    ours = next((name for name in results["systems"] if name.startswith("ivfpq")), None)
+    lines = []
+    for name, other in results["systems"].items():
+        if ours is None or name.startswith("ivfpq"):
+            continue
+        build, other_build = results["systems"][ours]["build"], other["build"]
+        parts = []
+        for target in TARGETS:
+            mine, theirs = best_at(points, ours, target), best_at(points, name, target)
+            if mine and theirs:
+                ratio = mine.timing.queries_per_second / theirs.timing.queries_per_second
+                parts.append(f"{ratio:.2f} x q/s at {target:.2f}")
+        parts.append(f"{other_build['seconds'] / build['seconds']:.1f} x faster built")
+        parts.append(f"1/{other_build['index_bytes'] / build['index_bytes']:.1f} of the size")
+        mine, theirs = (results["systems"][system].get("inserts_per_second")
+                        for system in (ours, name))
+        if mine and theirs:
+            parts.append(f"{mine / theirs:.1f} x inserts/s")
+        lines.append(f"ivfpq against {name}: " + ", ".join(parts))
+    return lines
 
 
 def write_csv(path: str, points: list[Point]) -> None:

@@ -32,6 +32,11 @@ class Server:
     def close(self) -> None:
         self._connection.close()
 
+    def restarted(self) -> None:
+        """The server was restarted: connect again."""
+        self._connection.close()
+        self._connection = psycopg.connect("", autocommit=True, row_factory=dict_row)
+
     def execute(self, sql: str) -> None:
         self._connection.execute(sql)
 

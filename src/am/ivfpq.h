@@ -183,9 +183,9 @@ extern void ivfpq_touch_page(Relation rel, BlockNumber blkno);
 /*
  * The same for a row of a heap (no other table access method), in two steps
  * some time apart: its page, which the system is asked to read if it is not in
- * shared buffers, and then the row itself.
+ * shared buffers (then the result is true), and then the row itself.
  */
-extern void ivfpq_touch_row_page(Relation heap, ItemPointer tid);
+extern bool ivfpq_touch_row_page(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
 
 /* Pin the page of a row for the next table_index_fetch_tuple from a heap, which then need not look for it */

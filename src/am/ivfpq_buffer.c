@@ -98,15 +98,20 @@ line_pointer(Page page, OffsetNumber offset)
 	return (ItemId) ((char *) page + SizeOfPageHeaderData) + offset - 1;
 }
 
-void
+bool
 ivfpq_touch_row_page(Relation heap, ItemPointer tid)
 {
 	BlockNumber blkno = ItemPointerGetBlockNumber(tid);
 	Buffer	   *guess = guess_of(heap, blkno);
+	bool		is_read = false;
 
-	/* ask the system for what is not in shared buffers */
 	if (*guess <= 0 || GetBufferDescriptor(*guess - 1)->tag.blockNum != blkno)
-		*guess = PrefetchBuffer(heap, MAIN_FORKNUM, blkno).recent_buffer;
+	{
+		PrefetchBufferResult result = PrefetchBuffer(heap, MAIN_FORKNUM, blkno);
+
+		*guess = result.recent_buffer;
+		is_read = result.initiated_io;
+	}
 	if (*guess > 0)
 	{
 		Page		page = BufferGetPage(*guess);
@@ -115,6 +120,7 @@ ivfpq_touch_row_page(Relation heap, ItemPointer tid)
 		__builtin_prefetch(page);
 		__builtin_prefetch(line_pointer(page, ItemPointerGetOffsetNumber(tid)));
 	}
+	return is_read;
 }
 
 /*

@@ -14,6 +14,7 @@
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "port/pg_bitutils.h"
+#include "storage/bufmgr.h"
 #include "storage/itemptr.h"
 #include "utils/memutils.h"
 
@@ -173,7 +174,7 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
 	for (uint32 i = first_list; i < batch->nlists; i++)
 	{
 		/* asking for what is in shared buffers already would cost as much as reading it */
-		if (pgBufferUsage.shared_blks_read > reads_before)
+		if (pgBufferUsage.shared_blks_read > reads_before && effective_io_concurrency > 0)
 			for (prefetched = Max(prefetched, i + 1);
 				 prefetched < Min(batch->nlists, i + 1 + PREFETCH_LISTS); prefetched++)
 				ivfpq_list_prefetch(batch->index, &batch->lists[prefetched].entry, PREFETCH_PAGES);

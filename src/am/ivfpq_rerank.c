@@ -20,6 +20,7 @@
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "utils/memutils.h"
+#include "utils/spccache.h"
 
 #include "base/vqpg_compat.h"
 
@@ -30,6 +31,7 @@ struct IvfpqReranker
 	Snapshot	snapshot;
 	IndexFetchTableData *fetch;
 	bool		is_heap;		/* the table's access method is the built-in one */
+	bool		looks_ahead;	/* and effective_io_concurrency does not forbid it */
 	TupleTableSlot *slot;
 	AttrNumber	attno;			/* of the indexed column, or 0 */
 	MemoryContext row_context;	/* reset for each row */
@@ -50,6 +52,8 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	reranker->snapshot = scan->xs_snapshot;
 	reranker->fetch = VQ_FETCH_BEGIN(scan->heapRelation);
 	reranker->is_heap = scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine();
+	reranker->looks_ahead = reranker->is_heap &&
+		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
 	reranker->attno = index->rd_index->indkey.values[0];
 	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
@@ -100,23 +104,26 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 	return isnan(distance) ? INFINITY : distance;
 }
 
-void
-ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *soon, const VqItem *next)
+bool
+ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *item)
 {
 	ItemPointerData tid;
 
-	if (!reranker->is_heap)
+	if (!reranker->looks_ahead || item == NULL)
+		return false;
+	ivfpq_item_tid(item, &tid);
+	return ivfpq_touch_row_page(reranker->fetch->rel, &tid);
+}
+
+void
+ivfpq_rerank_next(IvfpqReranker *reranker, const VqItem *item)
+{
+	ItemPointerData tid;
+
+	if (!reranker->looks_ahead || item == NULL)
 		return;
-	if (soon)
-	{
-		ivfpq_item_tid(soon, &tid);
-		ivfpq_touch_row_page(reranker->fetch->rel, &tid);
-	}
-	if (next)
-	{
-		ivfpq_item_tid(next, &tid);
-		ivfpq_touch_row(reranker->fetch->rel, &tid);
-	}
+	ivfpq_item_tid(item, &tid);
+	ivfpq_touch_row(reranker->fetch->rel, &tid);
 }
 
 bool

@@ -54,9 +54,13 @@
 #define EXPAND_AFTER	20
 #define EXPAND_BY		0.5
 
-/* How many rows before its turn to fetch the page of a row, and the row, into the caches */
-#define PAGES_AHEAD		8
-#define ROWS_AHEAD		3
+/*
+ * How many rows before its turn to fetch the page of a row, and the row, into
+ * the caches.  A disk is asked for as many as most searches need.
+ */
+#define PAGES_AHEAD			8
+#define PAGES_AHEAD_OF_DISK	32
+#define ROWS_AHEAD			3
 
 typedef struct IvfpqScan
 {
@@ -80,6 +84,7 @@ typedef struct IvfpqScan
 	IvfpqBatch	batch;
 	IvfpqCandidates candidates;
 	IvfpqReranker *reranker;
+	uint32		pages_ahead;
 	IvfpqResults results;
 
 	double		last_distance;	/* of the last row returned */
@@ -295,21 +300,27 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 	return take_lists(scan, state, count);
 }
 
-/* Have the next rows on their way, so that their fetch does not wait for memory or disk */
+/*
+ * Have the next rows on their way, so that their fetch does not wait for memory,
+ * nor for the disk.
+ */
 static void
 look_ahead(IvfpqScan *state)
 {
 	IvfpqCandidates *candidates = &state->candidates;
+	IvfpqReranker *reranker = state->reranker;
 
 	if (candidates->is_fresh)
 	{
-		for (int i = 0; i < PAGES_AHEAD; i++)
-			ivfpq_rerank_soon(state->reranker, ivfpq_candidates_ahead(candidates, i), NULL);
+		state->pages_ahead = PAGES_AHEAD;
+		for (uint32 i = 0; i < state->pages_ahead; i++)
+			if (ivfpq_rerank_soon(reranker, ivfpq_candidates_ahead(candidates, i)))
+				state->pages_ahead = PAGES_AHEAD_OF_DISK;
 		for (int i = 0; i < ROWS_AHEAD; i++)
-			ivfpq_rerank_soon(state->reranker, NULL, ivfpq_candidates_ahead(candidates, i));
+			ivfpq_rerank_next(reranker, ivfpq_candidates_ahead(candidates, i));
 	}
-	ivfpq_rerank_soon(state->reranker, ivfpq_candidates_ahead(candidates, PAGES_AHEAD),
-					  ivfpq_candidates_ahead(candidates, ROWS_AHEAD));
+	ivfpq_rerank_soon(reranker, ivfpq_candidates_ahead(candidates, state->pages_ahead));
+	ivfpq_rerank_next(reranker, ivfpq_candidates_ahead(candidates, ROWS_AHEAD));
 }
 
 /*

@@ -196,10 +196,12 @@ typedef struct IvfpqReranker IvfpqReranker;
 extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
 
 /*
- * Rows that will be fetched soon, and next but a few: bring their pages and
- * them into the caches.  Either may be NULL.
+ * Bring into the caches: the page of a row that will be fetched soon, and a row
+ * that will be fetched next but a few.  True if the page must be read from
+ * disk, which has begun.  item may be NULL.
  */
-extern void ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *soon, const VqItem *next);
+extern bool ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *item);
+extern void ivfpq_rerank_next(IvfpqReranker *reranker, const VqItem *item);
 
 /*
  * Distance of the indexed value of a row, by the scan's snapshot: squared for

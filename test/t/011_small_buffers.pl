@@ -1,0 +1,98 @@
+# A backend remembers in which buffer it saw a page, and where rows of the table
+# are in memory.  With fewer buffers than pages those memories are wrong most of
+# the time, and after REINDEX always: searches must not notice.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use VqpgTest;
+
+my $dim = 16;
+
+# 128 buffers; table, index and what pushes them out have a thousand pages each
+my $node = new_vqpg_node('main', conf => "shared_buffers = 1MB\nmax_connections = 10\n");
+
+create_vectors($node, 'items', 20000, $dim);
+create_queries($node, 30, $dim);
+$node->safe_psql('postgres', q{
+	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 300, m = 8);
+	CREATE TABLE other AS SELECT i, repeat('x', 500) FROM generate_series(1, 15000) i;
+	SET enable_indexscan = off;
+	CREATE TABLE truth AS
+		SELECT q.id, array(SELECT t.id FROM items t ORDER BY t.v <-> q.v LIMIT 10) AS ids FROM queries q;
+});
+
+# Compares all queries with the truth, and ends with an error if one differs
+$node->safe_psql('postgres', q{
+	CREATE PROCEDURE compare(what text) LANGUAGE plpgsql
+		SET enable_seqscan = off SET enable_sort = off
+		SET ivfpq.nprobe = 300 SET ivfpq.epsilon = 20
+	AS $$
+	DECLARE
+		q record;
+		found bigint[];
+	BEGIN
+		FOR q IN SELECT queries.id, v, ids FROM queries JOIN truth USING (id)
+		LOOP
+			found := array(SELECT t.id FROM items t ORDER BY t.v <-> q.v LIMIT 10);
+			IF found <> q.ids THEN
+				RAISE 'query % %: % instead of %', q.id, what, found, q.ids;
+			END IF;
+		END LOOP;
+	END
+	$$;
+});
+like(
+	$node->safe_psql('postgres', q{
+		SET enable_seqscan = off; SET enable_sort = off;
+		EXPLAIN SELECT id FROM items ORDER BY v <-> (SELECT v FROM queries LIMIT 1) LIMIT 10}),
+	qr/Index Scan using items_v/, 'searches use the index');
+
+# One session all the way: what it remembers is its own
+my ($stdout, $stderr);
+$node->psql('postgres', q{
+	\set ON_ERROR_STOP on
+	CALL compare('at first');
+	SELECT sum(length(repeat)) FROM other;
+	CALL compare('after other pages took the buffers');
+	REINDEX INDEX items_v;
+	CALL compare('after REINDEX');
+	CLUSTER items USING items_pkey;
+	CALL compare('after the table moved');
+	CREATE TABLE third AS SELECT * FROM other;
+	CALL compare('while new pages are written');
+	SET effective_io_concurrency = 0;
+	CALL compare('without looking ahead');
+	SET effective_io_concurrency = 100;
+	SELECT sum(length(repeat)) FROM third;
+	CALL compare('looking far ahead');
+	SELECT 'all the same';
+}, stdout => \$stdout, stderr => \$stderr);
+is($stderr, '', 'no search differs from the exact one');
+like($stdout, qr/all the same/, 'the session came to its end');
+
+# Rows that move and die while others search
+my ($writers, $writer_errors) = start_pgbench($node, '-c 2 -t 3000', { move => q{
+	\set id random(1, 20000)
+	UPDATE items SET note = note + 1 WHERE id = :id;
+}});
+$node->psql('postgres', q{
+	\set ON_ERROR_STOP on
+	CALL compare('while rows move');
+	VACUUM items;
+	CALL compare('after vacuum');
+	SELECT 'all the same';
+}, stdout => \$stdout, stderr => \$stderr);
+is($stderr, '', 'no search differs from the exact one while rows move');
+$writers->finish;
+unlike($$writer_errors, qr/ERROR|FATAL/, 'no update fails');
+ok_check($node, 'items_v', 'true', 'at the end');
+
+$node->stop;
+done_testing();
