@@ -11,7 +11,8 @@
  */
 #include "postgres.h"
 
-#include "am/ivfpq.h"
+#include "am/ivfpq_search.h"
+#include "utils/memutils.h"
 
 #include "base/vq_datum.h"
 #include "base/vq_guc.h"
@@ -21,13 +22,24 @@ typedef struct InsertState
 	IvfpqModel *model;
 
 	/* only with codes */
-	float	   *distance_sq;	/* [nlists] */
-	float	   *norm_sq;		/* [nlists] */
+	float	   *distance_sq;	/* [nlists], unless finds_by_codes */
+	float	   *norm_sq;
 	float	   *x_model;		/* [dim] */
 	float	   *centroid;		/* [dim] */
 	float	   *work;			/* vq_codec_encode_floats */
 	uint8	   *codes;			/* [m] */
+	MemoryContext search_context;	/* reset after each search for a list */
 } InsertState;
+
+/*
+ * Lists are those of the nearest centroid.  The codes of centroids find it, but
+ * for inner product, where they say which centroid has the largest product.
+ */
+static bool
+finds_by_codes(const IvfpqModel *model)
+{
+	return model->coarse_shape.m > 0 && model->meta.metric != VQ_METRIC_IP;
+}
 
 static InsertState *
 begin_insert(Relation index, IndexInfo *info)
@@ -39,8 +51,13 @@ begin_insert(Relation index, IndexInfo *info)
 	state->model = model;
 	if (model->meta.codec != IVFPQ_CODEC_NONE)
 	{
-		state->distance_sq = palloc(model->meta.nlists * sizeof(float));
-		state->norm_sq = palloc(model->meta.nlists * sizeof(float));
+		state->search_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq nearest list",
+													  0, 64 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
+		if (!finds_by_codes(model))
+		{
+			state->distance_sq = palloc(model->meta.nlists * sizeof(float));
+			state->norm_sq = palloc(model->meta.nlists * sizeof(float));
+		}
 		state->x_model = palloc(model->meta.dim * sizeof(float));
 		state->centroid = palloc(model->meta.dim * sizeof(float));
 		state->work = palloc(vq_codec_encode_floats(&model->codec) * sizeof(float));
@@ -55,6 +72,21 @@ static uint32
 nearest_list(Relation index, const InsertState *state)
 {
 	uint32		nearest = 0;
+
+	if (finds_by_codes(state->model))
+	{
+		MemoryContext old = MemoryContextSwitchTo(state->search_context);
+		VqQuery		query = {.q_model = state->x_model};
+		IvfpqCoarse coarse;
+		IvfpqNearList list;
+
+		ivfpq_coarse_begin(&coarse, index, state->model, &query, 1);
+		if (ivfpq_coarse_next(&coarse, &list))
+			nearest = list.list_no;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(state->search_context);
+		return nearest;
+	}
 
 	ivfpq_model_distances(index, state->model, state->x_model, 0, state->model->meta.nlists,
 						  state->distance_sq, state->norm_sq);
