@@ -295,7 +295,8 @@ train_codebook(Index *index)
 	size_t		padded_dim = (size_t) pq->m * pq->dsub;
 	size_t		nsample = min_size(index->base->nrows, PQ_ROWS);
 	float	   *residuals = allocate(nsample * padded_dim, sizeof(float));
-	void	   *work = allocate(vq_pq_train_bytes(pq, nsample), 1);
+	double	   *sums = allocate(vq_pq_sums_doubles(pq), sizeof(double));
+	uint8_t    *codes = allocate(pq->m, 1);
 	VqRng		rng;
 
 	vq_rng_seed(&rng, 2);
@@ -307,10 +308,10 @@ train_codebook(Index *index)
 		for (size_t t = 0; t < index->dim; t++)
 			residuals[i * padded_dim + t] = index->models[row * index->dim + t] - centroid[t];
 	}
-	for (size_t j = 0; j < pq->m; j++)
-		vq_pq_train_sub(index->kernels, pq, j, residuals, nsample, 15, 3, work, index->codebook);
+	vq_pq_train(index->kernels, pq, residuals, nsample, 15, 3, sums, codes, index->codebook);
 	free(residuals);
-	free(work);
+	free(sums);
+	free(codes);
 }
 
 static void

@@ -246,6 +246,7 @@ CREATE FUNCTION ivfpq_index_info(
 	OUT train_rows bigint,
 	OUT trained_on text,
 	OUT imbalance real,
+	OUT build_ms int[],			-- of sampling, clustering, training codes, encoding, writing
 	OUT advice text)
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ivfpq_index_info(regclass) IS 'what an ivfpq index is made of, and what could be better';

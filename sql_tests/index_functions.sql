@@ -23,6 +23,9 @@ SELECT format_version > 0 AS has_version, metric, dims, lists, m, nbits, rotatio
 FROM ivfpq_index_info('few_index');
 \x off
 
+-- The time of the phases of its build: sampling, clustering, training codes, encoding, writing
+SELECT cardinality(build_ms) AS phases, 0 <= ALL (build_ms) AS times FROM ivfpq_index_info('items_index');
+
 -- ivfpq_list_info: its lists, which add up to it
 SELECT count(*) AS lists, min(list) AS first, max(list) AS last, sum(rows) AS rows, sum(dead_slots) AS dead_slots,
 	   bool_and(rows > 0 AND blocks > 0 AND pages > 0 AND pages <= blocks AND free_slots >= 0) AS all_used

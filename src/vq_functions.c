@@ -19,12 +19,14 @@
 #include "catalog/objectaddress.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
@@ -220,6 +222,17 @@ text_or_null(const char *string, bool *is_null)
 	return string ? CStringGetTextDatum(string) : (Datum) 0;
 }
 
+/* Milliseconds of each phase of the build, as int[] */
+static Datum
+phase_times(const IvfpqMetaPageData *meta)
+{
+	Datum		times[IVFPQ_BUILD_PHASES];
+
+	for (int i = 0; i < IVFPQ_BUILD_PHASES; i++)
+		times[i] = Int32GetDatum((int32) Min(meta->build_ms[i], PG_INT32_MAX));
+	return PointerGetDatum(construct_array(times, lengthof(times), INT4OID, sizeof(int32), true, TYPALIGN_INT));
+}
+
 Datum
 ivfpq_index_info(PG_FUNCTION_ARGS)
 {
@@ -233,8 +246,8 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	float4		imbalance;
 	char		trained_on[IVFPQ_TRAINER_LEN + 1] = {0};
 	TupleDesc	desc;
-	Datum		values[17];
-	bool		nulls[17] = {false};
+	Datum		values[18];
+	bool		nulls[18] = {false};
 	int			column = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
@@ -267,6 +280,7 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	values[column] = text_or_null(trained_on[0] ? trained_on : NULL, &nulls[column]);
 	column++;
 	values[column++] = Float4GetDatum(imbalance);
+	values[column++] = phase_times(&meta);
 	values[column] = text_or_null(advice(&meta, options, &total, imbalance), &nulls[column]);
 
 	index_close(index, AccessShareLock);

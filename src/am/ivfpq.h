@@ -52,14 +52,18 @@ typedef struct IvfpqOptions
 	int			nprobe;			/* 0 = auto */
 } IvfpqOptions;
 
-/* Phases of CREATE INDEX, for pg_stat_progress_create_index */
+/* Phases of CREATE INDEX, for pg_stat_progress_create_index and the metapage's build_ms */
 #define IVFPQ_PHASE_SAMPLING		2
 #define IVFPQ_PHASE_CLUSTERING		3
 #define IVFPQ_PHASE_TRAINING_CODES	4
 #define IVFPQ_PHASE_ENCODING		5
 #define IVFPQ_PHASE_WRITING			6
 
+StaticAssertDecl(IVFPQ_PHASE_WRITING - IVFPQ_PHASE_SAMPLING + 1 == IVFPQ_BUILD_PHASES,
+				 "the metapage has the time of each phase");
+
 /* ivfpq_handler.c */
+extern char *ivfpqbuildphasename(int64 phase);
 extern IvfpqOptions *ivfpq_options(Relation index);	/* defaults if none are set; palloc'd */
 extern VqMetric ivfpq_metric(Relation index);
 
@@ -283,8 +287,11 @@ extern void ivfpq_writer_directory(IvfpqWriter *writer, const VqBlockShape *shap
 extern void ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, ItemPointer tid,
 							 const VqFactors *factors, const uint8 *codes);
 
-/* Write directory and metapage (its directory_start and list_start filled in), and log the fork */
-extern void ivfpq_writer_finish(IvfpqWriter *writer, IvfpqMetaPageData *meta);
+/* Write the directory, log all pages but the metapage, and fill in meta's directory_start and list_start */
+extern void ivfpq_writer_close(IvfpqWriter *writer, IvfpqMetaPageData *meta);
+
+/* Write and log the metapage */
+extern void ivfpq_writer_finish(IvfpqWriter *writer, const IvfpqMetaPageData *meta);
 
 /*----------
  * ivfpq_inspect.c: copies of pages, for those who look at all of an index

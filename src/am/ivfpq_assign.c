@@ -6,12 +6,16 @@
  * Lists are numbered group by group (ivfpq_train.c clusters them that way), so
  * the lists of a group are neighbours in space as well as in memory.  A row is
  * compared with the centres of all groups, then with the lists of the nearest
- * ASSIGN_GROUPS groups only: 4,000 lists cost 63 and 8 times 63 comparisons.
+ * few groups only: 4,000 lists cost 63 and, for 8 groups, 8 times 63 comparisons.
  * A row whose nearest list is in none of those groups goes to a list that is
  * nearly as near, which is where searches look next.
  *
  * Rows are dealt out to groups first, so that all comparisons are products of
  * matrices.
+ *
+ * Where a row goes must not depend on which others come with it, as parallel
+ * workers meet rows in any order.  OpenBLAS has other kernels for small
+ * matrices, which round differently; so a small product is made larger.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,11 +29,15 @@
 
 #include "base/vq_guc.h"
 
-/* Groups whose lists a row is compared with */
-#define ASSIGN_GROUPS	8
-
 /* With fewer groups than this, comparing with all lists takes no longer */
-#define MIN_GROUPS		(2 * ASSIGN_GROUPS)
+#define MIN_GROUPS		(2 * IVFPQ_FINAL_GROUPS)
+
+/* Elements of a product and multiplications in it from which on OpenBLAS rounds in one way */
+#define MIN_PRODUCT			4096
+#define MIN_MULTIPLICATIONS	1e6
+
+/* A group of so few lists is compared without products */
+#define FEW_LISTS			8
 
 /* Rows dealt out together, and rows of one group compared together */
 #define DEALT_ROWS		4096
@@ -44,6 +52,7 @@ struct IvfpqAssigner
 
 	/* ngroups is 0 when there are too few lists for groups to pay */
 	uint32		ngroups;
+	uint32		depth;			/* groups whose lists a row is compared with */
 	const uint32 *starts;		/* [ngroups + 1], first list of each group */
 	float	   *centres;		/* [ngroups][dim] */
 	float	   *centre_norms;	/* [ngroups] */
@@ -52,10 +61,10 @@ struct IvfpqAssigner
 	size_t		chunk;			/* rows at a time without groups */
 	float	   *work;
 	float	   *products;		/* [DEALT_ROWS][ngroups] */
-	uint32	   *dealt;			/* [DEALT_ROWS * ASSIGN_GROUPS], rows by group */
+	uint32	   *dealt;			/* [DEALT_ROWS * depth], rows by group */
 	uint32	   *dealt_starts;	/* [ngroups + 1] */
-	uint32	   *nearest_groups; /* [DEALT_ROWS][ASSIGN_GROUPS] */
-	float	   *gathered;		/* [GATHERED_ROWS][dim] */
+	uint32	   *nearest_groups; /* [DEALT_ROWS][depth] */
+	float	   *gathered;		/* [GATHERED_ROWS][dim], always numbers */
 	uint32	   *gathered_labels;
 	float	   *gathered_distances;
 };
@@ -89,7 +98,7 @@ compute_centres(IvfpqAssigner *assigner)
 }
 
 IvfpqAssigner *
-ivfpq_assigner_create(const IvfpqLists *lists)
+ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 {
 	IvfpqAssigner *assigner = palloc0(sizeof(IvfpqAssigner));
 	size_t		dim = lists->dim;
@@ -101,25 +110,28 @@ ivfpq_assigner_create(const IvfpqLists *lists)
 	assigner->nlists = lists->nlists;
 	assigner->norms = alloc_array(lists->nlists, sizeof(float));
 	assigner->chunk = ivfpq_chunk_rows(lists->nlists, dim);
+	assigner->gathered = MemoryContextAllocExtended(CurrentMemoryContext, GATHERED_ROWS * dim * sizeof(float),
+													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	assigner->gathered_labels = alloc_array(GATHERED_ROWS, sizeof(uint32));
+	assigner->gathered_distances = alloc_array(GATHERED_ROWS, sizeof(float));
 	if (ngroups >= MIN_GROUPS)
 	{
 		assigner->ngroups = ngroups;
+		assigner->depth = depth;
 		assigner->starts = lists->starts;
 		assigner->centres = alloc_array(ngroups, dim * sizeof(float));
 		assigner->centre_norms = alloc_array(ngroups, sizeof(float));
 		assigner->products = alloc_array(DEALT_ROWS, ngroups * sizeof(float));
-		assigner->dealt = alloc_array(DEALT_ROWS, ASSIGN_GROUPS * sizeof(uint32));
+		assigner->dealt = alloc_array(DEALT_ROWS, depth * sizeof(uint32));
 		assigner->dealt_starts = alloc_array(ngroups + 1, sizeof(uint32));
-		assigner->nearest_groups = alloc_array(DEALT_ROWS, ASSIGN_GROUPS * sizeof(uint32));
-		assigner->gathered = alloc_array(GATHERED_ROWS, dim * sizeof(float));
-		assigner->gathered_labels = alloc_array(GATHERED_ROWS, sizeof(uint32));
-		assigner->gathered_distances = alloc_array(GATHERED_ROWS, sizeof(float));
+		assigner->nearest_groups = alloc_array(DEALT_ROWS, depth * sizeof(uint32));
 		assigner->chunk = GATHERED_ROWS;
 		largest = 0;
 		for (uint32 g = 0; g < ngroups; g++)
 			largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
 	}
-	assigner->work = alloc_array(vq_kmeans_assign_floats(assigner->chunk, Max(largest, 1)), sizeof(float));
+	assigner->work = alloc_array(vq_kmeans_assign_floats(Max(assigner->chunk, GATHERED_ROWS), Max(largest, 1)),
+								 sizeof(float));
 	ivfpq_assigner_refresh(assigner);
 	return assigner;
 }
@@ -132,7 +144,7 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 
 	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
 		(ngroups + GATHERED_ROWS) * (dim + 4) * sizeof(float) +
-		DEALT_ROWS * (ngroups + 2 * ASSIGN_GROUPS) * sizeof(float) +
+		DEALT_ROWS * (ngroups + 2 * IVFPQ_FINAL_GROUPS) * sizeof(float) +
 		vq_kmeans_assign_floats(chunk, nlists) * sizeof(float);
 }
 
@@ -153,6 +165,9 @@ ivfpq_assigner_free(IvfpqAssigner *assigner)
 {
 	pfree(assigner->norms);
 	pfree(assigner->work);
+	pfree(assigner->gathered);
+	pfree(assigner->gathered_labels);
+	pfree(assigner->gathered_distances);
 	if (assigner->ngroups > 0)
 	{
 		pfree(assigner->centres);
@@ -161,30 +176,39 @@ ivfpq_assigner_free(IvfpqAssigner *assigner)
 		pfree(assigner->dealt);
 		pfree(assigner->dealt_starts);
 		pfree(assigner->nearest_groups);
-		pfree(assigner->gathered);
-		pfree(assigner->gathered_labels);
-		pfree(assigner->gathered_distances);
 	}
 	pfree(assigner);
+}
+
+/*
+ * Rows that a product with ncolumns should have at least; at most GATHERED_ROWS
+ */
+static size_t
+enough_rows(const IvfpqAssigner *assigner, size_t ncolumns)
+{
+	double		elements = Max(MIN_PRODUCT, MIN_MULTIPLICATIONS / assigner->dim);
+
+	return (size_t) Min(GATHERED_ROWS, elements / ncolumns + 1);
 }
 
 /* The groups nearest to a row, from its products with their centres */
 static void
 nearest_groups(const IvfpqAssigner *assigner, const float *products, uint32 *groups)
 {
-	float		values[ASSIGN_GROUPS];
-	int			count = 0;
+	float		values[IVFPQ_FINAL_GROUPS];
+	uint32		depth = assigner->depth;
+	uint32		count = 0;
 
 	for (uint32 g = 0; g < assigner->ngroups; g++)
 	{
 		float		value = assigner->centre_norms[g] - products[g];
-		int			i;
+		uint32		i;
 
 		/* a group without lists has nothing to offer */
-		if ((count == ASSIGN_GROUPS && value >= values[count - 1]) ||
+		if ((count == depth && value >= values[count - 1]) ||
 			assigner->starts[g] == assigner->starts[g + 1])
 			continue;
-		if (count < ASSIGN_GROUPS)
+		if (count < depth)
 			count++;
 		for (i = count - 1; i > 0 && values[i - 1] > value; i--)
 		{
@@ -196,7 +220,7 @@ nearest_groups(const IvfpqAssigner *assigner, const float *products, uint32 *gro
 	}
 
 	/* fewer groups with lists than that: count the first one again */
-	for (; count < ASSIGN_GROUPS; count++)
+	for (; count < depth; count++)
 		groups[count] = groups[0];
 }
 
@@ -206,15 +230,18 @@ deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 {
 	uint32	   *next = palloc0(assigner->ngroups * sizeof(uint32));
 	uint32		start = 0;
+	size_t		padded = Max(nrows, enough_rows(assigner, assigner->ngroups));
 
-	ivfpq_blas()->products(nrows, assigner->ngroups, assigner->dim, rows, assigner->centres,
-						   assigner->products);
+	if (padded > nrows)
+		memcpy(assigner->gathered, rows, nrows * assigner->dim * sizeof(float));
+	ivfpq_blas()->products(padded, assigner->ngroups, assigner->dim, padded > nrows ? assigner->gathered : rows,
+						   assigner->centres, assigner->products);
 	for (size_t i = 0; i < nrows; i++)
 	{
-		uint32	   *groups = assigner->nearest_groups + i * ASSIGN_GROUPS;
+		uint32	   *groups = assigner->nearest_groups + i * assigner->depth;
 
 		nearest_groups(assigner, assigner->products + i * assigner->ngroups, groups);
-		for (int n = 0; n < ASSIGN_GROUPS; n++)
+		for (uint32 n = 0; n < assigner->depth; n++)
 			next[groups[n]]++;
 	}
 	for (uint32 g = 0; g < assigner->ngroups; g++)
@@ -227,8 +254,8 @@ deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 	}
 	assigner->dealt_starts[assigner->ngroups] = start;
 	for (size_t i = 0; i < nrows; i++)
-		for (int n = 0; n < ASSIGN_GROUPS; n++)
-			assigner->dealt[next[assigner->nearest_groups[i * ASSIGN_GROUPS + n]]++] = i;
+		for (uint32 n = 0; n < assigner->depth; n++)
+			assigner->dealt[next[assigner->nearest_groups[i * assigner->depth + n]]++] = i;
 	pfree(next);
 }
 
@@ -239,12 +266,29 @@ compare_with_group(IvfpqAssigner *assigner, const float *rows, uint32 group,
 {
 	size_t		dim = assigner->dim;
 	uint32		first = assigner->starts[group];
+	uint32		nlists = assigner->starts[group + 1] - first;
 
+	if (nlists <= FEW_LISTS)
+	{
+		for (size_t i = 0; i < count; i++)
+			for (uint32 j = first; j < first + nlists; j++)
+			{
+				float		distance = vq_kernels->l2sq_f32(rows + dealt[i] * dim,
+															assigner->centroids + j * dim, dim);
+
+				if (distance < distances[dealt[i]])
+				{
+					distances[dealt[i]] = distance;
+					labels[dealt[i]] = j;
+				}
+			}
+		return;
+	}
 	for (size_t i = 0; i < count; i++)
 		memcpy(assigner->gathered + i * dim, rows + dealt[i] * dim, dim * sizeof(float));
-	vq_kmeans_assign(vq_kernels, ivfpq_blas(), assigner->gathered, count,
+	vq_kmeans_assign(vq_kernels, ivfpq_blas(), assigner->gathered, Max(count, enough_rows(assigner, nlists)),
 					 assigner->centroids + first * dim, assigner->norms + first,
-					 assigner->starts[group + 1] - first, dim, assigner->work,
+					 nlists, dim, assigner->work,
 					 assigner->gathered_labels, assigner->gathered_distances);
 	for (size_t i = 0; i < count; i++)
 		if (assigner->gathered_distances[i] < distances[dealt[i]])
@@ -252,6 +296,28 @@ compare_with_group(IvfpqAssigner *assigner, const float *rows, uint32 group,
 			distances[dealt[i]] = assigner->gathered_distances[i];
 			labels[dealt[i]] = first + assigner->gathered_labels[i];
 		}
+}
+
+/* Compare rows with all lists */
+static void
+assign_without_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
+					  uint32 *labels, float *distances)
+{
+	size_t		padded = Max(nrows, enough_rows(assigner, assigner->nlists));
+
+	if (padded == nrows)
+	{
+		vq_kmeans_assign(vq_kernels, ivfpq_blas(), rows, nrows, assigner->centroids,
+						 assigner->norms, assigner->nlists, assigner->dim, assigner->work,
+						 labels, distances);
+		return;
+	}
+	memcpy(assigner->gathered, rows, nrows * assigner->dim * sizeof(float));
+	vq_kmeans_assign(vq_kernels, ivfpq_blas(), assigner->gathered, padded, assigner->centroids,
+					 assigner->norms, assigner->nlists, assigner->dim, assigner->work,
+					 assigner->gathered_labels, assigner->gathered_distances);
+	memcpy(labels, assigner->gathered_labels, nrows * sizeof(uint32));
+	memcpy(distances, assigner->gathered_distances, nrows * sizeof(float));
 }
 
 static void
@@ -288,9 +354,7 @@ ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 		if (assigner->ngroups > 0)
 			assign_by_groups(assigner, x, count, labels + first, distances + first);
 		else
-			vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, assigner->centroids,
-							 assigner->norms, assigner->nlists, assigner->dim, assigner->work,
-							 labels + first, distances + first);
+			assign_without_groups(assigner, x, count, labels + first, distances + first);
 		CHECK_FOR_INTERRUPTS();
 	}
 }

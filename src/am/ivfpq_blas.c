@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_blas.c
- *	  OpenBLAS, opened by the backend that trains an index and by no other.
+ *	  OpenBLAS, opened by those that train an index and by no other process.
  *
  * It is never linked: the threaded build of it starts a pool of threads in
  * whatever process loads it, and the postmaster and every backend would.
@@ -12,6 +12,7 @@
 
 #include <dlfcn.h>
 
+#include "access/parallel.h"
 #include "am/ivfpq_train.h"
 
 /* The C interface of BLAS (cblas.h), the part used here */
@@ -56,7 +57,7 @@ ivfpq_blas(void)
 				set_threads(1);
 			sgemm = (SgemmFunction) dlsym(library, "cblas_sgemm");
 		}
-		if (sgemm == NULL)
+		if (sgemm == NULL && !IsParallelWorker())
 			ereport(WARNING,
 					(errmsg("could not load OpenBLAS"),
 					 errdetail("The index is trained with slower products instead."),

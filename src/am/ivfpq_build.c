@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_build.c
- *	  ambuild: sample, train, assign and encode, sort by list, write.
+ *	  ambuild: sample, train, encode, write.
  *
- * Memory.  One plan is made from maintenance_work_mem before anything is
- * allocated.  While training it is shared by the centroids with their sums and
- * by the sample; afterwards by the centroids, one batch of rows and the sort.
- * Less memory means a smaller sample, or fewer lists, and one NOTICE.
+ * The leader plans (ivfpq_plan.c) and launches workers (ivfpq_parallel.c).  All
+ * of them then run ivfpq_build_member as a team (ivfpq_team.h): each takes its
+ * share of the sample (ivfpq_sample.c), all train the same model
+ * (ivfpq_cluster.c, ivfpq_train.c) and share the scan of the table
+ * (ivfpq_encode.c).  Pages are written by the leader alone.  Without workers it
+ * is a team of one.
  *
  * A table that is empty or small is not trained on nothing: its index is one
  * list without codes, and every row is compared exactly.
@@ -17,346 +19,51 @@
 
 #include <math.h>
 
-#include "access/tableam.h"
-#include "am/ivfpq_train.h"
-#include "catalog/index.h"
-#include "catalog/pg_operator.h"
-#include "catalog/pg_type.h"
+#include "am/ivfpq_build.h"
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
-#include "storage/bufmgr.h"
 #include "utils/backend_progress.h"
 #include "utils/memutils.h"
-#include "utils/sampling.h"
-#include "utils/tuplesort.h"
+#include "utils/timestamp.h"
 
-#include "base/vq_datum.h"
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
-
-/* Blocks read to learn how many rows there are; more while they have fewer rows than that */
-#define COUNTING_BLOCKS			300
-#define COUNTED_ROWS			1000
-
-/* lists = auto: LISTS_PER_ROOT * sqrt(rows), and so that a list has ROWS_PER_LIST rows or more */
-#define LISTS_PER_ROOT			4.0
-#define ROWS_PER_LIST			39
-#define MAX_AUTO_LISTS			65536
-
-/* train_rows = auto: per list */
-#define TRAIN_ROWS_PER_LIST		64
 
 /* Bytes may stand for centroids if rounding adds no more than this to the error of residuals */
 #define MAX_ROUNDING			0.01
 
-/*
- * Dimensions of a sub-quantiser of centroids.  They are few and compared
- * exactly in the end, so coarser codes than those of rows do.
- */
-#define COARSE_DIMS				4
-
-/* Rows transformed and assigned together */
-#define BATCH_ROWS				4096
-
-typedef struct BuildState
+void
+ivfpq_build_phase(IvfpqBuild *build, int64 phase)
 {
-	Relation	heap;
-	Relation	index;
-	IndexInfo  *info;
-	IvfpqOptions *options;
-	MemoryContext context;		/* of everything below */
-	MemoryContext row_context;	/* reset for each row */
+	const int	counters[] = {
+		PROGRESS_CREATEIDX_TUPLES_TOTAL, PROGRESS_CREATEIDX_TUPLES_DONE,
+		PROGRESS_SCAN_BLOCKS_TOTAL, PROGRESS_SCAN_BLOCKS_DONE, PROGRESS_CREATEIDX_SUBPHASE
+	};
+	const int64 values[lengthof(counters)] = {0, 0, 0, 0, phase};
+	TimestampTz now = GetCurrentTimestamp();
 
-	IvfpqMetaPageData meta;
-	VqBlockShape shape;
-	IvfpqWriter *writer;
-	double		heap_tuples;
-
-	/* sampling */
-	double		estimated_rows;
-	IvfpqSample sample;
-	size_t		sample_capacity;
-	uint64		sample_seen;
-	VqRng		rng;
-
-	/* the model, if trained */
-	VqCodec		codec;
-	float	   *mean;
-	IvfpqLists	lists;
-	float	   *codebook;
-
-	/* encoding */
-	size_t		batch_capacity;
-	size_t		batch_rows;
-	float	   *batch;			/* [batch_capacity][dim], in model space */
-	ItemPointerData *batch_tids;
-	bool	   *batch_is_exact; /* out of the model's range */
-	uint32	   *batch_labels;
-	float	   *batch_distances;
-	IvfpqAssigner *assigner;
-	float	   *encode_work;
-	uint8	   *codes;
-	uint64	   *list_rows;		/* [nlists] */
-	Tuplesortstate *sort;
-	TupleTableSlot *sort_in;
-	TupleTableSlot *sort_out;
-	bytea	   *payload;		/* VqFactors and codes of one row */
-} BuildState;
-
-static size_t
-memory_limit(void)
-{
-	return (size_t) maintenance_work_mem * 1024;
-}
-
-/*
- * Count a row that was left out because it is a zero vector.  CREATE INDEX
- * CONCURRENTLY brings such rows again when it validates the index, because the
- * index has no entry for them: then they are counted by ivfpqinsert.
- */
-static void
-count_zero_vector(BuildState *state)
-{
-	if (!state->info->ii_Concurrent)
-		state->meta.zero_vectors++;
-}
-
-/*
- * Read the indexed value of a row.  False for what an index leaves out: NULL,
- * and under cosine the zero vector.
- */
-static bool
-read_row(BuildState *state, Datum *values, bool *isnull, VqVector *vector)
-{
-	if (isnull[0])
-		return false;
-	vq_datum_read(values[0], state->index->rd_opcintype[0], vector);
-	if (state->meta.dim == 0)
-		state->meta.dim = vector->dim;
-	ivfpq_check_dim(state->index, state->meta.dim, vector->dim);
-	return state->meta.metric != VQ_METRIC_COSINE ||
-		vq_inner_product(vector->x, vector->x, vector->dim) > 0;
-}
-
-/*----------
- * Sampling
- *----------
- */
-
-static void
-count_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
-{
-	BuildState *state = arg;
-	MemoryContext old = MemoryContextSwitchTo(state->row_context);
-	VqVector	vector;
-
-	if (read_row(state, values, isnull, &vector))
-		state->sample_seen++;
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(state->row_context);
-}
-
-/* Reservoir sampling: after n rows each is in the sample with the same chance */
-static void
-sample_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
-{
-	BuildState *state = arg;
-	IvfpqSample *sample = &state->sample;
-	MemoryContext old = MemoryContextSwitchTo(state->row_context);
-	VqVector	vector;
-
-	if (read_row(state, values, isnull, &vector))
+	if (!ivfpq_team_is_leader(&build->team))
+		return;
+	if (build->phase != 0)
 	{
-		size_t		place = sample->nrows;
+		long		ms = TimestampDifferenceMilliseconds(build->phase_start, now);
 
-		state->sample_seen++;
-		if (place == state->sample_capacity)
-			place = vq_rng_below(&state->rng, state->sample_seen);
-		else
-			sample->nrows++;
-		if (place < state->sample_capacity)
-			memcpy(sample->rows + place * sample->dim, vector.x, sample->dim * sizeof(float));
+		build->meta.build_ms[build->phase - IVFPQ_PHASE_SAMPLING] = (uint32) ms;
+		ereport(DEBUG1,
+				(errmsg_internal("index \"%s\": %s took %ld ms", RelationGetRelationName(build->index),
+								 ivfpqbuildphasename(build->phase), ms)));
 	}
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(state->row_context);
-}
-
-/* Give the rows of up to max_blocks random blocks to a callback; returns the share of blocks read */
-static double
-scan_random_blocks(BuildState *state, BlockNumber max_blocks, IndexBuildCallback callback)
-{
-	BlockNumber nblocks = RelationGetNumberOfBlocks(state->heap);
-	BlockSamplerData sampler;
-	BlockNumber nread = 0;
-
-	if (nblocks == 0)
-		return 1.0;
-	BlockSampler_Init(&sampler, nblocks, Min(nblocks, max_blocks), (uint32) IVFPQ_SEED);
-	while (BlockSampler_HasMore(&sampler))
-	{
-		CHECK_FOR_INTERRUPTS();
-		table_index_build_range_scan(state->heap, state->index, state->info, false, false, false,
-									 BlockSampler_Next(&sampler), 1, callback, state, NULL);
-		nread++;
-	}
-	return (double) nread / nblocks;
-}
-
-static void
-estimate_rows(BuildState *state)
-{
-	BlockNumber max_blocks = COUNTING_BLOCKS;
-	double		share;
-
-	/* a partial index can have all its rows in a few blocks */
-	for (;;)
-	{
-		state->sample_seen = 0;
-		share = scan_random_blocks(state, max_blocks, count_row);
-		if (state->sample_seen >= COUNTED_ROWS || share >= 1.0)
-			break;
-		max_blocks = max_blocks < MaxBlockNumber / 4 ? 4 * max_blocks : MaxBlockNumber;
-	}
-	state->estimated_rows = ceil(state->sample_seen / share);
-}
-
-/*----------
- * What to build
- *----------
- */
-
-/*
- * Sub-quantisers of dsub dimensions, or of as many more as it takes that a
- * block of this capacity fits a page
- */
-static uint32
-fitting_m(uint32 dim, uint32 nbits, uint32 dsub, size_t capacity)
-{
-	VqBlockShape shape = {.m = (dim + dsub - 1) / dsub, .nbits = nbits};
-
-	while (vq_block_bytes(&shape, capacity) > IVFPQ_PAGE_BYTES)
-	{
-		dsub++;
-		shape.m = (dim + dsub - 1) / dsub;
-	}
-	return shape.m;
-}
-
-/* Two dimensions to a 4-bit sub-quantiser, and for the same bytes four to one of 8 bits */
-static uint32
-auto_m(uint32 dim, uint32 nbits)
-{
-	return fitting_m(dim, nbits, nbits == 8 ? 4 : 2, VQ_BLOCK_LANES / 2);
-}
-
-/* Settle m and nbits, from the options and the dimension */
-static void
-choose_codes(BuildState *state)
-{
-	uint32		dim = state->meta.dim;
-	uint32		m = state->options->m;
-
-	state->shape.nbits = state->options->nbits;
-	state->shape.m = m > 0 ? m : auto_m(dim, state->shape.nbits);
-	if (state->shape.m > dim)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("number of sub-quantisers must not exceed the number of dimensions"),
-				 errdetail("Vectors have %u dimensions, and \"m\" is %u.", dim, m),
-				 errhint("Choose \"m\" of at most %u, or 0 for %u.", dim, auto_m(dim, state->shape.nbits))));
-	if (vq_block_bytes(&state->shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(&state->shape)),
-				 errdetail("\"m\" is %u and \"nbits\" is %u.", m, state->shape.nbits),
-				 errhint("Choose \"m\" of at most %u, or 0 for %u.",
-						 (uint32) ((IVFPQ_PAGE_BYTES - sizeof(VqBlockHeader)) / (VQ_BLOCK_LANES / 2) - 13) *
-						 8 / state->shape.nbits,
-						 auto_m(dim, state->shape.nbits))));
-}
-
-/* Settle the number of lists and of rows to train them on, within memory */
-static void
-choose_lists(BuildState *state, uint32 *nlists, size_t *train_rows)
-{
-	size_t		row_bytes = state->meta.dim * sizeof(float);
-	size_t		dsub = (state->meta.dim + state->shape.m - 1) / state->shape.m;
-
-	/* a row, its label, and its part in the training of a sub-quantiser */
-	size_t		sample_row_bytes = row_bytes + sizeof(uint32) + dsub * sizeof(float) + 1;
-	size_t		list_bytes = state->meta.dim * (sizeof(float) + sizeof(double)) + 64;
-	size_t		reserved;
-	size_t		limit;
-	double		wanted_lists = state->options->lists;
-	double		wanted_rows = state->options->train_rows;
-	double		possible_rows;
-
-	if (wanted_lists == 0)
-		wanted_lists = Min(LISTS_PER_ROOT * sqrt(state->estimated_rows),
-						   Min(state->estimated_rows / ROWS_PER_LIST, MAX_AUTO_LISTS));
-	*nlists = Max(1, (uint32) Min(wanted_lists, state->estimated_rows));
-
-	/* what is neither lists nor sample */
-	reserved = ivfpq_assigner_bytes(*nlists, state->meta.dim) + 1024 * 1024;
-	limit = Max(memory_limit(), 2 * reserved) - reserved;
-	if (*nlists > limit / 2 / list_bytes)
-		*nlists = Max(1, limit / 2 / list_bytes);
-
-	if (wanted_rows == 0)
-		wanted_rows = Max((double) *nlists * TRAIN_ROWS_PER_LIST,
-						  (double) IVFPQ_ROWS_PER_CODE * (1 << state->shape.nbits));
-	wanted_rows = Min(wanted_rows, state->estimated_rows);
-	possible_rows = (limit - *nlists * list_bytes) / sample_row_bytes;
-	*train_rows = Max(1, (size_t) Min(wanted_rows, possible_rows));
-	*nlists = Min(*nlists, *train_rows);
-
-	if (*nlists < (uint32) wanted_lists || *train_rows < (size_t) wanted_rows)
-		ereport(NOTICE,
-				(errmsg("index \"%s\" is trained with less than it could use",
-						RelationGetRelationName(state->index)),
-				 errdetail("%u lists are trained on %zu rows; %.0f lists and %.0f rows were wanted.",
-						   *nlists, *train_rows, floor(wanted_lists), floor(wanted_rows)),
-				 *nlists < (uint32) wanted_lists && wanted_lists > state->estimated_rows ?
-				 errhint("The table has about %.0f rows.", state->estimated_rows) :
-				 *nlists == (uint32) wanted_rows ?
-				 errhint("Set \"train_rows\" to %.0f or more.", floor(wanted_lists)) :
-				 errhint("Set \"maintenance_work_mem\" to %.0f MB or more.",
-						 ceil((reserved + wanted_lists * list_bytes * 2 +
-							   wanted_rows * sample_row_bytes) / (1024 * 1024)))));
-}
-
-static bool
-is_worth_training(const BuildState *state)
-{
-	return state->estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << state->options->nbits);
+	build->phase = phase;
+	build->phase_start = now;
+	if (phase != 0)
+		pgstat_progress_update_multi_param(lengthof(counters), counters, values);
 }
 
 /*----------
  * Training
  *----------
  */
-
-static void
-take_sample(BuildState *state, size_t train_rows)
-{
-	double		nblocks = RelationGetNumberOfBlocks(state->heap);
-	double		rows_per_block = state->estimated_rows / Max(nblocks, 1);
-	double		wanted_blocks = ceil(1.1 * train_rows / rows_per_block) + 8;
-
-	state->sample.dim = state->meta.dim;
-	state->sample.nrows = 0;
-	state->sample.rows = MemoryContextAllocHuge(state->context,
-												mul_size(train_rows, state->meta.dim * sizeof(float)));
-	state->sample.labels = MemoryContextAllocHuge(state->context, train_rows * sizeof(uint32));
-	state->sample_capacity = train_rows;
-	state->sample_seen = 0;
-	scan_random_blocks(state, (BlockNumber) Min(wanted_blocks, nblocks), sample_row);
-
-	/* the rows of a partial index can be in few blocks, which were all missed */
-	if (state->sample.nrows == 0)
-		scan_random_blocks(state, (BlockNumber) nblocks, sample_row);
-}
 
 /* Whether bytes are good enough for centroids: their rounding against the residuals */
 static uint8
@@ -379,17 +86,13 @@ choose_centroid_kind(const float *centroids, uint32 nlists, uint32 dim, double r
 
 /* Codes of the centroids, for searches */
 static void
-train_coarse(BuildState *state)
+train_coarse(IvfpqBuild *build)
 {
-	IvfpqMetaPageData *meta = &state->meta;
-	VqBlockShape shape = {
-		.m = fitting_m(meta->dim, IVFPQ_COARSE_NBITS, COARSE_DIMS, VQ_BLOCK_LANES),
-		.nbits = IVFPQ_COARSE_NBITS
-	};
+	IvfpqMetaPageData *meta = &build->meta;
+	VqBlockShape shape = {.m = ivfpq_plan_coarse_m(meta->dim), .nbits = IVFPQ_COARSE_NBITS};
 	VqCodec		codec = {.metric = meta->metric};
 	size_t		codebook_bytes;
 	float	   *codebook;
-	char	   *blocks;
 
 	if (meta->nlists < IVFPQ_MIN_CODED_LISTS)
 		return;
@@ -398,235 +101,179 @@ train_coarse(BuildState *state)
 	codebook_bytes = vq_pq_codebook_floats(&codec.pq) * sizeof(float);
 	codebook = palloc(codebook_bytes);
 	codec.codebook = codebook;
-	blocks = ivfpq_train_coarse(&codec, &shape, &state->lists, codebook);
-
+	ivfpq_train_coarse(build->trainers, &codec.pq, &build->lists, codebook);
 	meta->coarse_m = shape.m;
-	meta->coarse_codebook_start = ivfpq_array_write(state->index, MAIN_FORKNUM, codebook, codebook_bytes);
-	meta->coarse_code_start =
-		ivfpq_chunks_write(state->index, MAIN_FORKNUM, blocks, vq_block_bytes(&shape, VQ_BLOCK_LANES),
-						   (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES);
-	pfree(blocks);
+	if (build->writer)
+	{
+		char	   *blocks = ivfpq_train_coarse_codes(&codec, &shape, &build->lists);
+
+		meta->coarse_codebook_start = ivfpq_array_write(build->index, MAIN_FORKNUM, codebook, codebook_bytes);
+		meta->coarse_code_start =
+			ivfpq_chunks_write(build->index, MAIN_FORKNUM, blocks, vq_block_bytes(&shape, VQ_BLOCK_LANES),
+							   (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES);
+		pfree(blocks);
+	}
 	pfree(codebook);
 }
 
 static void
-train(BuildState *state)
+begin_codec(IvfpqBuild *build)
 {
-	IvfpqMetaPageData *meta = &state->meta;
-	VqCodec    *codec = &state->codec;
-	uint32		nlists;
-	size_t		train_rows;
-	float	   *signs;
+	VqCodec    *codec = &build->codec;
+	uint32		dim = build->meta.dim;
+	float	   *signs = palloc(vq_rotate_sign_bytes(dim));
 
-	choose_codes(state);
-	choose_lists(state, &nlists, &train_rows);
-	take_sample(state, train_rows);
-	if (state->sample.nrows == 0)
-		elog(ERROR, "no rows to train on, although %.0f were expected", state->estimated_rows);
-
-	codec->metric = meta->metric;
-	codec->rotation = state->options->rotation;
-	if (vq_pq_init(&codec->pq, meta->dim, state->shape.m, state->shape.nbits) != VQ_OK)
+	codec->metric = build->meta.metric;
+	codec->rotation = build->options->rotation;
+	if (vq_pq_init(&codec->pq, dim, build->plan.shape.m, build->plan.shape.nbits) != VQ_OK)
 		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u",
-			 meta->dim, state->shape.m, state->shape.nbits);
-	signs = palloc(vq_rotate_sign_bytes(meta->dim));
-	vq_rotate_signs(meta->seed, meta->dim, signs);
+			 dim, build->plan.shape.m, build->plan.shape.nbits);
+	vq_rotate_signs(build->meta.seed, dim, signs);
 	codec->signs = signs;
-	state->mean = palloc(meta->dim * sizeof(float));
-	ivfpq_train_space(&state->sample, codec, state->mean);
-	nlists = Max(1, Min(nlists, state->sample.nrows));
+	build->mean = palloc(dim * sizeof(float));
+}
 
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_CLUSTERING);
-	state->lists.dim = meta->dim;
-	state->lists.nlists = nlists;
-	state->lists.centroids = MemoryContextAllocHuge(state->context,
-											  mul_size(nlists, meta->dim * sizeof(float)));
-	ivfpq_train_lists(&state->sample, &state->lists);
+/*
+ * Write mean and centroids; afterwards all members have the centroids as they
+ * were stored, which is what rows are assigned to and coded against
+ */
+static void
+write_centroids(IvfpqBuild *build)
+{
+	IvfpqMetaPageData *meta = &build->meta;
+	size_t		nfloats = (size_t) build->lists.nlists * meta->dim;
+
+	meta->centroid_kind = choose_centroid_kind(build->lists.centroids, meta->nlists, meta->dim,
+											   build->sample.error);
+	if (build->writer)
+	{
+		meta->mean_start = ivfpq_array_write(build->index, MAIN_FORKNUM, build->mean, meta->dim * sizeof(float));
+		meta->centroid_start = ivfpq_rows_write(build->index, MAIN_FORKNUM, meta->dim, meta->centroid_kind,
+												build->lists.centroids, meta->nlists);
+	}
+	else
+		memset(build->lists.centroids, 0, nfloats * sizeof(float));
+	ivfpq_team_sum_f32(build->trainers, build->lists.centroids, nfloats);
+}
+
+static void
+train(IvfpqBuild *build)
+{
+	IvfpqTeam  *team = build->trainers;
+	IvfpqMetaPageData *meta = &build->meta;
+	VqCodec    *codec = &build->codec;
+	IvfpqLists *lists = &build->lists;
+	size_t		codebook_bytes;
+
+	ivfpq_sample_take(build);
+	if (build->sample.total_rows == 0)
+		elog(ERROR, "no rows to train on, although %.0f were expected", build->plan.estimated_rows);
+	begin_codec(build);
+	ivfpq_train_space(team, &build->sample, codec, build->mean);
+
+	ivfpq_build_phase(build, IVFPQ_PHASE_CLUSTERING);
+	lists->dim = meta->dim;
+	lists->nlists = Max(1, Min(build->plan.nlists, build->sample.total_rows));
+	lists->centroids = palloc_extended(mul_size(lists->nlists, meta->dim * sizeof(float)), MCXT_ALLOC_HUGE);
+	ivfpq_train_lists(team, &build->sample, lists);
 
 	meta->codec = IVFPQ_CODEC_PQ;
-	meta->nlists = nlists;
-	meta->m = state->shape.m;
-	meta->nbits = state->shape.nbits;
+	meta->nlists = lists->nlists;
+	meta->m = build->plan.shape.m;
+	meta->nbits = build->plan.shape.nbits;
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
-	meta->train_rows = state->sample.nrows;
-	meta->centroid_kind = choose_centroid_kind(state->lists.centroids, nlists, meta->dim, state->sample.error);
+	meta->train_rows = build->sample.total_rows;
 	strlcpy(meta->trained_on, "cpu", IVFPQ_TRAINER_LEN);
-	meta->mean_start = ivfpq_array_write(state->index, MAIN_FORKNUM, state->mean, meta->dim * sizeof(float));
-	meta->centroid_start = ivfpq_rows_write(state->index, MAIN_FORKNUM, meta->dim, meta->centroid_kind,
-											state->lists.centroids, nlists);
+	write_centroids(build);
+	ivfpq_train_assign(team, &build->sample, lists);
+	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists);
 
-	/* against the centroids as they were stored */
-	ivfpq_train_assign(&state->sample, &state->lists);
-	meta->nprobe = ivfpq_train_nprobe(&state->sample, meta->metric, &state->lists);
-
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_TRAINING_CODES);
-	train_coarse(state);
-	state->codebook = palloc_extended(vq_pq_codebook_floats(&codec->pq) * sizeof(float), MCXT_ALLOC_HUGE);
-	ivfpq_train_codebook(&state->sample, &codec->pq, &state->lists, state->codebook);
-	codec->codebook = state->codebook;
-	meta->codebook_start = ivfpq_array_write(state->index, MAIN_FORKNUM, state->codebook,
-											 vq_pq_codebook_floats(&codec->pq) * sizeof(float));
-	pfree(state->sample.rows);
-	pfree(state->sample.labels);
+	ivfpq_build_phase(build, IVFPQ_PHASE_TRAINING_CODES);
+	train_coarse(build);
+	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
+	build->codebook = palloc_extended(codebook_bytes, MCXT_ALLOC_HUGE);
+	ivfpq_train_codebook(team, &build->sample, &codec->pq, lists, build->codebook);
+	codec->codebook = build->codebook;
+	if (build->writer)
+		meta->codebook_start = ivfpq_array_write(build->index, MAIN_FORKNUM, build->codebook, codebook_bytes);
+	pfree(build->sample.rows);
+	pfree(build->sample.labels);
 }
 
-/*----------
- * Encoding
- *----------
- */
-
-/* Sort key: list, then TID, so that the order does not depend on anything else */
-static int64
-sort_key(uint32 list_no, ItemPointer tid)
-{
-	return ((int64) list_no << 44) |
-		((int64) ItemPointerGetBlockNumber(tid) << 12) | ItemPointerGetOffsetNumber(tid);
-}
-
-StaticAssertDecl(MaxOffsetNumber < (1 << 12), "offset numbers have 12 bits in sort keys");
-StaticAssertDecl(IVFPQ_MAX_LISTS <= (1 << 19), "list numbers have 19 bits in sort keys");
-
-/* Assign and encode the rows of the batch, and hand them to the sort */
+/* What the leader has trained, to the others; they have zeroes, so the sums are the leader's */
 static void
-flush_batch(BuildState *state)
+share_model(IvfpqBuild *build)
 {
-	uint32		dim = state->meta.dim;
+	IvfpqTeam  *team = &build->team;
+	IvfpqLists *lists = &build->lists;
+	size_t		dim = build->meta.dim;
+	bool		is_leader = ivfpq_team_is_leader(team);
+	uint64		sizes[] = {lists->nlists, lists->ngroups};
+	uint64	   *starts;
+	size_t		codebook_floats;
 
-	ivfpq_assign(state->assigner, state->batch, state->batch_rows, state->batch_labels,
-				 state->batch_distances);
-	for (size_t i = 0; i < state->batch_rows; i++)
+	if (!is_leader)
+		begin_codec(build);
+	codebook_floats = vq_pq_codebook_floats(&build->codec.pq);
+	ivfpq_team_sum_u64(team, sizes, lengthof(sizes));
+	if (!is_leader)
 	{
-		uint32		list_no = state->batch_labels[i];
-		VqFactors	factors;
-		TupleTableSlot *slot = state->sort_in;
+		const int	flags = MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO;
 
-		vq_codec_encode(vq_kernels, &state->codec, state->batch + i * dim,
-						state->lists.centroids + (size_t) list_no * dim, state->encode_work,
-						state->codes, &factors);
-		if (state->batch_is_exact[i])
-			vq_codec_encode_exact(&factors);
-		memcpy(VARDATA(state->payload), &factors, sizeof(VqFactors));
-		memcpy(VARDATA(state->payload) + sizeof(VqFactors), state->codes, state->shape.m);
-		CHECK_FOR_INTERRUPTS();
-
-		ExecClearTuple(slot);
-		slot->tts_values[0] = Int64GetDatum(sort_key(list_no, &state->batch_tids[i]));
-		slot->tts_values[1] = PointerGetDatum(state->payload);
-		slot->tts_isnull[0] = false;
-		slot->tts_isnull[1] = false;
-		ExecStoreVirtualTuple(slot);
-		tuplesort_puttupleslot(state->sort, slot);
-		state->list_rows[list_no]++;
+		lists->dim = dim;
+		lists->nlists = sizes[0];
+		lists->ngroups = sizes[1];
+		lists->centroids = palloc_extended(mul_size(lists->nlists, dim * sizeof(float)), flags);
+		lists->starts = palloc0((lists->ngroups + 1) * sizeof(uint32));
+		build->codebook = palloc_extended(codebook_floats * sizeof(float), flags);
+		memset(build->mean, 0, dim * sizeof(float));
+		build->codec.mean = build->mean;
+		build->codec.codebook = build->codebook;
 	}
-	state->batch_rows = 0;
+	starts = palloc0((lists->ngroups + 1) * sizeof(uint64));
+	for (uint32 g = 0; g <= lists->ngroups && lists->ngroups > 0; g++)
+		starts[g] = lists->starts[g];
+	ivfpq_team_sum_u64(team, starts, lists->ngroups + 1);
+	for (uint32 g = 0; g <= lists->ngroups && lists->ngroups > 0; g++)
+		lists->starts[g] = starts[g];
+	pfree(starts);
+	ivfpq_team_sum_f32(team, lists->centroids, lists->nlists * dim);
+	ivfpq_team_sum_f32(team, build->mean, dim);
+	ivfpq_team_sum_f32(team, build->codebook, codebook_floats);
+	ivfpq_team_sum_f32(team, &build->codec.scale, 1);
+}
+
+void
+ivfpq_build_member(IvfpqBuild *build)
+{
+	build->trainers = build->plan.leader_trains ? &build->alone : &build->team;
+	if (ivfpq_team_is_leader(&build->team) || !build->plan.leader_trains)
+		train(build);
+	if (build->plan.leader_trains)
+		share_model(build);
+	ivfpq_build_phase(build, IVFPQ_PHASE_ENCODING);
+	ivfpq_encode_table(build);
 }
 
 static void
-encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
+build_coded(IvfpqBuild *build)
 {
-	BuildState *state = arg;
-	MemoryContext old = MemoryContextSwitchTo(state->row_context);
-	VqVector	vector;
+	int			nworkers = VQ_PLAN_WORKERS(build->heap, build->index, build->info);
+	int			team_size;
 
-	if (read_row(state, values, isnull, &vector))
-	{
-		size_t		i = state->batch_rows++;
+	ivfpq_plan_codes(build);
+	team_size = ivfpq_parallel_launch(build, ivfpq_plan_team_size(build, nworkers + 1) - 1);
+	ereport(DEBUG1,
+			(errmsg_internal("index \"%s\" is built by a team of %d",
+							 RelationGetRelationName(build->index), team_size)));
+	ivfpq_plan_lists(build, team_size);
+	ivfpq_parallel_begin(build, team_size);
+	ivfpq_build_member(build);
 
-		state->batch_tids[i] = *tid;
-		state->batch_is_exact[i] = vq_codec_transform(vq_kernels, &state->codec, vector.x,
-													  state->batch + i * state->meta.dim) != VQ_OK;
-		if (state->batch_rows == state->batch_capacity)
-			flush_batch(state);
-	}
-	else if (!isnull[0])
-		count_zero_vector(state);
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(state->row_context);
-}
-
-static void
-begin_encoding(BuildState *state)
-{
-	uint32		dim = state->meta.dim;
-	uint32		nlists = state->meta.nlists;
-	size_t		used = nlists * dim * sizeof(float) + ivfpq_assigner_bytes(nlists, dim);
-	size_t		sort_memory;
-	AttrNumber	columns[1] = {1};
-	Oid			operators[1] = {Int8LessOperator};
-	Oid			collations[1] = {InvalidOid};
-	bool		nulls_first[1] = {false};
-	TupleDesc	desc = CreateTemplateTupleDesc(2);
-
-	state->batch_capacity = Max(32, Min(BATCH_ROWS, memory_limit() / 8 / (dim * sizeof(float))));
-	state->batch = palloc_extended(state->batch_capacity * dim * sizeof(float), MCXT_ALLOC_HUGE);
-	state->batch_tids = palloc(state->batch_capacity * sizeof(ItemPointerData));
-	state->batch_is_exact = palloc(state->batch_capacity * sizeof(bool));
-	state->batch_labels = palloc(state->batch_capacity * sizeof(uint32));
-	state->batch_distances = palloc(state->batch_capacity * sizeof(float));
-	state->assigner = ivfpq_assigner_create(&state->lists);
-	state->encode_work = palloc(vq_codec_encode_floats(&state->codec) * sizeof(float));
-	state->codes = palloc(state->shape.m);
-	state->list_rows = palloc0(nlists * sizeof(uint64));
-
-	TupleDescInitEntry(desc, 1, "key", INT8OID, -1, 0);
-	TupleDescInitEntry(desc, 2, "payload", BYTEAOID, -1, 0);
-	VQ_TUPDESC_DONE(desc);
-	state->sort_in = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
-	state->sort_out = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	state->payload = palloc(VARHDRSZ + sizeof(VqFactors) + state->shape.m);
-	SET_VARSIZE(state->payload, VARHDRSZ + sizeof(VqFactors) + state->shape.m);
-
-	used += state->batch_capacity * dim * sizeof(float);
-	sort_memory = memory_limit() > used ? memory_limit() - used : 0;
-	state->sort = tuplesort_begin_heap(desc, 1, columns, operators, collations, nulls_first,
-									   (int) Max(sort_memory / 1024, 1024), NULL, TUPLESORT_NONE);
-}
-
-/* Write sorted entries to their lists */
-static void
-write_lists(BuildState *state)
-{
-	ivfpq_writer_directory(state->writer, &state->shape, state->meta.nlists);
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_TOTAL, (int64) state->meta.build_rows);
-	tuplesort_performsort(state->sort);
-	for (int64 written = 1; tuplesort_gettupleslot(state->sort, true, false, state->sort_out, NULL); written++)
-	{
-		bool		isnull;
-		int64		key = DatumGetInt64(slot_getattr(state->sort_out, 1, &isnull));
-		char	   *payload = VARDATA_ANY(DatumGetPointer(slot_getattr(state->sort_out, 2, &isnull)));
-		ItemPointerData tid;
-		VqFactors	factors;
-
-		ItemPointerSet(&tid, (BlockNumber) (key >> 12), (OffsetNumber) (key & 0xFFF));
-		memcpy(&factors, payload, sizeof(VqFactors));
-		ivfpq_writer_add(state->writer, (uint32) (key >> 44), &tid, &factors,
-						 (uint8 *) payload + sizeof(VqFactors));
-		if (written % 1024 == 0)
-		{
-			pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, written);
-			CHECK_FOR_INTERRUPTS();
-		}
-	}
-	tuplesort_end(state->sort);
-}
-
-static void
-build_coded(BuildState *state)
-{
-	train(state);
-
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_ENCODING);
-	begin_encoding(state);
-	state->heap_tuples = table_index_build_scan(state->heap, state->index, state->info, true, true,
-												encode_row, state, NULL);
-	flush_batch(state);
-	for (uint32 i = 0; i < state->meta.nlists; i++)
-		state->meta.build_rows += state->list_rows[i];
-	state->meta.imbalance = vq_kmeans_imbalance(state->list_rows, state->meta.nlists);
-
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_WRITING);
-	write_lists(state);
+	ivfpq_build_phase(build, IVFPQ_PHASE_WRITING);
+	ivfpq_encode_write(build);
+	ivfpq_parallel_end(build);
 }
 
 /*----------
@@ -637,29 +284,29 @@ build_coded(BuildState *state)
 static void
 write_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
 {
-	BuildState *state = arg;
-	MemoryContext old = MemoryContextSwitchTo(state->row_context);
+	IvfpqBuild *build = arg;
+	MemoryContext old = MemoryContextSwitchTo(build->row_context);
 	VqVector	vector;
 
-	if (read_row(state, values, isnull, &vector))
+	if (ivfpq_build_read(build, values, isnull, &vector))
 	{
-		MemoryContextSwitchTo(state->context);
-		ivfpq_writer_add(state->writer, 0, tid, NULL, NULL);
-		state->meta.build_rows++;
+		MemoryContextSwitchTo(build->context);
+		ivfpq_writer_add(build->writer, 0, tid, NULL, NULL);
+		build->meta.build_rows++;
 	}
-	else if (!isnull[0])
-		count_zero_vector(state);
+	else if (!isnull[0] && !build->info->ii_Concurrent)
+		build->meta.zero_vectors++; /* see ivfpq_encode.c */
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(state->row_context);
+	MemoryContextReset(build->row_context);
 }
 
 static void
-build_uncoded(BuildState *state)
+build_uncoded(IvfpqBuild *build)
 {
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_WRITING);
-	ivfpq_writer_directory(state->writer, &state->shape, 1);
-	state->heap_tuples = table_index_build_scan(state->heap, state->index, state->info, true, true,
-												write_row, state, NULL);
+	ivfpq_build_phase(build, IVFPQ_PHASE_WRITING);
+	ivfpq_writer_directory(build->writer, &build->plan.shape, 1);
+	build->heap_tuples = table_index_build_scan(build->heap, build->index, build->info, true, true,
+												write_row, build, NULL);
 }
 
 /*----------
@@ -691,35 +338,46 @@ init_meta(IvfpqMetaPageData *meta, Relation index, const IvfpqOptions *options)
 	meta->imbalance = 1.0f;
 }
 
+void
+ivfpq_build_init(IvfpqBuild *build, Relation heap, Relation index, IndexInfo *info)
+{
+	memset(build, 0, sizeof(IvfpqBuild));
+	build->heap = heap;
+	build->index = index;
+	build->info = info;
+	build->context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq build", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(build->context);
+	build->row_context = AllocSetContextCreate(build->context, "ivfpq build row", ALLOCSET_DEFAULT_SIZES);
+	build->options = ivfpq_options(index);
+	build->team.size = 1;
+	build->alone.size = 1;
+}
+
 IndexBuildResult *
 ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 {
 	IndexBuildResult *result = palloc(sizeof(IndexBuildResult));
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq build",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(context);
-	BuildState	state = {
-		.heap = heap, .index = index, .info = info, .context = context,
-		.options = ivfpq_options(index)
-	};
+	MemoryContext old = CurrentMemoryContext;
+	IvfpqBuild	build;
 
-	state.row_context = AllocSetContextCreate(context, "ivfpq build row", ALLOCSET_DEFAULT_SIZES);
-	vq_rng_seed(&state.rng, IVFPQ_SEED);
-	init_meta(&state.meta, index, state.options);
-	state.writer = ivfpq_writer_begin(index, MAIN_FORKNUM);
+	ivfpq_build_init(&build, heap, index, info);
+	init_meta(&build.meta, index, build.options);
+	build.writer = ivfpq_writer_begin(index, MAIN_FORKNUM);
 
-	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, IVFPQ_PHASE_SAMPLING);
-	estimate_rows(&state);
-	if (is_worth_training(&state))
-		build_coded(&state);
+	ivfpq_build_phase(&build, IVFPQ_PHASE_SAMPLING);
+	ivfpq_sample_estimate(&build);
+	if (build.plan.estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits))
+		build_coded(&build);
 	else
-		build_uncoded(&state);
-	ivfpq_writer_finish(state.writer, &state.meta);
+		build_uncoded(&build);
+	ivfpq_writer_close(build.writer, &build.meta);
+	ivfpq_build_phase(&build, 0);
+	ivfpq_writer_finish(build.writer, &build.meta);
 
-	result->heap_tuples = state.heap_tuples;
-	result->index_tuples = state.meta.build_rows;
+	result->heap_tuples = build.heap_tuples;
+	result->index_tuples = build.meta.build_rows;
 	MemoryContextSwitchTo(old);
-	MemoryContextDelete(context);
+	MemoryContextDelete(build.context);
 	return result;
 }
 
@@ -733,5 +391,6 @@ ivfpqbuildempty(Relation index)
 
 	init_meta(&meta, index, options);
 	ivfpq_writer_directory(writer, &shape, 1);
+	ivfpq_writer_close(writer, &meta);
 	ivfpq_writer_finish(writer, &meta);
 }

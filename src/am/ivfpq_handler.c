@@ -166,7 +166,7 @@ ivfpq_metric(Relation index)
 }
 
 /* ambuildphasename */
-static char *
+char *
 ivfpqbuildphasename(int64 phase)
 {
 	switch (phase)
@@ -214,6 +214,9 @@ static const IndexAmRoutine ivfpq_routine = {
 	.amsupport = IVFPQ_NUM_PROCS,
 	.amcanorderbyop = true,
 	.amoptionalkey = true,
+#if PG_VERSION_NUM >= 170000
+	.amcanbuildparallel = true,
+#endif
 	.amparallelvacuumoptions = VACUUM_OPTION_PARALLEL_BULKDEL,
 	.amkeytype = InvalidOid,
 	.ambuild = ivfpqbuild,

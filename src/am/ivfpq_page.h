@@ -73,6 +73,9 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
 
 #define IVFPQ_TRAINER_LEN		64
 
+/* Sampling, clustering, training codes, encoding, writing */
+#define IVFPQ_BUILD_PHASES		5
+
 /*----------
  * Metapage contents:
  *
@@ -100,6 +103,8 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 96     8  build_rows			entries written by the build
  *		104     8  zero_vectors			rows left out: cosine of a zero vector
  *		112    64  trained_on			"cpu" or the name of a GPU; "" if untrained
+ *		176    20  build_ms				time of each phase of the build, in their order
+ *		196     4  unused3
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -133,13 +138,16 @@ typedef struct IvfpqMetaPageData
 	uint64		build_rows;
 	uint64		zero_vectors;
 	char		trained_on[IVFPQ_TRAINER_LEN];
+	uint32		build_ms[IVFPQ_BUILD_PHASES];
+	uint32		unused3;
 } IvfpqMetaPageData;
 
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, codec) == 38, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, mean_start) == 48, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 96, "metapage layout is on disk");
-StaticAssertDecl(sizeof(IvfpqMetaPageData) == 176, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 176, "metapage layout is on disk");
+StaticAssertDecl(sizeof(IvfpqMetaPageData) == 200, "metapage layout is on disk");
 
 /*----------
  * Directory entry of one list:

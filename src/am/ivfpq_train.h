@@ -10,9 +10,10 @@
 #define IVFPQ_TRAIN_H
 
 #include "am/ivfpq.h"
+#include "am/ivfpq_team.h"
 #include "kernels/vq_kmeans.h"
 
-/* Fixed, so that the same data gives the same index */
+/* Fixed, so that the same data gives the same index to a team of the same size */
 #define IVFPQ_SEED		UINT64CONST(0x7671706776710001)
 
 /* Multiplications and additions between two looks for interrupts: about 50 ms */
@@ -46,7 +47,12 @@ typedef struct IvfpqLists
 /* ivfpq_assign.c: memory comes from the current context and is kept until freed */
 typedef struct IvfpqAssigner IvfpqAssigner;
 
-extern IvfpqAssigner *ivfpq_assigner_create(const IvfpqLists *lists);
+/* A row is compared with the lists of so many groups: while centroids still move, and in the end */
+#define IVFPQ_TRAINING_GROUPS	4
+#define IVFPQ_FINAL_GROUPS		8
+
+/* depth is one of these */
+extern IvfpqAssigner *ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth);
 
 /* Bytes that it takes, at most */
 extern size_t ivfpq_assigner_bytes(size_t nlists, size_t dim);
@@ -63,47 +69,70 @@ extern void ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrow
 						 uint32 *labels, float *distances);
 
 /*----------
- * ivfpq_train.c.  rows is float[nrows][dim] in model space, allocated with room
- * for no more; functions reorder or overwrite it as they say.
+ * Each member calls these, in this order, with its own share of the sample.
+ * They use equal models and leave equal models.  rows is float[nrows][dim] in
+ * model space, allocated with room for no more; functions reorder or overwrite
+ * it as they say.
  *----------
  */
 typedef struct IvfpqSample
 {
-	float	   *rows;
+	float	   *rows;			/* own */
 	size_t		nrows;
+	uint64		total_rows;		/* of the team */
 	size_t		dim;
 	uint32	   *labels;			/* [nrows], list of each row */
 	double		error;			/* mean squared distance to centroids, from the last iteration */
 } IvfpqSample;
 
-/*
- * Mean and scale of the sample as vq_codec.h defines them for a metric; then
- * every row is taken to model space.  Rows that have no place there are
- * dropped.  mean is float[dim]; codec has everything else set but scale.
- */
-extern void ivfpq_train_space(IvfpqSample *sample, VqCodec *codec, float *mean);
+/* ivfpq_sample.c.  Own rows in random order. */
+extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
+
+/* Own rows in order of labels below nlabels; starts[j] is where those of j begin, size_t[nlabels + 1] */
+extern void ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *starts);
 
 /*
- * Centroids by hierarchical k-means, their groups (starts is allocated), and
- * error; reorders rows.  dim, nlists and room for centroids are set.
+ * ivfpq_train.c.  Mean and scale of the sample as vq_codec.h defines them for a
+ * metric; then every row is taken to model space.  Rows that have no place
+ * there are dropped.  mean is float[dim]; codec has everything else set but
+ * scale.
  */
-extern void ivfpq_train_lists(IvfpqSample *sample, IvfpqLists *lists);
-
-/* Label every row with its list */
-extern void ivfpq_train_assign(IvfpqSample *sample, const IvfpqLists *lists);
-
-/* Number of lists that hold most near neighbours of rows of the sample */
-extern uint32 ivfpq_train_nprobe(const IvfpqSample *sample, VqMetric metric, const IvfpqLists *lists);
+extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, VqCodec *codec, float *mean);
 
 /*
- * Codebook for the centroids themselves, and their codes as full blocks,
- * ceil(nlists / 32) of them, palloc'd.
+ * ivfpq_cluster.c.  Centroids by hierarchical k-means, their groups (starts is
+ * allocated), and error; reorders rows.  dim, nlists and room for centroids are
+ * set.
  */
-extern char *ivfpq_train_coarse(const VqCodec *codec, const VqBlockShape *shape,
-								const IvfpqLists *lists, float *codebook);
+extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists);
+
+/*
+ * ivfpq_balance.c.  Give up lists that have few rows by these counts, and split
+ * crowded ones instead; lists are numbered anew.  Returns how many.  work is
+ * float[nlists][dim].
+ */
+extern size_t ivfpq_balance_lists(IvfpqLists *lists, const uint64 *counts, float *work, VqRng *rng);
+
+/* Deal nlists out to groups in proportion to their rows, at least one to a group that has any */
+extern void ivfpq_balance_groups(const uint64 *sizes, size_t ngroups, uint64 nrows, uint32 nlists,
+								 uint32 *allotted);
+
+/* ivfpq_cluster.c.  Label every row with its list. */
+extern void ivfpq_train_assign(IvfpqTeam *team, IvfpqSample *sample, const IvfpqLists *lists);
+
+/* ivfpq_nprobe.c.  Number of lists that hold most near neighbours of rows of the sample. */
+extern uint32 ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
+								 const IvfpqLists *lists);
+
+/* ivfpq_train.c.  Codebook for the centroids themselves. */
+extern void ivfpq_train_coarse(IvfpqTeam *team, const VqPq *pq, const IvfpqLists *lists, float *codebook);
+
+/* Their codes as full blocks, ceil(nlists / 32) of them, palloc'd; for the leader alone */
+extern char *ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape,
+									  const IvfpqLists *lists);
 
 /* Codebook from residuals; overwrites rows */
-extern void ivfpq_train_codebook(IvfpqSample *sample, const VqPq *pq,
+extern void ivfpq_train_codebook(IvfpqTeam *team, IvfpqSample *sample, const VqPq *pq,
 								 const IvfpqLists *lists, float *codebook);
 
 #endif							/* IVFPQ_TRAIN_H */

@@ -5,12 +5,12 @@
  *
  * The build calls, in this order: ivfpq_writer_begin (metapage), the array
  * functions (mean, codebook, centroids), ivfpq_writer_directory, then
- * ivfpq_writer_add for every entry in order of list_no, and
- * ivfpq_writer_finish.
+ * ivfpq_writer_add for every entry in order of list_no,
+ * ivfpq_writer_close and ivfpq_writer_finish.
  *
  * Nobody else sees the file before the build commits, so pages are filled in
- * shared buffers without WAL, and ivfpq_writer_finish logs the whole fork as
- * full-page images.  An init fork is logged even though its relation is not:
+ * shared buffers without WAL, and the last two functions log the whole fork as
+ * full-page images, the metapage at the end.  An init fork is logged even though its relation is not:
  * recovery copies it over the main fork, and only full images of it are
  * flushed when they are replayed.
  *
@@ -259,33 +259,42 @@ write_directory(IvfpqWriter *writer)
 	}
 }
 
-void
-ivfpq_writer_finish(IvfpqWriter *writer, IvfpqMetaPageData *meta)
+static void
+log_pages(const IvfpqWriter *writer, BlockNumber first, BlockNumber end)
 {
-	BlockNumber nblocks;
-	Buffer		buffer;
+	if (RelationNeedsWAL(writer->index) || writer->fork == INIT_FORKNUM)
+		log_newpage_range(writer->index, writer->fork, first, end, true);
+}
 
+void
+ivfpq_writer_close(IvfpqWriter *writer, IvfpqMetaPageData *meta)
+{
 	flush_staged(writer, 0);
 	close_page(writer);
 	write_directory(writer);
-
 	meta->directory_start = writer->directory_start;
 	meta->list_start = writer->directory_start +
 		(writer->nlists + IVFPQ_DIR_ENTRIES_PER_PAGE - 1) / IVFPQ_DIR_ENTRIES_PER_PAGE;
-	buffer = ReadBufferExtended(writer->index, writer->fork, IVFPQ_METAPAGE_BLKNO, RBM_NORMAL, NULL);
-	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	ivfpq_meta_fill(BufferGetPage(buffer), meta);
-	MarkBufferDirty(buffer);
-	UnlockReleaseBuffer(buffer);
-
-	nblocks = RelationGetNumberOfBlocksInFork(writer->index, writer->fork);
-	if (RelationNeedsWAL(writer->index) || writer->fork == INIT_FORKNUM)
-		log_newpage_range(writer->index, writer->fork, 0, nblocks, true);
+	log_pages(writer, IVFPQ_METAPAGE_BLKNO + 1,
+			  RelationGetNumberOfBlocksInFork(writer->index, writer->fork));
 
 	pfree(writer->directory);
 	pfree(writer->page);
 	pfree(writer->staged_tids);
 	pfree(writer->staged_factors);
 	pfree(writer->staged_codes);
+}
+
+void
+ivfpq_writer_finish(IvfpqWriter *writer, const IvfpqMetaPageData *meta)
+{
+	Buffer		buffer = ReadBufferExtended(writer->index, writer->fork, IVFPQ_METAPAGE_BLKNO,
+											RBM_NORMAL, NULL);
+
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	ivfpq_meta_fill(BufferGetPage(buffer), meta);
+	MarkBufferDirty(buffer);
+	UnlockReleaseBuffer(buffer);
+	log_pages(writer, IVFPQ_METAPAGE_BLKNO, IVFPQ_METAPAGE_BLKNO + 1);
 	pfree(writer);
 }

@@ -30,9 +30,11 @@
 
 #if PG_VERSION_NUM >= 190000
 #define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin((rel), SO_NONE)
+#define VQ_BEGINSCAN_PARALLEL(rel, scan)	table_beginscan_parallel((rel), (scan), SO_NONE)
 #define VQ_TUPDESC_DONE(desc)	TupleDescFinalize(desc)
 #else
 #define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin(rel)
+#define VQ_BEGINSCAN_PARALLEL(rel, scan)	table_beginscan_parallel((rel), (scan))
 #define VQ_TUPDESC_DONE(desc)	((void) 0)
 #endif
 
@@ -64,6 +66,14 @@ typedef RelFileNode VqLocator;
 #define VQ_RESTRICT_SEARCH_PATH()	RestrictSearchPath()
 #else
 #define VQ_RESTRICT_SEARCH_PATH()	((void) 0)
+#endif
+
+/* How many workers a build should have: up to 16 the server asks itself that for B-trees only */
+#if PG_VERSION_NUM >= 170000
+#define VQ_PLAN_WORKERS(heap, index, info)	((info)->ii_ParallelWorkers)
+#else
+#define VQ_PLAN_WORKERS(heap, index, info) \
+	plan_create_index_workers(RelationGetRelid(heap), RelationGetRelid(index))
 #endif
 
 /* Next value of a sort of int8 */

@@ -16,9 +16,6 @@
 
 #define LANES 16				/* divides ksub */
 
-/* Training stops when an iteration lowers the error by less than this share */
-#define TRAIN_GAIN	0.001
-
 VqStatus
 vq_pq_init(VqPq *pq, size_t dim, size_t m, size_t nbits)
 {
@@ -38,163 +35,172 @@ vq_pq_codebook_floats(const VqPq *pq)
 	return (size_t) pq->m * pq->dsub * pq->ksub;
 }
 
-/* Workspace of vq_pq_train_sub, in this order */
-typedef struct TrainWork
+/* In sums, what belongs to one centroid: sums of coordinates, squared error, number of points */
+static size_t
+sums_stride(const VqPq *pq)
 {
-	double	   *sums;			/* [ksub][dsub] */
-	uint64_t   *counts;			/* [ksub] */
-	float	   *points;			/* [nrows][dsub], the columns trained on */
-	uint8_t    *codes;			/* [nrows] */
-} TrainWork;
+	return (size_t) pq->dsub + 2;
+}
 
 size_t
-vq_pq_train_bytes(const VqPq *pq, size_t nrows)
+vq_pq_sums_doubles(const VqPq *pq)
 {
-	return (size_t) pq->ksub * pq->dsub * sizeof(double) +
-		pq->ksub * sizeof(uint64_t) +
-		nrows * pq->dsub * sizeof(float) +
-		nrows;
+	return (size_t) pq->m * pq->ksub * sums_stride(pq);
 }
 
-static void
-set_centroid(const VqPq *pq, float *centroids, size_t k, const float *point)
+size_t
+vq_pq_first_row(const VqPq *pq, size_t nrows, uint64_t seed, size_t j, size_t k)
 {
+	size_t		step = nrows / pq->ksub;
+	VqRng		rng;
+
+	if (step == 0)
+		return k % nrows;
+
+	/* Sub-quantisers must not all start from the same rows */
+	vq_rng_seed(&rng, seed + j);
+	return k * step + (size_t) vq_rng_below(&rng, step);
+}
+
+void
+vq_pq_set_centroid(const VqPq *pq, size_t j, size_t k, const float *row, float *codebook)
+{
+	float	   *centroids = codebook + j * pq->dsub * pq->ksub;
+
 	for (size_t t = 0; t < pq->dsub; t++)
-		centroids[t * pq->ksub + k] = point[t];
+		centroids[t * pq->ksub + k] = row[j * pq->dsub + t];
 }
 
-/*
- * Start from ksub different rows.  At most 256 are drawn, so looking through
- * those drawn before is cheap.  Fewer rows than that are all taken, in turn.
- */
-static void
-choose_centroids(const VqPq *pq, const float *points, size_t nrows, VqRng *rng, float *centroids)
+void
+vq_pq_accumulate(const VqKernels *kernels, const VqPq *pq, const float *codebook,
+				 const float *rows, size_t nrows, uint8_t *codes, double *sums)
 {
-	size_t		chosen[256];
+	size_t		dsub = pq->dsub;
+	size_t		ksub = pq->ksub;
 
-	for (size_t k = 0; k < pq->ksub; k++)
+	for (size_t i = 0; i < nrows; i++)
 	{
-		bool		is_new = nrows <= pq->ksub;
+		const float *row = rows + i * pq->m * dsub;
 
-		chosen[k] = k % nrows;
-		while (!is_new)
+		kernels->pq_encode(row, codebook, pq->m, dsub, ksub, codes);
+		for (size_t j = 0; j < pq->m; j++)
 		{
-			chosen[k] = (size_t) vq_rng_below(rng, nrows);
-			is_new = true;
-			for (size_t before = 0; before < k; before++)
+			const float *centroid = codebook + j * dsub * ksub + codes[j];
+			double	   *sum = sums + (j * ksub + codes[j]) * sums_stride(pq);
+
+			for (size_t t = 0; t < dsub; t++)
 			{
-				if (chosen[before] == chosen[k])
-					is_new = false;
+				double		difference = (double) row[j * dsub + t] - centroid[t * ksub];
+
+				sum[t] += row[j * dsub + t];
+				sum[dsub] += difference * difference;
 			}
+			sum[dsub + 1]++;
 		}
-		set_centroid(pq, centroids, k, points + chosen[k] * pq->dsub);
 	}
 }
 
-/* Code all points, sum them up by code, and return the sum of squared errors */
-static double
-assign_points(const VqKernels *kernels, const VqPq *pq, size_t nrows,
-			  const float *centroids, const TrainWork *work)
+double
+vq_pq_error(const VqPq *pq, const double *sums)
 {
 	double		error = 0;
 
-	memset(work->sums, 0, (size_t) pq->ksub * pq->dsub * sizeof(double));
-	memset(work->counts, 0, pq->ksub * sizeof(uint64_t));
-	for (size_t i = 0; i < nrows; i++)
-	{
-		const float *point = work->points + i * pq->dsub;
-		uint8_t		code;
-		double	   *sum;
-
-		kernels->pq_encode(point, centroids, 1, pq->dsub, pq->ksub, &code);
-		sum = work->sums + (size_t) code * pq->dsub;
-		for (size_t t = 0; t < pq->dsub; t++)
-		{
-			double		difference = (double) point[t] - centroids[t * pq->ksub + code];
-
-			sum[t] += point[t];
-			error += difference * difference;
-		}
-		work->counts[code]++;
-		work->codes[i] = code;
-	}
+	for (size_t i = 0; i < (size_t) pq->m * pq->ksub; i++)
+		error += sums[i * sums_stride(pq) + pq->dsub];
 	return error;
 }
 
 /*
- * Centroids := means.  One without points moves to a random point of the most
- * crowded, which then counts as shared; the error cannot rise by that.
+ * Put centroid k beside the one of the largest error, as far from it as its
+ * points are on average, and let the two share that error.  Without any error
+ * there is nothing that k could do.
  */
-static void
-move_centroids(const VqPq *pq, size_t nrows, VqRng *rng, float *centroids, const TrainWork *work)
+static size_t
+split_worst(const VqPq *pq, VqRng *rng, size_t k, float *centroids, double *sums)
 {
-	for (size_t k = 0; k < pq->ksub; k++)
-	{
-		if (work->counts[k] == 0)
-			continue;
-		for (size_t t = 0; t < pq->dsub; t++)
-			centroids[t * pq->ksub + k] = (float) (work->sums[k * pq->dsub + t] / (double) work->counts[k]);
-	}
-	for (size_t k = 0; k < pq->ksub; k++)
-	{
-		size_t		crowded = 0;
-		size_t		i;
+	size_t		dsub = pq->dsub;
+	size_t		stride = sums_stride(pq);
+	size_t		worst = 0;
+	uint64_t	bits = 0;
+	double	   *sum;
+	float		step;
 
-		if (work->counts[k] != 0)
-			continue;
-		for (size_t other = 1; other < pq->ksub; other++)
+	for (size_t other = 1; other < pq->ksub; other++)
+	{
+		if (sums[other * stride + dsub] > sums[worst * stride + dsub])
+			worst = other;
+	}
+	sum = sums + worst * stride;
+	if (!(sum[dsub] > 0))
+		return 0;
+	step = (float) sqrt(sum[dsub] / sum[dsub + 1] / (double) dsub);
+	for (size_t t = 0; t < dsub; t++)
+	{
+		if (t % 64 == 0)
+			bits = vq_rng_next(rng);
+		centroids[t * pq->ksub + k] = centroids[t * pq->ksub + worst] + (bits & 1 ? step : -step);
+		bits >>= 1;
+	}
+	sum[dsub] /= 4;
+	return 1;
+}
+
+size_t
+vq_pq_update(const VqPq *pq, VqRng *rng, double *sums, float *codebook)
+{
+	size_t		dsub = pq->dsub;
+	size_t		ksub = pq->ksub;
+	size_t		stride = sums_stride(pq);
+	size_t		nmoved = 0;
+
+	for (size_t j = 0; j < pq->m; j++)
+	{
+		float	   *centroids = codebook + j * dsub * ksub;
+		double	   *own = sums + j * ksub * stride;
+
+		for (size_t k = 0; k < ksub; k++)
 		{
-			if (work->counts[other] > work->counts[crowded])
-				crowded = other;
-		}
+			const double *sum = own + k * stride;
 
-		/* Codes are those of the assignment, so a point of crowded exists */
-		i = (size_t) vq_rng_below(rng, nrows);
-		while (work->codes[i] != crowded)
-			i = i + 1 < nrows ? i + 1 : 0;
-		set_centroid(pq, centroids, k, work->points + i * pq->dsub);
-		work->counts[crowded] -= work->counts[crowded] / 2;
+			for (size_t t = 0; t < dsub && sum[dsub + 1] > 0; t++)
+				centroids[t * ksub + k] = (float) (sum[t] / sum[dsub + 1]);
+		}
+		for (size_t k = 0; k < ksub; k++)
+		{
+			if (own[k * stride + dsub + 1] == 0)
+				nmoved += split_worst(pq, rng, k, centroids, own);
+		}
 	}
+	return nmoved;
 }
 
 void
-vq_pq_train_sub(const VqKernels *kernels, const VqPq *pq, size_t j,
-				const float *rows, size_t nrows, size_t niter, uint64_t seed,
-				void *work, float *codebook)
+vq_pq_train(const VqKernels *kernels, const VqPq *pq, const float *rows, size_t nrows,
+			size_t niter, uint64_t seed, double *sums, uint8_t *codes, float *codebook)
 {
-	float	   *centroids = codebook + j * pq->dsub * pq->ksub;
-	size_t		padded_dim = (size_t) pq->m * pq->dsub;
 	double		last_error = INFINITY;
-	TrainWork	parts;
+	size_t		nmoved = 0;
 	VqRng		rng;
 
+	memset(codebook, 0, vq_pq_codebook_floats(pq) * sizeof(float));
 	if (nrows == 0)
-	{
-		memset(centroids, 0, (size_t) pq->dsub * pq->ksub * sizeof(float));
 		return;
-	}
-	parts.sums = work;
-	parts.counts = (uint64_t *) (parts.sums + (size_t) pq->ksub * pq->dsub);
-	parts.points = (float *) (parts.counts + pq->ksub);
-	parts.codes = (uint8_t *) (parts.points + nrows * pq->dsub);
-
-	for (size_t i = 0; i < nrows; i++)
-		memcpy(parts.points + i * pq->dsub, rows + i * padded_dim + j * pq->dsub,
-			   pq->dsub * sizeof(float));
-
-	/* Sub-quantisers must not all start from the same rows */
+	for (size_t j = 0; j < pq->m; j++)
+		for (size_t k = 0; k < pq->ksub; k++)
+			vq_pq_set_centroid(pq, j, k, rows + vq_pq_first_row(pq, nrows, seed, j, k) * pq->m * pq->dsub,
+							   codebook);
 	vq_rng_seed(&rng, seed);
-	vq_rng_seed(&rng, vq_rng_next(&rng) + j);
-	choose_centroids(pq, parts.points, nrows, &rng, centroids);
-
 	for (size_t iteration = 0; iteration < niter; iteration++)
 	{
-		double		error = assign_points(kernels, pq, nrows, centroids, &parts);
+		double		error;
 
-		if (error >= last_error * (1 - TRAIN_GAIN))
+		memset(sums, 0, vq_pq_sums_doubles(pq) * sizeof(double));
+		vq_pq_accumulate(kernels, pq, codebook, rows, nrows, codes, sums);
+		error = vq_pq_error(pq, sums);
+		if (nmoved == 0 && error >= last_error * (1 - VQ_PQ_TRAIN_GAIN))
 			break;
 		last_error = error;
-		move_centroids(pq, nrows, &rng, centroids, &parts);
+		nmoved = vq_pq_update(pq, &rng, sums, codebook);
 	}
 }
 

@@ -211,7 +211,8 @@ train_codebook(Fixture *fixture, size_t niter)
 	size_t		dim = fixture->dim;
 	size_t		padded_dim = (size_t) pq->m * pq->dsub;
 	float	   *residuals = calloc(fixture->nrows * padded_dim, sizeof(float));
-	void	   *work = malloc(vq_pq_train_bytes(pq, fixture->nrows));
+	double	   *sums = malloc(vq_pq_sums_doubles(pq) * sizeof(double));
+	uint8_t    *codes = malloc(pq->m);
 
 	for (size_t i = 0; i < fixture->nrows; i++)
 	{
@@ -219,10 +220,10 @@ train_codebook(Fixture *fixture, size_t niter)
 			residuals[i * padded_dim + t] = fixture->row_models[i * dim + t] -
 				fixture->centroids[fixture->labels[i] * dim + t];
 	}
-	for (size_t j = 0; j < pq->m; j++)
-		vq_pq_train_sub(fixture->kernels, pq, j, residuals, fixture->nrows, niter, 9, work, fixture->codebook);
+	vq_pq_train(fixture->kernels, pq, residuals, fixture->nrows, niter, 9, sums, codes, fixture->codebook);
 	free(residuals);
-	free(work);
+	free(sums);
+	free(codes);
 }
 
 static void

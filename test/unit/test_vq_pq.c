@@ -46,11 +46,12 @@ new_rows(uint64_t seed, size_t nrows, size_t dim)
 static void
 train(const VqKernels *kernels, const VqPq *pq, const float *rows, size_t nrows, size_t niter, float *codebook)
 {
-	void	   *work = malloc(vq_pq_train_bytes(pq, nrows));
+	double	   *sums = malloc(vq_pq_sums_doubles(pq) * sizeof(double));
+	uint8_t    *codes = malloc(pq->m);
 
-	for (size_t j = 0; j < pq->m; j++)
-		vq_pq_train_sub(kernels, pq, j, rows, nrows, niter, 42, work, codebook);
-	free(work);
+	vq_pq_train(kernels, pq, rows, nrows, niter, 42, sums, codes, codebook);
+	free(sums);
+	free(codes);
 }
 
 /* Mean squared distance between rows and what their codes stand for */
@@ -237,6 +238,70 @@ test_training_keeps_few_distinct_points(void)
 	}
 }
 
+/* Every sub-quantiser starts from different rows while there are enough of them */
+static void
+test_training_starts_from_different_rows(void)
+{
+	static const size_t nrows[] = {1, 15, 16, 17, 255, 256, 1000, 100000};
+
+	for (size_t nbits = 4; nbits <= 8; nbits += 4)
+	{
+		for (size_t i = 0; i < sizeof(nrows) / sizeof(nrows[0]); i++)
+		{
+			VqPq		pq;
+			size_t		last = 0;
+			size_t		nrepeated = 0;
+			size_t		nbeyond = 0;
+
+			vq_pq_init(&pq, 6, 3, nbits);
+			for (size_t j = 0; j < pq.m; j++)
+			{
+				for (size_t k = 0; k < pq.ksub; k++)
+				{
+					size_t		row = vq_pq_first_row(&pq, nrows[i], 3, j, k);
+
+					nbeyond += row >= nrows[i];
+					nrepeated += k > 0 && row <= last;
+					last = row;
+				}
+			}
+			CHECK(nbeyond == 0, "nbits %zu: %zu rows are not among %zu", nbits, nbeyond, nrows[i]);
+			CHECK(nrows[i] < pq.ksub || nrepeated == 0, "nbits %zu: %zu of %zu rows are repeated",
+				  nbits, nrepeated, nrows[i]);
+		}
+	}
+}
+
+/* Sums of parts of the rows add up to those of all: what processes that train together rely on */
+static void
+test_sums_of_chunks_add_up(void)
+{
+	const VqKernels *kernels = vq_kernels_by_name("auto");
+	size_t		nrows = 300;
+	float	   *rows = new_rows(8, nrows, 12);
+	float		codebook[12 * 16];
+	uint8_t		codes[4];
+	double	   *sums[3];
+	size_t		nsums;
+	size_t		nwrong = 0;
+	VqPq		pq;
+
+	vq_pq_init(&pq, 12, 4, 4);
+	nsums = vq_pq_sums_doubles(&pq);
+	train(kernels, &pq, rows, nrows, 3, codebook);
+	for (size_t i = 0; i < 3; i++)
+		sums[i] = calloc(nsums, sizeof(double));
+	vq_pq_accumulate(kernels, &pq, codebook, rows, nrows, codes, sums[0]);
+	vq_pq_accumulate(kernels, &pq, codebook, rows, 117, codes, sums[1]);
+	vq_pq_accumulate(kernels, &pq, codebook, rows + 117 * 12, nrows - 117, codes, sums[2]);
+	for (size_t i = 0; i < nsums; i++)
+		nwrong += !(fabs(sums[1][i] + sums[2][i] - sums[0][i]) <= 1e-9);
+	CHECK(nwrong == 0, "%zu of %zu sums are wrong", nwrong, nsums);
+	for (size_t i = 0; i < 3; i++)
+		free(sums[i]);
+	free(rows);
+}
+
 static void
 test_decode_reads_the_columns_of_the_codes(void)
 {
@@ -362,6 +427,8 @@ suite_vq_pq(void)
 	RUN_TEST(test_training_is_deterministic);
 	RUN_TEST(test_training_without_rows_gives_zeros);
 	RUN_TEST(test_training_keeps_few_distinct_points);
+	RUN_TEST(test_training_starts_from_different_rows);
+	RUN_TEST(test_sums_of_chunks_add_up);
 	RUN_TEST(test_decode_reads_the_columns_of_the_codes);
 	RUN_TEST(test_quantised_tables_stay_within_their_error);
 	RUN_TEST(test_quantised_tables_without_range_are_exact);

@@ -1,0 +1,133 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_build.h
+ *	  What the files of a build promise each other.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef IVFPQ_BUILD_H
+#define IVFPQ_BUILD_H
+
+#include "am/ivfpq.h"
+#include "am/ivfpq_train.h"
+#include "access/tableam.h"
+#include "base/vq_datum.h"
+#include "utils/tuplesort.h"
+
+/* What is built, in which memory; made by the leader, the same for all members */
+typedef struct IvfpqBuildPlan
+{
+	BlockNumber heap_blocks;	/* when it was made */
+	double		estimated_rows;
+	VqBlockShape shape;			/* of list blocks */
+	uint32		nlists;
+	uint64		train_rows;		/* of the whole team */
+	size_t		member_bytes;	/* what each member may use */
+	bool		leader_trains;	/* alone, as memory is too small for the models of all */
+} IvfpqBuildPlan;
+
+typedef struct IvfpqParallel IvfpqParallel;
+
+/* One member's state */
+typedef struct IvfpqBuild
+{
+	Relation	heap;
+	Relation	index;
+	IndexInfo  *info;
+	IvfpqOptions *options;
+	MemoryContext context;		/* of everything below */
+	MemoryContext row_context;	/* reset for each row */
+	IvfpqTeam	team;
+	IvfpqTeam	alone;
+	IvfpqTeam  *trainers;		/* one of these two */
+	IvfpqBuildPlan plan;
+
+	/* what all members know of it: dim, metric, seed, codec and its parameters */
+	IvfpqMetaPageData meta;
+	double		heap_tuples;	/* of the team */
+
+	/* the leader's alone */
+	IvfpqWriter *writer;
+	IvfpqParallel *parallel;	/* NULL without workers */
+	Tuplesortstate *sort;		/* of a team of one */
+	int64		phase;
+	TimestampTz phase_start;
+
+	/* shared by the members, NULL in a team of one */
+	ParallelTableScanDesc parallel_scan;
+	Sharedsort *shared_sort;
+
+	IvfpqSample sample;
+
+	/* the model, if trained */
+	VqCodec		codec;
+	float	   *mean;
+	IvfpqLists	lists;
+	float	   *codebook;
+} IvfpqBuild;
+
+/* ivfpq_build.c */
+
+/* Sample, train, encode: what every member does */
+extern void ivfpq_build_member(IvfpqBuild *build);
+
+/* State of a member; the build's context becomes the current one */
+extern void ivfpq_build_init(IvfpqBuild *build, Relation heap, Relation index, IndexInfo *info);
+
+/* The leader begins a phase; other members may call it too */
+extern void ivfpq_build_phase(IvfpqBuild *build, int64 phase);
+
+/* ivfpq_plan.c */
+
+/* Settle m and nbits, from the options and the dimension */
+extern void ivfpq_plan_codes(IvfpqBuild *build);
+
+/* Of at most max_size, as many members as memory allows */
+extern int	ivfpq_plan_team_size(const IvfpqBuild *build, int max_size);
+
+/* Settle lists, sample and memory; a NOTICE if they are less than they should be */
+extern void ivfpq_plan_lists(IvfpqBuild *build, int team_size);
+
+/* Sub-quantisers of centroids */
+extern uint32 ivfpq_plan_coarse_m(uint32 dim);
+
+/* ivfpq_sample.c */
+
+/*
+ * Read the indexed value of a row.  False for what an index leaves out: NULL,
+ * and under cosine the zero vector.
+ */
+extern bool ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vector);
+
+/*
+ * The leader finds out how many rows are to be indexed, from random blocks; and
+ * their dimension, if the options do not say it
+ */
+extern void ivfpq_sample_estimate(IvfpqBuild *build);
+
+/* This trainer's share of the sample */
+extern void ivfpq_sample_take(IvfpqBuild *build);
+
+/* ivfpq_encode.c */
+
+/* This member's part of the table, to the sort; counts of the team to meta and heap_tuples */
+extern void ivfpq_encode_table(IvfpqBuild *build);
+
+/* Bytes that it takes, but for the sort */
+extern size_t ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists);
+
+/* The leader writes what all have sorted */
+extern void ivfpq_encode_write(IvfpqBuild *build);
+
+/* ivfpq_parallel.c */
+
+/* Start workers; returns the size of the team, 1 if there are none */
+extern int	ivfpq_parallel_launch(IvfpqBuild *build, int nworkers);
+
+/* Tell them what to do */
+extern void ivfpq_parallel_begin(IvfpqBuild *build, int team_size);
+
+/* Wait for their end */
+extern void ivfpq_parallel_end(IvfpqBuild *build);
+
+#endif							/* IVFPQ_BUILD_H */

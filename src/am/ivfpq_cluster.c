@@ -1,0 +1,436 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_cluster.c
+ *	  The lists of an index: k-means over the sample, by groups.
+ *
+ * Lloyd iterations over thousands of lists cost too much.  So the sample is
+ * divided into about sqrt(nlists) groups first, lists are allotted to groups in
+ * proportion to their rows, and all groups are clustered on their own; a few
+ * joint iterations over all lists then move rows and lists across the borders.
+ *
+ * Every member of the team labels its own rows.  Sums and counts are added up
+ * over the team, and each member makes the same centroids of them, with the
+ * same random numbers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "am/ivfpq_train.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/vq_guc.h"
+
+/* Fewer lists than this are clustered at once, not by groups */
+#define MIN_LISTS_FOR_GROUPS	64
+
+#define GROUP_ITERATIONS		10	/* over the groups, and within each */
+#define JOINT_ITERATIONS		3	/* over all lists */
+#define BALANCINGS				2	/* at most, each followed by joint iterations */
+#define ROWS_PER_GROUP			256 /* enough to place a group's centroid */
+
+#define SETTLED					0.998	/* error, relative to the iteration before */
+#define LABELLED_ROWS			16384	/* at a time */
+
+static void *
+alloc_array(size_t count, size_t size)
+{
+	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
+}
+
+static float *
+row(const IvfpqSample *sample, size_t i)
+{
+	return sample->rows + i * sample->dim;
+}
+
+static void
+alloc_sums(VqKmeansSums *sums, const IvfpqLists *lists)
+{
+	sums->ncentroids = lists->nlists;
+	sums->dim = lists->dim;
+	sums->sums = alloc_array(lists->nlists, lists->dim * sizeof(double));
+	sums->counts = alloc_array(lists->nlists, sizeof(uint64_t));
+}
+
+static void
+free_sums(VqKmeansSums *sums)
+{
+	pfree(sums->sums);
+	pfree(sums->counts);
+}
+
+/* From sums over own rows to sums over those of the team */
+static void
+add_up(IvfpqTeam *team, VqKmeansSums *sums)
+{
+	ivfpq_team_sum_f64(team, sums->sums, sums->ncentroids * sums->dim);
+	ivfpq_team_sum_u64(team, sums->counts, sums->ncentroids);
+	ivfpq_team_sum_f64(team, &sums->error, 1);
+}
+
+/*
+ * Fill in those of ncentroids that start from own rows, and leave the others
+ * zero: they start from the rows of all members in turn.  counts[i * stride] is
+ * the number of rows of member i; rows are in random order already.
+ */
+static void
+place_own_rows(const IvfpqTeam *team, const float *rows, size_t dim,
+			   const uint64 *counts, size_t stride, float *centroids, uint32 ncentroids)
+{
+	uint64		most = 0;
+	uint64		place = 0;
+	int			member = 0;
+
+	memset(centroids, 0, ncentroids * dim * sizeof(float));
+	for (int i = 0; i < team->size; i++)
+		most = Max(most, counts[i * stride]);
+	for (uint32 j = 0; j < ncentroids && most > 0;)
+	{
+		if (place < counts[member * stride])
+		{
+			if (member == team->number)
+				memcpy(centroids + j * dim, rows + place * dim, dim * sizeof(float));
+			j++;
+		}
+		member++;
+		if (member == team->size)
+		{
+			member = 0;
+			place = place + 1 < most ? place + 1 : 0;
+		}
+	}
+}
+
+/*
+ * Label own rows, and add them to the sums of their labels where sums is given.
+ * Returns the sum of squared distances.
+ */
+static double
+label_rows(IvfpqTeam *team, IvfpqAssigner *assigner, const float *rows, size_t nrows, size_t dim,
+		   uint32 *labels, VqKmeansSums *sums)
+{
+	float	   *distances = palloc(LABELLED_ROWS * sizeof(float));
+	double		error = 0.0;
+
+	for (size_t first = 0; first < nrows; first += LABELLED_ROWS)
+	{
+		size_t		count = Min(LABELLED_ROWS, nrows - first);
+		const float *x = rows + first * dim;
+
+		ivfpq_assign(assigner, x, count, labels + first, distances);
+		if (sums)
+			vq_kmeans_accumulate(sums, x, count, labels + first, NULL);
+		for (size_t i = 0; i < count; i++)
+			error += distances[i];
+		ivfpq_team_progress(team, count);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(distances);
+	return error;
+}
+
+/*
+ * Centroids := means.  A list without rows is put beside a crowded one of its
+ * own group, so that groups stay together.  Returns how many there were.
+ */
+static size_t
+update_centroids(const VqKmeansSums *sums, IvfpqLists *lists, VqRng *rng)
+{
+	uint32		whole[2] = {0, lists->nlists};
+	const uint32 *starts = lists->ngroups > 0 ? lists->starts : whole;
+	size_t		nreseeded = 0;
+
+	for (uint32 g = 0; g < Max(lists->ngroups, 1); g++)
+	{
+		VqKmeansSums part = {.ncentroids = starts[g + 1] - starts[g], .dim = lists->dim};
+
+		if (part.ncentroids == 0)
+			continue;
+		part.sums = sums->sums + starts[g] * lists->dim;
+		part.counts = sums->counts + starts[g];
+		nreseeded += vq_kmeans_update(&part, rng, lists->centroids + starts[g] * lists->dim);
+	}
+	return nreseeded;
+}
+
+/* One Lloyd iteration but for the update: label rows, and add up those of the team */
+static void
+label_and_add_up(IvfpqTeam *team, IvfpqAssigner *assigner, const float *rows, size_t nrows,
+				 uint32 *labels, VqKmeansSums *sums)
+{
+	vq_kmeans_clear(sums);
+	sums->error = label_rows(team, assigner, rows, nrows, sums->dim, labels, sums);
+	add_up(team, sums);
+}
+
+/* Lloyd iterations; stops early when they no longer pay */
+static void
+iterate_kmeans(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
+			   int iterations, VqRng *rng, double *error)
+{
+	VqKmeansSums sums;
+	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+	double		previous = INFINITY;
+	bool		is_settled = false;
+
+	alloc_sums(&sums, lists);
+	for (int i = 0; i < iterations && !is_settled; i++)
+	{
+		size_t		nreseeded;
+
+		label_and_add_up(team, assigner, rows, nrows, labels, &sums);
+		nreseeded = update_centroids(&sums, lists, rng);
+		ivfpq_assigner_refresh(assigner);
+		is_settled = nreseeded == 0 && sums.error > previous * SETTLED;
+		previous = sums.error;
+	}
+	ivfpq_assigner_free(assigner);
+	free_sums(&sums);
+	if (error)
+		*error = previous;
+}
+
+/*
+ * The last iterations, over the lists of all groups.  Where lists are of very
+ * unequal length they are balanced in between, and it takes more of them.
+ */
+static double
+iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *rng)
+{
+	VqKmeansSums sums;
+	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+	int			balancings = 0;
+
+	alloc_sums(&sums, lists);
+	for (int left = JOINT_ITERATIONS; left > 0; left--)
+	{
+		label_and_add_up(team, assigner, sample->rows, sample->nrows, sample->labels, &sums);
+		update_centroids(&sums, lists, rng);
+		if (balancings < BALANCINGS &&
+			ivfpq_balance_lists(lists, sums.counts, (float *) sums.sums, rng) > 0)
+		{
+			/* it was made for groups of their old sizes */
+			ivfpq_assigner_free(assigner);
+			assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+			left = JOINT_ITERATIONS;
+			balancings++;
+		}
+		else
+			ivfpq_assigner_refresh(assigner);
+	}
+	ivfpq_assigner_free(assigner);
+	free_sums(&sums);
+	return sums.error;
+}
+
+/* k-means from the first of the team's rows, without groups */
+static void
+cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
+			 int iterations, VqRng *rng, double *error)
+{
+	uint64	   *counts = alloc_array(team->size, sizeof(uint64));
+
+	ivfpq_team_gather(team, nrows, counts);
+	place_own_rows(team, rows, lists->dim, counts, 1, lists->centroids, lists->nlists);
+	ivfpq_team_sum_f32(team, lists->centroids, lists->nlists * lists->dim);
+	pfree(counts);
+	iterate_kmeans(team, rows, nrows, lists, labels, iterations, rng, error);
+}
+
+/* One group while its lists are clustered */
+typedef struct ListGroup
+{
+	size_t		first_row;		/* own rows of it */
+	size_t		nrows;
+	double		previous;		/* error of the iteration before */
+	bool		is_settled;
+} ListGroup;
+
+/* Label own rows of a group with its lists and add them up; returns the error */
+static double
+label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
+			const IvfpqLists *part, const float *norms, size_t chunk, float *work,
+			float *distances, VqKmeansSums *sums)
+{
+	double		error = 0.0;
+
+	for (size_t first = 0; first < group->nrows; first += chunk)
+	{
+		size_t		count = Min(chunk, group->nrows - first);
+		const float *x = row(sample, group->first_row + first);
+		uint32	   *labels = sample->labels + group->first_row + first;
+
+		vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, part->centroids, norms,
+						 part->nlists, part->dim, work, labels, distances);
+		vq_kmeans_accumulate(sums, x, count, labels, NULL);
+		for (size_t i = 0; i < count; i++)
+			error += distances[i];
+		ivfpq_team_progress(team, count);
+		CHECK_FOR_INTERRUPTS();
+	}
+	return error;
+}
+
+/* k-means within each group, all of them side by side.  Own rows are in the order of groups. */
+static void
+cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, IvfpqLists *lists, VqRng *rng)
+{
+	size_t		dim = lists->dim;
+	uint32		ngroups = lists->ngroups;
+	uint32		largest = 1;
+	float	   *norms = alloc_array(lists->nlists, sizeof(float));
+	double	   *errors = alloc_array(ngroups, sizeof(double));
+	size_t		chunk;
+	float	   *distances;
+	float	   *work;
+	VqKmeansSums sums;
+	uint32		nopen = ngroups;
+
+	for (uint32 g = 0; g < ngroups; g++)
+		largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
+	chunk = ivfpq_chunk_rows(largest, dim);
+	distances = alloc_array(chunk, sizeof(float));
+	work = alloc_array(vq_kmeans_assign_floats(chunk, largest), sizeof(float));
+	alloc_sums(&sums, lists);
+	for (int i = 0; i < GROUP_ITERATIONS && nopen > 0; i++)
+	{
+		vq_kmeans_norms(vq_kernels, lists->centroids, lists->nlists, dim, norms);
+		vq_kmeans_clear(&sums);
+		for (uint32 g = 0; g < ngroups; g++)
+		{
+			uint32		start = lists->starts[g];
+			IvfpqLists	part = {.dim = dim, .nlists = lists->starts[g + 1] - start};
+			VqKmeansSums part_sums = {.dim = dim, .ncentroids = part.nlists};
+
+			errors[g] = 0.0;
+			if (groups[g].is_settled || part.nlists == 0)
+				continue;
+			part.centroids = lists->centroids + start * dim;
+			part_sums.sums = sums.sums + start * dim;
+			part_sums.counts = sums.counts + start;
+			errors[g] = label_group(team, sample, &groups[g], &part, norms + start, chunk, work,
+									distances, &part_sums);
+		}
+		add_up(team, &sums);
+		ivfpq_team_sum_f64(team, errors, ngroups);
+		nopen = 0;
+		for (uint32 g = 0; g < ngroups; g++)
+		{
+			uint32		start = lists->starts[g];
+			VqKmeansSums part = {.dim = dim, .ncentroids = lists->starts[g + 1] - start};
+
+			if (groups[g].is_settled || part.ncentroids == 0)
+				continue;
+			part.sums = sums.sums + start * dim;
+			part.counts = sums.counts + start;
+			groups[g].is_settled = vq_kmeans_update(&part, rng, lists->centroids + start * dim) == 0 &&
+				errors[g] > groups[g].previous * SETTLED;
+			groups[g].previous = errors[g];
+			nopen += !groups[g].is_settled;
+		}
+	}
+	pfree(norms);
+	pfree(errors);
+	pfree(distances);
+	pfree(work);
+	free_sums(&sums);
+}
+
+/* Divide the sample into groups, and cluster each */
+static void
+cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *rng)
+{
+	size_t		dim = sample->dim;
+	IvfpqLists	centres = {.dim = dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
+	uint32		ngroups = centres.nlists;
+	double		share = Min(1.0, (double) ngroups * ROWS_PER_GROUP / sample->total_rows);
+	size_t	   *rows_start = alloc_array(ngroups + 1, sizeof(size_t));
+	uint64	   *counts = alloc_array(ngroups, team->size * sizeof(uint64));
+	uint64	   *sizes = alloc_array(ngroups, sizeof(uint64));
+	uint32	   *allotted = alloc_array(ngroups, sizeof(uint32));
+	ListGroup  *groups = alloc_array(ngroups, sizeof(ListGroup));
+	IvfpqAssigner *assigner;
+
+	centres.centroids = alloc_array(ngroups, dim * sizeof(float));
+	cluster_rows(team, sample->rows, (size_t) ceil(sample->nrows * share), &centres,
+				 sample->labels, GROUP_ITERATIONS, rng, NULL);
+	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
+	label_rows(team, assigner, sample->rows, sample->nrows, dim, sample->labels, NULL);
+	ivfpq_assigner_free(assigner);
+	pfree(centres.centroids);
+	ivfpq_sample_sort(sample, ngroups, rows_start);
+
+	/* counts[member][group] */
+	memset(counts, 0, ngroups * team->size * sizeof(uint64));
+	for (uint32 g = 0; g < ngroups; g++)
+	{
+		groups[g].first_row = rows_start[g];
+		groups[g].nrows = rows_start[g + 1] - rows_start[g];
+		groups[g].previous = INFINITY;
+		groups[g].is_settled = false;
+		counts[team->number * ngroups + g] = groups[g].nrows;
+	}
+	ivfpq_team_sum_u64(team, counts, ngroups * team->size);
+	memset(sizes, 0, ngroups * sizeof(uint64));
+	for (uint32 i = 0; i < ngroups * team->size; i++)
+		sizes[i % ngroups] += counts[i];
+	ivfpq_balance_groups(sizes, ngroups, sample->total_rows, lists->nlists, allotted);
+
+	lists->ngroups = ngroups;
+	lists->starts = alloc_array(ngroups + 1, sizeof(uint32));
+	lists->starts[0] = 0;
+	for (uint32 g = 0; g < ngroups; g++)
+	{
+		place_own_rows(team, row(sample, rows_start[g]), dim, counts + g, ngroups,
+					   lists->centroids + lists->starts[g] * dim, allotted[g]);
+		lists->starts[g + 1] = lists->starts[g] + allotted[g];
+	}
+	ivfpq_team_sum_f32(team, lists->centroids, lists->nlists * dim);
+	cluster_groups(team, sample, groups, lists, rng);
+	pfree(rows_start);
+	pfree(counts);
+	pfree(sizes);
+	pfree(allotted);
+	pfree(groups);
+}
+
+void
+ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists)
+{
+	double		nrows = sample->total_rows;
+	double		error;
+	VqRng		rng;
+
+	vq_rng_seed(&rng, IVFPQ_SEED + team->number);
+	ivfpq_sample_shuffle(sample, &rng);
+	vq_rng_seed(&rng, IVFPQ_SEED);
+	lists->ngroups = 0;
+	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
+	{
+		ivfpq_team_progress_begin(team, (2 * GROUP_ITERATIONS + 2) * nrows);
+		cluster_rows(team, sample->rows, sample->nrows, lists, sample->labels,
+					 2 * GROUP_ITERATIONS, &rng, &error);
+	}
+	else
+	{
+		/* rows labelled: the last two in ivfpq_train_assign and ivfpq_train_nprobe */
+		ivfpq_team_progress_begin(team, (GROUP_ITERATIONS + JOINT_ITERATIONS + 1 + 2) * nrows +
+								  Min(nrows, sqrt(lists->nlists) * ROWS_PER_GROUP) * GROUP_ITERATIONS);
+		cluster_by_groups(team, sample, lists, &rng);
+		error = iterate_jointly(team, sample, lists, &rng);
+	}
+	sample->error = error / Max(nrows, 1);
+}
+
+void
+ivfpq_train_assign(IvfpqTeam *team, IvfpqSample *sample, const IvfpqLists *lists)
+{
+	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_FINAL_GROUPS);
+
+	label_rows(team, assigner, sample->rows, sample->nrows, sample->dim, sample->labels, NULL);
+	ivfpq_assigner_free(assigner);
+}

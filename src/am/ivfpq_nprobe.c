@@ -1,0 +1,233 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_nprobe.c
+ *	  How many lists a search should read, measured on the sample.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "am/ivfpq_train.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "base/vq_guc.h"
+
+#define PROBE_QUERIES			400
+#define PROBE_NEIGHBOURS		10
+#define PROBE_COVERAGE			0.975	/* of near neighbours in the lists probed */
+
+static void *
+alloc_array(size_t count, size_t size)
+{
+	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
+}
+
+static float *
+row(const IvfpqSample *sample, size_t i)
+{
+	return sample->rows + i * sample->dim;
+}
+
+/* A near neighbour of a query, in the sample */
+typedef struct Neighbour
+{
+	float		value;			/* distance, but for what depends on the query alone */
+	uint32		list_no;
+} Neighbour;
+
+StaticAssertDecl(sizeof(Neighbour) == sizeof(uint64), "neighbours are handed round as integers");
+
+/* Keep the nearest in order; places without one have value = infinity */
+static void
+add_neighbour(Neighbour *neighbours, float value, uint32 list_no)
+{
+	int			i;
+
+	if (!(value < neighbours[PROBE_NEIGHBOURS - 1].value))
+		return;
+	for (i = PROBE_NEIGHBOURS - 1; i > 0 && neighbours[i - 1].value > value; i--)
+		neighbours[i] = neighbours[i - 1];
+	neighbours[i].value = value;
+	neighbours[i].list_no = list_no;
+}
+
+static int
+compare_uint64(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* Queries of the team: the member that has their row, and its number there */
+typedef struct ProbeQueries
+{
+	size_t		count;
+	float	   *rows;			/* [count][dim] */
+	size_t		first_own;		/* those from own rows */
+	size_t		nown;
+	size_t	   *own_rows;		/* [nown] */
+} ProbeQueries;
+
+/* Every member gives queries in proportion to its rows */
+static void
+choose_queries(IvfpqTeam *team, const IvfpqSample *sample, ProbeQueries *queries)
+{
+	size_t		dim = sample->dim;
+	uint64	   *counts = alloc_array(team->size, sizeof(uint64));
+
+	queries->nown = Min(sample->nrows,
+						(size_t) ceil((double) PROBE_QUERIES * sample->nrows / Max(sample->total_rows, 1)));
+	ivfpq_team_gather(team, queries->nown, counts);
+	queries->count = 0;
+	queries->first_own = 0;
+	for (int i = 0; i < team->size; i++)
+	{
+		if (i == team->number)
+			queries->first_own = queries->count;
+		queries->count += counts[i];
+	}
+	queries->rows = MemoryContextAllocExtended(CurrentMemoryContext, Max(queries->count, 1) * dim * sizeof(float),
+											   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	queries->own_rows = alloc_array(queries->nown, sizeof(size_t));
+	for (size_t q = 0; q < queries->nown; q++)
+	{
+		queries->own_rows[q] = q * sample->nrows / queries->nown;
+		memcpy(queries->rows + (queries->first_own + q) * dim, row(sample, queries->own_rows[q]),
+			   dim * sizeof(float));
+	}
+	ivfpq_team_sum_f32(team, queries->rows, queries->count * dim);
+	pfree(counts);
+}
+
+static bool
+is_query_row(const ProbeQueries *queries, size_t query, size_t own_row)
+{
+	return query >= queries->first_own && query - queries->first_own < queries->nown &&
+		queries->own_rows[query - queries->first_own] == own_row;
+}
+
+/* Nearest neighbours of all queries among own rows */
+static void
+find_own_neighbours(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
+					const ProbeQueries *queries, Neighbour *neighbours)
+{
+	const VqBlas *blas = ivfpq_blas();
+	size_t		dim = sample->dim;
+	size_t		nqueries = queries->count;
+	size_t		chunk = ivfpq_chunk_rows(nqueries, dim);
+	float	   *products = alloc_array(chunk, nqueries * sizeof(float));
+
+	for (size_t first = 0; first < sample->nrows; first += chunk)
+	{
+		size_t		count = Min(chunk, sample->nrows - first);
+
+		blas->products(count, nqueries, dim, row(sample, first), queries->rows, products);
+		for (size_t i = 0; i < count; i++)
+		{
+			const float *x = row(sample, first + i);
+			float		norm_sq = metric == VQ_METRIC_IP ? 0.0f : vq_kernels->ip_f32(x, x, dim);
+
+			for (size_t q = 0; q < nqueries; q++)
+			{
+				float		value = norm_sq - (metric == VQ_METRIC_IP ? 1 : 2) * products[i * nqueries + q];
+				Neighbour  *nearest = neighbours + q * PROBE_NEIGHBOURS;
+
+				if (value < nearest[PROBE_NEIGHBOURS - 1].value && !is_query_row(queries, q, first + i))
+					add_neighbour(nearest, value, sample->labels[first + i]);
+			}
+		}
+		ivfpq_team_progress(team, count);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(products);
+}
+
+/* From the neighbours that each member has found to those of the team */
+static void
+merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
+{
+	size_t		count = nqueries * PROBE_NEIGHBOURS;
+	Neighbour  *all;
+
+	if (team->size == 1)
+		return;
+	all = alloc_array(team->size, count * sizeof(Neighbour));
+	memset(all, 0, team->size * count * sizeof(Neighbour));
+	memcpy(all + team->number * count, neighbours, count * sizeof(Neighbour));
+	ivfpq_team_sum_u64(team, (uint64 *) all, team->size * count);
+	for (int i = 0; i < team->size; i++)
+	{
+		if (i == team->number)
+			continue;
+		for (size_t n = 0; n < count; n++)
+			add_neighbour(neighbours + n / PROBE_NEIGHBOURS * PROBE_NEIGHBOURS,
+						  all[i * count + n].value, all[i * count + n].list_no);
+	}
+	pfree(all);
+}
+
+/*
+ * Rows of the sample stand for queries.  For each near neighbour of one, count
+ * the lists that would be probed before the neighbour's own; nprobe covers
+ * PROBE_COVERAGE of them.  The sample is thinner than the table, so its
+ * neighbours are farther away and the count errs on the safe side.
+ */
+uint32
+ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric, const IvfpqLists *lists)
+{
+	const float *centroids = lists->centroids;
+	uint32		nlists = lists->nlists;
+	size_t		dim = sample->dim;
+	ProbeQueries queries;
+	Neighbour  *neighbours;
+	uint64	   *ranks;
+	float	   *values = alloc_array(nlists, sizeof(float));
+	size_t		nplaces;
+	size_t		nranks;
+	uint32		nprobe = 1;
+
+	choose_queries(team, sample, &queries);
+	nplaces = queries.count * PROBE_NEIGHBOURS;
+	neighbours = alloc_array(nplaces, sizeof(Neighbour));
+	for (size_t n = 0; n < nplaces; n++)
+		neighbours[n] = (Neighbour) {.value = INFINITY};
+	find_own_neighbours(team, sample, metric, &queries, neighbours);
+	merge_neighbours(team, queries.count, neighbours);
+
+	/* how many lists are nearer than theirs; ranks + 1, as 0 is for no neighbour */
+	ranks = MemoryContextAllocZero(CurrentMemoryContext, Max(nplaces, 1) * sizeof(uint64));
+	for (size_t q = team->number; q < queries.count; q += team->size)
+	{
+		for (uint32 j = 0; j < nlists; j++)
+			values[j] = metric == VQ_METRIC_IP ?
+				-vq_kernels->ip_f32(queries.rows + q * dim, centroids + j * dim, dim) :
+				vq_kernels->l2sq_f32(queries.rows + q * dim, centroids + j * dim, dim);
+		for (size_t n = q * PROBE_NEIGHBOURS; n < (q + 1) * PROBE_NEIGHBOURS; n++)
+		{
+			if (isinf(neighbours[n].value))
+				continue;
+			ranks[n] = 1;
+			for (uint32 j = 0; j < nlists; j++)
+				ranks[n] += values[j] < values[neighbours[n].list_no];
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	ivfpq_team_sum_u64(team, ranks, nplaces);
+
+	qsort(ranks, nplaces, sizeof(uint64), compare_uint64);
+	for (nranks = 0; nranks < nplaces && ranks[nplaces - 1 - nranks] > 0;)
+		nranks++;
+	if (nranks > 0)
+		nprobe = ranks[nplaces - nranks + Min(nranks - 1, (size_t) (nranks * PROBE_COVERAGE))];
+	pfree(queries.rows);
+	pfree(queries.own_rows);
+	pfree(neighbours);
+	pfree(values);
+	pfree(ranks);
+	return Min(nprobe, nlists);
+}

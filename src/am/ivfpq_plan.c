@@ -1,0 +1,202 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_plan.c
+ *	  What a build makes: codes, lists, sample, and how large its team is.
+ *
+ * One plan is made from maintenance_work_mem before anything large is
+ * allocated.  Every member has centroids with their sums and a work space of
+ * its own; while training, the rest is for the sample, of which each has a
+ * share, and afterwards for batches of rows and the sorts.  Less memory means a
+ * smaller sample, or fewer lists, and one NOTICE.  Before workers cost much of
+ * the sample, the leader trains alone, and they only encode.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "am/ivfpq_build.h"
+#include "miscadmin.h"
+
+/* lists = auto: LISTS_PER_ROOT * sqrt(rows), and so that a list has ROWS_PER_LIST rows or more */
+#define LISTS_PER_ROOT			4.0
+#define ROWS_PER_LIST			39
+#define MAX_AUTO_LISTS			65536
+
+/* train_rows = auto: per list */
+#define TRAIN_ROWS_PER_LIST		64
+
+/* Training together must leave this part of the sample that the leader alone could have */
+#define MIN_SAMPLE_PART			0.75
+
+/* With less than this for its sort, a member is no help */
+#define MIN_SORT_BYTES			(4 * 1024 * 1024)
+
+/*
+ * Dimensions of a sub-quantiser of centroids.  They are few and compared
+ * exactly in the end, so coarser codes than those of rows do.
+ */
+#define COARSE_DIMS				4
+
+/* What a member has besides lists and sample: products, sums of a codebook, and the like */
+#define MEMBER_OVERHEAD			(1024 * 1024)
+
+/*
+ * Sub-quantisers of dsub dimensions, or of as many more as it takes that a
+ * block of this capacity fits a page
+ */
+static uint32
+fitting_m(uint32 dim, uint32 nbits, uint32 dsub, size_t capacity)
+{
+	VqBlockShape shape = {.m = (dim + dsub - 1) / dsub, .nbits = nbits};
+
+	while (vq_block_bytes(&shape, capacity) > IVFPQ_PAGE_BYTES)
+	{
+		dsub++;
+		shape.m = (dim + dsub - 1) / dsub;
+	}
+	return shape.m;
+}
+
+uint32
+ivfpq_plan_coarse_m(uint32 dim)
+{
+	return fitting_m(dim, IVFPQ_COARSE_NBITS, COARSE_DIMS, VQ_BLOCK_LANES);
+}
+
+/* Two dimensions to a 4-bit sub-quantiser, and for the same bytes four to one of 8 bits */
+static uint32
+auto_m(uint32 dim, uint32 nbits)
+{
+	return fitting_m(dim, nbits, nbits == 8 ? 4 : 2, VQ_BLOCK_LANES / 2);
+}
+
+void
+ivfpq_plan_codes(IvfpqBuild *build)
+{
+	uint32		dim = build->meta.dim;
+	uint32		m = build->options->m;
+	VqBlockShape *shape = &build->plan.shape;
+
+	shape->nbits = build->options->nbits;
+	shape->m = m > 0 ? m : auto_m(dim, shape->nbits);
+	if (shape->m > dim)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of sub-quantisers must not exceed the number of dimensions"),
+				 errdetail("Vectors have %u dimensions, and \"m\" is %u.", dim, m),
+				 errhint("Choose \"m\" of at most %u, or 0 for %u.", dim, auto_m(dim, shape->nbits))));
+	if (vq_block_bytes(shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(shape)),
+				 errdetail("\"m\" is %u and \"nbits\" is %u.", m, shape->nbits),
+				 errhint("Choose \"m\" of at most %u, or 0 for %u.",
+						 (uint32) ((IVFPQ_PAGE_BYTES - sizeof(VqBlockHeader)) / (VQ_BLOCK_LANES / 2) - 13) *
+						 8 / shape->nbits,
+						 auto_m(dim, shape->nbits))));
+}
+
+/* Lists and sample as they should be, and as a team of some size can have them */
+typedef struct Sizes
+{
+	double		wanted_lists;
+	double		wanted_rows;
+	uint32		nlists;
+	uint64		train_rows;
+	double		enough_bytes;	/* memory for what is wanted */
+} Sizes;
+
+static void
+find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
+{
+	const IvfpqBuildPlan *plan = &build->plan;
+	size_t		dim = build->meta.dim;
+	size_t		dsub = (dim + plan->shape.m - 1) / plan->shape.m;
+
+	/* a row, its label, and padding when it becomes a residual */
+	double		row_bytes = (dim + dsub) * sizeof(float) + sizeof(uint32);
+	double		list_bytes = (double) team_size * (dim * (sizeof(float) + sizeof(double)) + 64);
+	double		reserved;
+	double		limit;
+
+	sizes->wanted_lists = build->options->lists;
+	if (sizes->wanted_lists == 0)
+		sizes->wanted_lists = Min(LISTS_PER_ROOT * sqrt(plan->estimated_rows),
+								  Min(plan->estimated_rows / ROWS_PER_LIST, MAX_AUTO_LISTS));
+	sizes->nlists = Max(1, (uint32) Min(sizes->wanted_lists, plan->estimated_rows));
+
+	/* what is neither lists nor sample */
+	reserved = (double) team_size * (ivfpq_assigner_bytes(sizes->nlists, dim) + MEMBER_OVERHEAD);
+	limit = Max((double) maintenance_work_mem * 1024, 2 * reserved) - reserved;
+	if (sizes->nlists > limit / 2 / list_bytes)
+		sizes->nlists = Max(1, (uint32) (limit / 2 / list_bytes));
+
+	sizes->wanted_rows = build->options->train_rows;
+	if (sizes->wanted_rows == 0)
+		sizes->wanted_rows = Max((double) sizes->nlists * TRAIN_ROWS_PER_LIST,
+								 (double) IVFPQ_ROWS_PER_CODE * (1 << plan->shape.nbits));
+	sizes->wanted_rows = Min(sizes->wanted_rows, plan->estimated_rows);
+	sizes->train_rows = Max(1, (uint64) Min(sizes->wanted_rows,
+											(limit - sizes->nlists * list_bytes) / row_bytes));
+	sizes->nlists = Min(sizes->nlists, sizes->train_rows);
+	sizes->enough_bytes = reserved + sizes->wanted_lists * list_bytes * 2 + sizes->wanted_rows * row_bytes;
+}
+
+/* Does the index suffer when the members of a team share memory while they train? */
+static bool
+can_train_together(const IvfpqBuild *build, int team_size)
+{
+	Sizes		alone;
+	Sizes		together;
+
+	find_sizes(build, 1, &alone);
+	find_sizes(build, team_size, &together);
+	return together.nlists == alone.nlists && together.train_rows >= alone.train_rows * MIN_SAMPLE_PART;
+}
+
+int
+ivfpq_plan_team_size(const IvfpqBuild *build, int max_size)
+{
+	Sizes		alone;
+	int			size;
+
+	for (size = max_size; size > 1; size--)
+		if (can_train_together(build, size))
+			return size;
+
+	/* if only the leader trains, the others may still encode */
+	find_sizes(build, 1, &alone);
+	for (size = max_size; size > 1; size--)
+		if (ivfpq_encode_bytes(build, alone.nlists) + MIN_SORT_BYTES <= (size_t) maintenance_work_mem * 1024 / size)
+			return size;
+	return 1;
+}
+
+void
+ivfpq_plan_lists(IvfpqBuild *build, int team_size)
+{
+	IvfpqBuildPlan *plan = &build->plan;
+	Sizes		sizes;
+
+	plan->leader_trains = !can_train_together(build, team_size);
+	find_sizes(build, plan->leader_trains ? 1 : team_size, &sizes);
+	plan->nlists = sizes.nlists;
+	plan->train_rows = sizes.train_rows;
+	plan->member_bytes = (size_t) maintenance_work_mem * 1024 / team_size;
+
+	if (sizes.nlists < (uint32) sizes.wanted_lists || sizes.train_rows < (uint64) sizes.wanted_rows)
+		ereport(NOTICE,
+				(errmsg("index \"%s\" is trained with less than it could use",
+						RelationGetRelationName(build->index)),
+				 errdetail("%u lists are trained on %llu rows; %.0f lists and %.0f rows were wanted.",
+						   sizes.nlists, (unsigned long long) sizes.train_rows,
+						   floor(sizes.wanted_lists), floor(sizes.wanted_rows)),
+				 sizes.nlists < (uint32) sizes.wanted_lists && sizes.wanted_lists > plan->estimated_rows ?
+				 errhint("The table has about %.0f rows.", plan->estimated_rows) :
+				 sizes.nlists == (uint32) sizes.wanted_rows ?
+				 errhint("Set \"train_rows\" to %.0f or more.", floor(sizes.wanted_lists)) :
+				 errhint("Set \"maintenance_work_mem\" to %.0f MB or more.",
+						 ceil(sizes.enough_bytes / (1024 * 1024)))));
+}

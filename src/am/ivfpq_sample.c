@@ -1,0 +1,237 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_sample.c
+ *	  Random blocks of a table: how many rows there are, and a sample of them;
+ *	  and bringing the sample in order.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "am/ivfpq_build.h"
+#include "commands/progress.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/backend_progress.h"
+#include "utils/memutils.h"
+#include "utils/sampling.h"
+
+#include "base/vq_guc.h"
+
+/* Blocks read to learn how many rows there are; more while they have fewer rows than that */
+#define COUNTING_BLOCKS			300
+#define COUNTED_ROWS			1000
+
+/* Blocks read for a sample, relative to what its rows would fill */
+#define SPARE_BLOCKS			1.1
+
+typedef struct SampleState
+{
+	IvfpqBuild *build;
+	size_t		capacity;
+	uint64		nseen;			/* rows to be indexed in the blocks read */
+	VqRng		rng;
+} SampleState;
+
+bool
+ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vector)
+{
+	if (isnull[0])
+		return false;
+	vq_datum_read(values[0], build->index->rd_opcintype[0], vector);
+	if (build->meta.dim == 0)
+		build->meta.dim = vector->dim;
+	ivfpq_check_dim(build->index, build->meta.dim, vector->dim);
+	return build->meta.metric != VQ_METRIC_COSINE ||
+		vq_inner_product(vector->x, vector->x, vector->dim) > 0;
+}
+
+static void
+count_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
+{
+	SampleState *state = arg;
+	MemoryContext old = MemoryContextSwitchTo(state->build->row_context);
+	VqVector	vector;
+
+	if (ivfpq_build_read(state->build, values, isnull, &vector))
+		state->nseen++;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(state->build->row_context);
+}
+
+/* Reservoir sampling: after n rows each is in the sample with the same chance */
+static void
+sample_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
+{
+	SampleState *state = arg;
+	IvfpqSample *sample = &state->build->sample;
+	MemoryContext old = MemoryContextSwitchTo(state->build->row_context);
+	VqVector	vector;
+
+	if (ivfpq_build_read(state->build, values, isnull, &vector))
+	{
+		size_t		place = sample->nrows;
+
+		state->nseen++;
+		if (place == state->capacity)
+			place = vq_rng_below(&state->rng, state->nseen);
+		else
+			sample->nrows++;
+		if (place < state->capacity)
+			memcpy(sample->rows + place * sample->dim, vector.x, sample->dim * sizeof(float));
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(state->build->row_context);
+}
+
+/*
+ * Give the rows of this member's part of up to max_blocks random blocks to a
+ * callback: all members choose the same blocks, and take them in turn.  Returns the
+ * share of the table's blocks that all read together.
+ */
+static double
+scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int nmembers,
+				   IndexBuildCallback callback)
+{
+	IvfpqBuild *build = state->build;
+	BlockNumber nblocks = build->plan.heap_blocks;
+	BlockSamplerData sampler;
+	BlockNumber nchosen = 0;
+
+	if (nblocks == 0)
+		return 1.0;
+	if (ivfpq_team_is_leader(&build->team))
+		pgstat_progress_update_param(PROGRESS_SCAN_BLOCKS_TOTAL, Min(nblocks, max_blocks));
+	BlockSampler_Init(&sampler, nblocks, Min(nblocks, max_blocks), (uint32) IVFPQ_SEED);
+	while (BlockSampler_HasMore(&sampler))
+	{
+		BlockNumber blkno = BlockSampler_Next(&sampler);
+
+		if (nchosen++ % nmembers != member)
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		table_index_build_range_scan(build->heap, build->index, build->info, false, false, false,
+									 blkno, 1, callback, state, NULL);
+		if (ivfpq_team_is_leader(&build->team))
+			pgstat_progress_update_param(PROGRESS_SCAN_BLOCKS_DONE, nchosen);
+	}
+	return (double) nchosen / nblocks;
+}
+
+void
+ivfpq_sample_estimate(IvfpqBuild *build)
+{
+	SampleState state = {.build = build};
+	BlockNumber max_blocks = COUNTING_BLOCKS;
+	double		share;
+
+	build->plan.heap_blocks = RelationGetNumberOfBlocks(build->heap);
+
+	/* a partial index can have all its rows in a few blocks */
+	for (;;)
+	{
+		state.nseen = 0;
+		share = scan_random_blocks(&state, max_blocks, 0, 1, count_row);
+		if (state.nseen >= COUNTED_ROWS || share >= 1.0)
+			break;
+		max_blocks = max_blocks < MaxBlockNumber / 4 ? 4 * max_blocks : MaxBlockNumber;
+	}
+	build->plan.estimated_rows = ceil(state.nseen / share);
+}
+
+void
+ivfpq_sample_take(IvfpqBuild *build)
+{
+	IvfpqTeam  *team = build->trainers;
+	IvfpqSample *sample = &build->sample;
+	SampleState state = {.build = build};
+	double		nblocks = build->plan.heap_blocks;
+	double		rows_per_block = build->plan.estimated_rows / Max(nblocks, 1);
+	double		wanted_blocks = ceil(SPARE_BLOCKS * build->plan.train_rows / rows_per_block) + 8;
+
+	state.capacity = (build->plan.train_rows + team->size - 1) / team->size;
+	vq_rng_seed(&state.rng, IVFPQ_SEED + team->number);
+	sample->dim = build->meta.dim;
+	sample->nrows = 0;
+	sample->rows = MemoryContextAllocHuge(build->context,
+										  mul_size(state.capacity, sample->dim * sizeof(float)));
+	sample->labels = MemoryContextAllocHuge(build->context, mul_size(state.capacity, sizeof(uint32)));
+	scan_random_blocks(&state, (BlockNumber) Min(wanted_blocks, nblocks), team->number, team->size, sample_row);
+	sample->total_rows = sample->nrows;
+	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
+	if (sample->total_rows > 0)
+		return;
+
+	/* the rows of a partial index can be in few blocks, which were all missed */
+	scan_random_blocks(&state, (BlockNumber) nblocks, team->number, team->size, sample_row);
+	sample->total_rows = sample->nrows;
+	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
+}
+
+/*----------
+ * The order of rows
+ *----------
+ */
+
+static void
+swap_rows(IvfpqSample *sample, size_t i, size_t j)
+{
+	float	   *a = sample->rows + i * sample->dim;
+	float	   *b = sample->rows + j * sample->dim;
+
+	for (size_t d = 0; d < sample->dim; d++)
+	{
+		float		t = a[d];
+
+		a[d] = b[d];
+		b[d] = t;
+	}
+}
+
+void
+ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng)
+{
+	for (size_t i = sample->nrows; i > 1; i--)
+	{
+		swap_rows(sample, i - 1, vq_rng_below(rng, i));
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
+	}
+}
+
+void
+ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *starts)
+{
+	size_t	   *next = palloc_extended(Max(nlabels, 1) * sizeof(size_t), MCXT_ALLOC_HUGE);
+
+	memset(starts, 0, (nlabels + 1) * sizeof(size_t));
+	for (size_t i = 0; i < sample->nrows; i++)
+		starts[sample->labels[i] + 1]++;
+	for (size_t j = 0; j < nlabels; j++)
+	{
+		starts[j + 1] += starts[j];
+		next[j] = starts[j];
+	}
+	for (size_t j = 0; j < nlabels; j++)
+	{
+		while (next[j] < starts[j + 1])
+		{
+			uint32		label = sample->labels[next[j]];
+
+			if (label == j)
+				next[j]++;
+			else
+			{
+				size_t		place = next[label]++;
+
+				swap_rows(sample, next[j], place);
+				sample->labels[next[j]] = sample->labels[place];
+				sample->labels[place] = label;
+			}
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(next);
+}

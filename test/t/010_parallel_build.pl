@@ -1,0 +1,376 @@
+# CREATE INDEX with parallel workers gives what one process gives: the same rows
+# are found, recall is the same, memory stays within maintenance_work_mem.  An
+# end at any moment, by whatever means, leaves nothing behind.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+use VqpgTest;
+
+my $dim = 64;
+my $rows = 30000;
+my $node = new_vqpg_node('main', conf => q{
+max_worker_processes = 12
+max_parallel_workers = 8
+min_parallel_table_scan_size = 0
+maintenance_work_mem = 512MB
+restart_after_crash = on
+});
+
+create_vectors($node, 'items', $rows, $dim);
+create_queries($node, 100, $dim);
+
+sub workers
+{
+	my ($workers) = @_;
+
+	return "SET max_parallel_maintenance_workers = $workers;";
+}
+
+# Members of the team that trained an index, from the server's log
+sub build
+{
+	my ($workers, $sql, $name) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', workers($workers) . "SET client_min_messages = debug1; $sql");
+
+	is($code, 0, $name) or diag($err);
+	return $err =~ /built by a team of (\d+)/ ? $1 : 0;
+}
+
+#
+# As many workers as are wanted and can be had; the same rows, and equal recall
+#
+
+my $truth = neighbours($node, 'items', '<->', 10, 'exact');
+my $create = 'CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 150)';
+my %recall;
+
+for my $workers (0, 1, 2, 5)
+{
+	my $name = "$workers workers";
+
+	is(build($workers, $create, "$name: CREATE INDEX"), $workers + 1, "$name: so many and the leader build");
+	ok_check($node, 'items_v', 'true', $name);
+	ok_finds_every_row($node, 'items', $dim, $name);
+	is($node->safe_psql('postgres', q{SELECT rows FROM ivfpq_index_info('items_v')}), $rows, "$name: all rows are counted");
+	$recall{$workers} = recall($truth,
+		neighbours($node, 'items', '<->', 10, 'index', settings => 'SET ivfpq.nprobe = 4;'));
+	note("recall with $name: $recall{$workers}");
+	cmp_ok(abs($recall{$workers} - $recall{0}), '<', 0.03, "$name: recall as without workers");
+
+	# the same team makes the same index
+	my $fingerprint = q{
+		SELECT md5(string_agg(list || ':' || rows, ',' ORDER BY list)) FROM ivfpq_list_info('items_v')
+		UNION ALL SELECT md5(string_agg(ivfpq_reconstruct('items_v', ctid)::text, ',' ORDER BY id)) FROM items WHERE id % 3000 = 7};
+	my $first = $node->safe_psql('postgres', $fingerprint);
+
+	build($workers, 'REINDEX INDEX items_v', "$name: REINDEX");
+	is($node->safe_psql('postgres', $fingerprint), $first, "$name: REINDEX makes the same index");
+	$node->safe_psql('postgres', 'DROP INDEX items_v');
+}
+
+#
+# Where there are no workers, or fewer
+#
+
+is(build(4, "SET max_parallel_workers = 0; $create", 'no worker is available'), 1, 'the leader builds alone');
+ok_check($node, 'items_v', 'true', 'no worker is available');
+$node->safe_psql('postgres', 'DROP INDEX items_v');
+is(build(4, "SET max_parallel_workers = 2; $create", 'few workers are available'), 3, 'a smaller team');
+ok_check($node, 'items_v', 'true', 'few workers are available');
+$node->safe_psql('postgres', 'DROP INDEX items_v');
+is(build(4, "SET maintenance_work_mem = '64MB'; $create", 'little memory'), 2, 'each has 32 MB');
+$node->safe_psql('postgres', 'DROP INDEX items_v');
+is(build(4, "ALTER TABLE items SET (parallel_workers = 1); $create", 'parallel_workers = 1'), 2, 'as many as the table allows');
+$node->safe_psql('postgres', 'DROP INDEX items_v; ALTER TABLE items RESET (parallel_workers)');
+
+#
+# Kinds of tables and indexes
+#
+
+is(build(2, q{
+	CREATE TEMP TABLE passing AS SELECT * FROM items;
+	CREATE INDEX passing_v ON passing USING ivfpq (v);
+	SELECT ivfpq_check('passing_v', true);}, 'temporary table'), 1, 'a temporary table is built by its session');
+
+$node->safe_psql('postgres', 'CREATE UNLOGGED TABLE fleeting AS SELECT * FROM items');
+is(build(2, 'CREATE INDEX fleeting_v ON fleeting USING ivfpq (v)', 'unlogged table'), 3, 'unlogged table: a team');
+ok_check($node, 'fleeting_v', 'true', 'unlogged table');
+$node->safe_psql('postgres', 'DROP TABLE fleeting');
+
+$node->safe_psql('postgres', q{
+	CREATE TABLE parts (id bigint, v real[]) PARTITION BY HASH (id);
+	CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+	CREATE TABLE parts_1 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+	INSERT INTO parts SELECT id, v FROM items;});
+is(build(2, 'CREATE INDEX parts_v ON parts USING ivfpq (v array_l2_ops)', 'partitioned table'), 3, 'partitions: a team');
+ok_check($node, $_, 'true', 'partition') for qw(parts_0_v_idx parts_1_v_idx);
+$node->safe_psql('postgres', 'DROP TABLE parts');
+
+# By expression, of some rows
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION halved(v real[]) RETURNS real[] LANGUAGE sql IMMUTABLE PARALLEL SAFE
+		AS $$ SELECT array_agg(x / 2 ORDER BY n) FROM unnest(v) WITH ORDINALITY u (x, n) $$;
+	CREATE FUNCTION halved_unsafe(v real[]) RETURNS real[] LANGUAGE sql IMMUTABLE PARALLEL UNSAFE
+		AS $$ SELECT array_agg(x / 2 ORDER BY n) FROM unnest(v) WITH ORDINALITY u (x, n) $$;});
+is(build(2, 'CREATE INDEX items_half ON items USING ivfpq (halved(v) array_l2_ops) WHERE id % 3 = 0',
+		'expression and predicate'), 3, 'expression and predicate: a team');
+ok_check($node, 'items_half', 'true', 'expression and predicate');
+is($node->safe_psql('postgres', q{SELECT rows FROM ivfpq_index_info('items_half')}), $rows / 3, 'rows of the predicate');
+$node->safe_psql('postgres', 'DROP INDEX items_half');
+is(build(2, 'CREATE INDEX items_half ON items USING ivfpq (halved_unsafe(v) array_l2_ops) WHERE id % 3 = 0',
+		'an expression that is not parallel safe'), 1, 'is built by its session');
+$node->safe_psql('postgres', 'DROP INDEX items_half');
+
+# Zero vectors are counted once each
+$node->safe_psql('postgres', qq{
+	CREATE TABLE zeroes AS SELECT id, CASE WHEN id % 100 = 0 THEN array_fill(0::real, '{$dim}') ELSE v END AS v FROM items});
+is(build(2, 'CREATE INDEX zeroes_v ON zeroes USING ivfpq (v array_cosine_ops)', 'zero vectors'), 3, 'zero vectors: a team');
+is($node->safe_psql('postgres', q{SELECT rows, zero_vectors FROM ivfpq_index_info('zeroes_v')}),
+	($rows - $rows / 100) . '|' . $rows / 100, 'zero vectors are left out and counted');
+$node->safe_psql('postgres', 'DROP TABLE zeroes');
+
+# The error of a worker is that of the statement.  Of few bad rows anyone may meet the first.
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION failing(v real[], id bigint) RETURNS real[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+	BEGIN
+		IF id % 10000 = 9999 THEN RAISE EXCEPTION 'row % is bad', id; END IF;
+		RETURN v;
+	END $$});
+for my $round (1 .. 3)
+{
+	my ($code, $out, $err) = $node->psql('postgres',
+		workers(3) . 'CREATE INDEX items_bad ON items USING ivfpq (failing(v, id) array_l2_ops)');
+
+	like($err, qr/ERROR:  row \d+9999 is bad/, 'an expression that fails says so');
+}
+
+#
+# Nothing is left of a build that ends early
+#
+
+sub files
+{
+	my $database = $node->safe_psql('postgres', q{
+		CHECKPOINT;
+		SELECT oid FROM pg_database WHERE datname = 'postgres'});
+	my @names;
+
+	for my $folder ("base/$database", 'base/pgsql_tmp', 'pg_dynshmem')
+	{
+		opendir my $handle, $node->data_dir . "/$folder" or next;
+		push @names, map { "$folder/$_" } grep { !/^\.|^pg_internal/ } readdir $handle;
+	}
+	return join ' ', sort @names;
+}
+
+sub no_workers
+{
+	my ($name) = @_;
+
+	ok( $node->poll_query_until('postgres',
+			q{SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'parallel worker'}),
+		"no worker $name");
+}
+
+$node->safe_psql('postgres', 'VACUUM');
+my $files = files();
+my $long = 'CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 4000, m = 32, nbits = 8)';
+
+# Cancelled in each phase: soon, whatever the members are doing
+for my $phase ('sampling', 'clustering', 'training codes', 'encoding', 'writing')
+{
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	my $is_reached = 0;
+
+	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
+	for my $attempt (1 .. 2000)
+	{
+		my $pid = $node->safe_psql('postgres', qq{
+			SELECT pid FROM pg_stat_progress_create_index WHERE phase = 'building index: $phase'});
+
+		if ($pid ne '')
+		{
+			my $told = time;
+
+			$is_reached = 1;
+			$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
+			$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index');
+			cmp_ok(time - $told, '<', 3, "a build stops soon in phase $phase");
+			note('it took ' . (time - $told) . ' s');
+			last;
+		}
+		last if $attempt > 20 && $node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_progress_create_index') eq '0';
+		usleep(2000);
+	}
+	note("phase $phase was too short to be met") unless $is_reached;
+	$session->quit;
+	no_workers("is left after a cancel in phase $phase");
+	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS items_v');
+	is(files(), $files, "no file is left after a cancel in phase $phase");
+}
+
+# A worker is told to go: that ends the build
+{
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+
+	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
+	ok( $node->poll_query_until('postgres', q{
+			SELECT count(*) > 0 FROM pg_stat_progress_create_index WHERE phase = 'building index: clustering'}),
+		'a build is clustering');
+	$node->safe_psql('postgres', q{
+		SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'parallel worker' LIMIT 1});
+	ok( $node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index'),
+		'it ends with its worker');
+	$session->quit;
+	no_workers('is left after one was terminated');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'items_v'}), '0', 'and no index');
+	is(files(), $files, 'and no file');
+}
+
+#
+# Memory: what leader and workers have of their own, all together
+#
+
+SKIP:
+{
+	skip 'needs /proc', 6 unless -r "/proc/$$/status";
+
+	my $memory_mb = 96;
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+
+	sub anonymous_kb
+	{
+		my ($pid) = @_;
+
+		open my $status, '<', "/proc/$pid/status" or return 0;
+		my ($kb) = map { /^RssAnon:\s+(\d+) kB/ ? $1 : () } <$status>;
+		close $status;
+		return $kb // 0;
+	}
+
+	$node->safe_psql('postgres', q{
+		CREATE TABLE wide AS SELECT id, (SELECT array_agg(x) FROM generate_series(1, 16), unnest(v) x) AS v FROM items;
+		ALTER TABLE wide SET (parallel_workers = 2);});
+
+	# the sample that is asked for has 120 MB; a first build, small, loads what a backend has once
+	my $leader = $session->query_safe('SELECT pg_backend_pid()');
+
+	$session->query_safe('CREATE TEMP TABLE few AS SELECT * FROM items LIMIT 2000; CREATE INDEX ON few USING ivfpq (v)');
+	my $base = anonymous_kb($leader);
+	my ($peak, $most) = (0, 0);
+
+	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . qq{SET maintenance_work_mem = '${memory_mb}MB';
+		CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH (lists = 500, train_rows = 30000);\n\\echo done\n});
+	my $deadline = time + 120;
+	my $has_begun = 0;
+	my %counters;
+
+	while (time < $deadline)
+	{
+		my @pids = split /\n/, $node->safe_psql('postgres', qq{
+			SELECT pid FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND leader_pid = $leader
+			UNION ALL SELECT pid FROM pg_stat_progress_create_index});
+
+		my ($phase, $count) = split /\|/, $node->safe_psql('postgres',
+			q{SELECT phase, blocks_done + tuples_done FROM pg_stat_progress_create_index});
+
+		$counters{$phase}{$count} = 1 if defined $phase;
+		last if $has_begun && !@pids;
+		$has_begun = 1 if @pids;
+		for my $round (1 .. 20)
+		{
+			my $sum = 0;
+
+			$sum += anonymous_kb($_) - $base for @pids;
+			$peak = $sum if $sum > $peak;
+			usleep(2000);
+		}
+		$most = @pids if @pids > $most;
+	}
+	$session->quit;
+	# the two long phases; others may pass between two looks
+	for my $phase ('clustering', 'encoding')
+	{
+		my $values = keys %{ $counters{"building index: $phase"} };
+
+		cmp_ok($values, '>', 2, "progress of $phase moves ($values values seen)");
+	}
+	note("$most processes, at most $peak kB beyond $base kB each");
+	cmp_ok($most, '>=', 2, 'leader and workers were seen');
+	cmp_ok($peak, '>', $memory_mb * 1024 / 2, 'their memory was seen');
+
+	# buffers of OpenBLAS, relation caches and the like: some MB to a process
+	cmp_ok($peak, '<', ($memory_mb + 3 * 10) * 1024, "their memory is within maintenance_work_mem = $memory_mb MB");
+	ok_check($node, 'wide_v', 'true', 'little memory');
+	$node->safe_psql('postgres', 'DROP TABLE wide');
+}
+
+#
+# CREATE INDEX CONCURRENTLY under load, with workers
+#
+
+$node->safe_psql('postgres', 'CREATE SEQUENCE item_ids START 1000000');
+my ($load, $load_err) = start_pgbench($node, '-c 3 -j 1 -T 120', {
+	'insert@3' => qq{INSERT INTO items SELECT id, test_vector(id, $dim), 1 FROM (SELECT nextval('item_ids') AS id) s;\n},
+	'delete@2' => qq{DELETE FROM items WHERE id = (SELECT id FROM items WHERE note = 1 LIMIT 1 FOR UPDATE SKIP LOCKED);\n},
+	'update@3' => qq{\\set id random(1, $rows)\nUPDATE items SET v = test_vector(:id + 1000000 * (:client_id + 1), $dim) WHERE id = :id;\n},
+	'touch@3' => qq{\\set id random(1, $rows)\nUPDATE items SET note = note WHERE id = :id;\n}});
+
+for my $round (1 .. 3)
+{
+	is(build(2, 'CREATE INDEX CONCURRENTLY items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 150)',
+			"round $round: CREATE INDEX CONCURRENTLY"), 3, 'with workers');
+	ok_check($node, 'items_v', 'true', "round $round, under load");
+	build(2, 'REINDEX INDEX CONCURRENTLY items_v', "round $round: REINDEX CONCURRENTLY");
+	ok_check($node, 'items_v', 'true', "round $round, REINDEX CONCURRENTLY under load");
+	$node->safe_psql('postgres', 'DROP INDEX CONCURRENTLY items_v');
+}
+$node->safe_psql('postgres', q{
+	SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+	WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()});
+$load->finish;
+unlike($$load_err, qr/ERROR/, 'no statement of the load fails');
+
+#
+# kill -9, of a worker and of the server, in the middle of a build
+#
+
+for my $victim ('worker', 'server')
+{
+	my $session = $node->background_psql('postgres', on_error_stop => 0, on_error_die => 0);
+
+	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
+	ok( $node->poll_query_until('postgres', q{
+			SELECT count(*) > 0 FROM pg_stat_progress_create_index WHERE phase = 'building index: clustering'}),
+		"a build is clustering when the $victim is killed");
+	if ($victim eq 'worker')
+	{
+		my $pid = $node->safe_psql('postgres',
+			q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'parallel worker' LIMIT 1});
+
+		kill 'KILL', $pid;
+		usleep(200_000);
+		$node->poll_query_until('postgres', 'SELECT true', 't');
+	}
+	else
+	{
+		crash($node);
+	}
+	eval { $session->quit };
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'items_v'}), '0',
+		"no index after the $victim was killed");
+	no_workers("is left after the $victim was killed");
+}
+is(build(2, $create, 'CREATE INDEX after crashes'), 3, 'with workers again');
+ok_check($node, 'items_v', 'true', 'after crashes');
+ok_finds_every_row($node, 'items', $dim, 'after crashes');
+
+done_testing();
