@@ -81,9 +81,7 @@ class Cluster:
         output = _shell(
             'dir=$1; shift; need_postgres >&2; build_and_install_to "$dir/install" >&2;'
             'settings=$(extension_settings "$dir/install");'
-            # pgvector's parallel workers look for their library by its bare name
-            'path="dynamic_library_path = \'$dir/install$("$PG_CONFIG" --pkglibdir):\\$libdir\'";'
-            'start_cluster "$dir" "$settings" "$path" "$@" >&2;'
+            'start_cluster "$dir" "$settings" "$@" >&2;'
             'printf "%s\n" "$PGHOST" "$PGPORT" "$PGUSER" "$PGDATABASE"',
             self.folder, *self._settings)
         self.environment = dict(zip(CONNECTION_VARIABLES, output.splitlines()))

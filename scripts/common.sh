@@ -191,11 +191,13 @@ extension_settings()
 		echo "extension_destdir = '$destdir'"
 	elif [ "$major" -ge 18 ]; then
 		echo "extension_control_path = '$destdir$("$PG_CONFIG" --sharedir):\$system'"
-		echo "dynamic_library_path = '$destdir$("$PG_CONFIG" --pkglibdir):\$libdir'"
 	elif [ ! -f "$("$PG_CONFIG" --sharedir)/extension/vqpg.control" ]; then
 		die "this server cannot load an extension from another folder than its own:
 run \"make install\" and start again"
 	fi
+
+	# parallel workers look for their library by its bare name
+	echo "dynamic_library_path = '$destdir$("$PG_CONFIG" --pkglibdir):\$libdir'"
 }
 
 start_cluster()
