@@ -16,7 +16,7 @@ top := $(patsubst %/,%,$(if $(here),$(here),./))
 files_in = $(patsubst $(here)%,%,$(sort $(wildcard $(addprefix $(here),$(1)))))
 
 kernel_sources := $(call files_in,src/kernels/*.c)
-server_sources := $(call files_in,src/*.c src/am/*.c src/base/*.c)
+server_sources := $(call files_in,src/*.c src/am/*.c src/base/*.c src/gpu/*.c)
 header_files := $(call files_in,src/*/*.h)
 
 EXTENSION = vqpg
@@ -24,7 +24,7 @@ MODULE_big = vqpg
 DATA = $(call files_in,sql/vqpg--*.sql)
 OBJS = $(patsubst %.c,%.o,$(server_sources) $(kernel_sources))
 PG_CPPFLAGS = -I$(top)/src
-EXTRA_CLEAN = .build .regress
+EXTRA_CLEAN = .build .regress vqpg_cuda.so
 
 # pg_regress wants sql/ beside expected/; ours is called sql_tests/, as sql/ is
 # the extension's own.  Results are written to .regress/ as well.
@@ -50,6 +50,62 @@ SHLIB_LINK += -lm
 
 # PGXS tracks no header dependencies, neither for objects nor for bitcode
 $(OBJS) $(OBJS:.o=.bc): $(header_files)
+
+#-------------------------------------------------------------------------
+# The GPU plug-in: a library of its own, as vqpg.so links no CUDA.  It is built
+# and installed where nvcc is found, WITH_CUDA=no leaves it out, and
+# WITH_CUDA=yes insists.
+#-------------------------------------------------------------------------
+
+WITH_CUDA = auto
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_LIBS = $(abspath $(dir $(shell readlink -f '$(NVCC)'))/../lib64)
+
+# Compute capabilities to compile for, of those that nvcc knows, and portable
+# code for devices that are newer than all of them
+CUDA_ARCHS = 75 80 86 89 90 100
+CUDA_THREADS = 2
+cuda_archs = $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch)),$(CUDA_ARCHS))
+cuda_targets = $(foreach arch,$(cuda_archs),-gencode arch=compute_$(arch),code=sm_$(arch)) \
+	-gencode arch=compute_$(lastword $(cuda_archs)),code=compute_$(lastword $(cuda_archs))
+NVCCFLAGS = -std=c++17 -O3 -I$(top)/src -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden \
+	--threads $(CUDA_THREADS)
+
+# Not all headers: these files take a minute to compile
+plugin_headers := $(call files_in,src/gpu/*.h src/gpu/*.cuh src/kernels/*.h)
+
+cuda_objects := $(patsubst %.cu,.build/cuda/%.o,$(call files_in,src/gpu/*.cu)) \
+	.build/cuda/src/kernels/vq_pq.o .build/cuda/src/kernels/vq_rng.o
+
+.build/cuda/%.o: %.cu $(plugin_headers)
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) $(cuda_targets) -c -o $@ $<
+
+.build/cuda/%.o: %.c $(plugin_headers)
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g -Wall -Wextra -fPIC -fvisibility=hidden -I$(top)/src -c -o $@ $<
+
+vqpg_cuda.so: $(cuda_objects)
+	$(NVCC) -shared -cudart static -o $@ $^ -L$(CUDA_LIBS) -lcublas -lm -ldl \
+		-Xlinker --exclude-libs,ALL -Xlinker -Bsymbolic -Xlinker -rpath,$(CUDA_LIBS)
+
+install-cuda: vqpg_cuda.so
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_SHLIB) vqpg_cuda.so '$(DESTDIR)$(pkglibdir)/'
+
+uninstall-cuda:
+	rm -f '$(DESTDIR)$(pkglibdir)/vqpg_cuda.so'
+
+ifeq ($(WITH_CUDA),auto)
+with_cuda := $(if $(NVCC),yes,no)
+else
+with_cuda := $(WITH_CUDA)
+endif
+ifeq ($(with_cuda),yes)
+all: vqpg_cuda.so
+install: install-cuda
+endif
+uninstall: uninstall-cuda
 
 .regress: Makefile
 	rm -rf $@
@@ -85,8 +141,8 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	@mkdir -p $(@D)
 	$(CC) $(KERNEL_CFLAGS) -O2 -c -o $@ $<
 
-.build/unit/run: $(unit_sources:%.c=.build/unit/%.o) $(call kernel_objects,unit)
-	$(CC) $(SANITIZE) -o $@ $^ -lm
+.build/unit/run: $(unit_sources:%.c=.build/unit/%.o) $(call kernel_objects,unit) .build/unit/src/gpu/vq_gpu_loader.o
+	$(CC) $(SANITIZE) -o $@ $^ -lm -ldl
 
 .build/fuzz/fuzz_%: .build/fuzz/test/fuzz/fuzz_%.o $(call kernel_objects,fuzz)
 	$(FUZZ_CC) -fsanitize=fuzzer $(SANITIZE) -o $@ $^ -lm
@@ -96,8 +152,41 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 
 .PRECIOUS: .build/unit/%.o .build/fuzz/%.o .build/bench/%.o
 
-unit: .build/unit/run
-	.build/unit/run
+# What stands in for the GPU plug-in, under its name
+double_sources := test/gpu/vq_gpu_double.c $(kernel_sources)
+
+.build/unit/gpu/vqpg_cuda.so: $(double_sources) $(header_files)
+	@mkdir -p $(@D)
+	$(CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -fPIC -fvisibility=hidden -shared -o $@ $(filter %.c,$^) -lm
+
+.build/gpu/double/vqpg_cuda.so: $(double_sources) $(header_files)
+	@mkdir -p $(@D)
+	$(CC) $(KERNEL_CFLAGS) -O2 -fPIC -fvisibility=hidden -shared -o $@ $(filter %.c,$^) -lm
+
+gpu-double: .build/gpu/double/vqpg_cuda.so
+
+# The plug-in itself, its kernels run by an emulator on the CPU
+emulated_objects := $(patsubst %.cu,.build/gpu/emulated/%.o,$(call files_in,src/gpu/*.cu)) \
+	.build/gpu/emulated/emulator.o .build/cuda/src/kernels/vq_pq.o .build/cuda/src/kernels/vq_rng.o
+EMULATED_CXXFLAGS = -std=c++17 -g -O2 -Wall -Wno-unknown-pragmas -fPIC -fvisibility=hidden \
+	-I$(top)/test/gpu/emulator -I$(top)/src
+
+.build/gpu/emulated/%.o: %.cu $(plugin_headers) $(call files_in,test/gpu/emulator/*.* test/gpu/emulator/cub/device/*)
+	@mkdir -p $(@D)
+	perl $(top)/test/gpu/emulator/translate.pl $< >$(@:.o=.cc)
+	$(CXX) $(EMULATED_CXXFLAGS) -c -o $@ $(@:.o=.cc)
+
+.build/gpu/emulated/emulator.o: test/gpu/emulator/emulator.cc $(call files_in,test/gpu/emulator/*.h)
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_CXXFLAGS) -U_FORTIFY_SOURCE -c -o $@ $<
+
+.build/gpu/emulated/vqpg_cuda.so: $(emulated_objects)
+	$(CXX) -shared -o $@ $^ -lm -ldl
+
+gpu-emulated: .build/gpu/emulated/vqpg_cuda.so
+
+unit: .build/unit/run .build/unit/gpu/vqpg_cuda.so
+	VQPG_GPU_FOLDER=.build/unit/gpu .build/unit/run
 
 # What a run finds is added to a copy of the corpus, not to the sources
 fuzz: $(addprefix fuzz-,$(fuzz_names))
@@ -116,6 +205,48 @@ bounds: .build/bench/bench_vq_estimator
 		echo "$$(basename "$$set"):"; \
 		$< "$$set/base.fvecs" "$$set/query.fvecs" --max-queries 300 --check || status=1; \
 	done; exit $$status
+
+#-------------------------------------------------------------------------
+# Tests of the GPU plug-in on a machine with a GPU; neither a server nor its
+# headers are needed.  GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so runs the
+# programs themselves on a machine without.
+#-------------------------------------------------------------------------
+
+GPU_LIBRARY = vqpg_cuda.so
+GPU_CHECK_ARGS =
+GPU_BENCH_ARGS =
+GPU_BENCH_CSV = .build/gpu/bench.csv
+gpu_objects := $(patsubst %.c,.build/gpu/%.o,$(kernel_sources) src/gpu/vq_gpu_loader.c test/gpu/gpu_data.c)
+
+.build/gpu/%.o: %.c $(plugin_headers) $(call files_in,test/gpu/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(KERNEL_CFLAGS) -O2 -c -o $@ $<
+
+.build/gpu/gpu_%: .build/gpu/test/gpu/gpu_%.o $(gpu_objects)
+	$(CC) -o $@ $^ -lm -ldl
+
+# The one that measures the device's ceilings needs CUDA itself
+.build/gpu/gpu_ceilings: test/gpu/gpu_ceilings.cu
+	@mkdir -p $(@D)
+	$(NVCC) -std=c++17 -O2 $(cuda_targets) -o $@ $< -L$(CUDA_LIBS) -lcublas -Xlinker -rpath,$(CUDA_LIBS)
+
+gpu-check: .build/gpu/gpu_check $(GPU_LIBRARY)
+	$< $(abspath $(GPU_LIBRARY)) $(GPU_CHECK_ARGS)
+	@if sanitizer=$$(command -v compute-sanitizer) && [ '$(GPU_LIBRARY)' = vqpg_cuda.so ]; then \
+		for tool in memcheck racecheck initcheck synccheck; do \
+			echo "compute-sanitizer --tool $$tool"; \
+			"$$sanitizer" --tool $$tool --error-exitcode 1 $< $(abspath $(GPU_LIBRARY)) --small || exit 1; \
+		done; \
+	else echo 'compute-sanitizer: not run'; fi
+
+gpu-bench: .build/gpu/gpu_bench $(GPU_LIBRARY) $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),.build/gpu/gpu_ceilings)
+	@rm -f .build/gpu/ceilings.csv
+	$(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),.build/gpu/gpu_ceilings >.build/gpu/ceilings.csv)
+	$< $(abspath $(GPU_LIBRARY)) --ceilings .build/gpu/ceilings.csv --csv $(GPU_BENCH_CSV) $(GPU_BENCH_ARGS)
+
+gpu-train: .build/gpu/gpu_train $(GPU_LIBRARY)
+
+.PRECIOUS: .build/gpu/%.o .build/cuda/%.o
 
 #-------------------------------------------------------------------------
 # Tests that start servers of their own, or use the one of PGHOST and PGPORT
@@ -183,10 +314,17 @@ help:
 	@echo 'installcheck   SQL tests against a running server with vqpg installed'
 	@echo 'isolation      tests of concurrent sessions, the same way'
 	@echo 'tap            tests that start servers (crash, replication, recall); not as root'
-	@echo 'unit           unit tests of src/kernels under address and UB sanitizer'
+	@echo 'unit           unit tests of src/kernels and of the GPU loader under address and UB sanitizer'
 	@echo 'fuzz           fuzz src/kernels, FUZZ_SECONDS=$(FUZZ_SECONDS) for each target'
 	@echo 'bench          time every kernel'
 	@echo 'bounds         recall lost by the bound on the sets below DATA=folder'
+	@echo ''
+	@echo 'vqpg_cuda.so   the GPU plug-in; part of all and install if nvcc is there (WITH_CUDA=yes, no)'
+	@echo 'gpu-double     a stand-in for it that needs no GPU, .build/gpu/double/vqpg_cuda.so'
+	@echo 'gpu-emulated   the plug-in with its kernels on the CPU, .build/gpu/emulated/vqpg_cuda.so'
+	@echo 'gpu-check      compare the plug-in with src/kernels; needs a GPU, but no server'
+	@echo 'gpu-bench      time its stages against what the device can do'
+	@echo 'gpu-train      a program that trains a model from .fvecs with it'
 	@echo ''
 	@echo 'layer-check    includes point downwards only'
 	@echo 'header-check   every header compiles on its own'
@@ -195,4 +333,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: unit fuzz bench bounds isolation tap layer-check header-check format format-check typedefs help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-train unit fuzz bench bounds isolation tap layer-check header-check format format-check typedefs help

@@ -7,6 +7,8 @@
 #     build      compiles without a warning
 #     layers     includes point downwards, headers compile alone
 #     unit       unit tests of src/kernels under address and UB sanitizer
+#     gpu        the GPU plug-in compiles for all devices; its programs work against
+#                a stand-in.  Needs no GPU; without nvcc, only the latter
 #     fuzz       a short fuzz of src/kernels
 #     regress    SQL tests
 #     sanitize   SQL tests with the extension under the UB sanitizer
@@ -25,7 +27,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 . scripts/common.sh
 
-all_parts=(build layers unit fuzz regress isolation tap sanitize)
+all_parts=(build layers unit gpu fuzz regress isolation tap sanitize)
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -96,6 +98,44 @@ run_layers()
 run_unit()
 {
 	in_copy -j "$(nproc)" .build/unit/run && in_copy unit
+}
+
+# Make a target and count it
+count_make()
+{
+	if in_copy "$@"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: make $*"
+	fi
+}
+
+# On a machine with a GPU, "make gpu-check" compares the plug-in itself with src/kernels
+run_gpu()
+{
+	local passed=0 failed=0 nvcc exported
+
+	nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+	if [ -n "$nvcc" ]; then
+		count_make vqpg_cuda.so WITH_CUDA=yes
+		exported=$(nm -D --defined-only "$src/vqpg_cuda.so" | awk '{print $NF}')
+		if [ "$exported" = vq_gpu_interface ]; then
+			passed=$((passed + 1))
+		else
+			failed=$((failed + 1))
+			echo "FAILED: vqpg_cuda.so exports $exported"
+		fi
+		count_make .build/gpu/gpu_ceilings
+	else
+		echo "GPU part: vqpg_cuda.so is not compiled, as there is no nvcc here"
+	fi
+	count_make gpu-check GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_CHECK_ARGS=--small
+	count_make gpu-check GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so GPU_CHECK_ARGS=--small
+	count_make gpu-bench GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_BENCH_ARGS="--scale 0.0005 --case 0 --no-tiles"
+	count_make .build/gpu/gpu_train
+	echo "$passed passed, $failed failed"
+	[ $failed -eq 0 ]
 }
 
 run_fuzz()
@@ -183,7 +223,7 @@ run_sanitize()
 	[ "$(id -un)" = "$VQPG_USER" ] || chown -R "$VQPG_USER" "$copy"
 	stop_cluster "$work/cluster"
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" -s -j "$(nproc)" all install \
-		with_llvm=no COPT="$flags" DESTDIR="$copy/installed" || return 1
+		with_llvm=no WITH_CUDA=no COPT="$flags" DESTDIR="$copy/installed" || return 1
 	mapfile -t lines < <(extension_settings "$copy/installed")
 	start_cluster "$copy/cluster" "${lines[@]}"
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" --no-print-directory installcheck \

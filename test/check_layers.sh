@@ -8,6 +8,7 @@
 #     src/am   callbacks   what the server calls
 #     src/am   pages       the only callers of the buffer manager and of WAL
 #     src/base             settings, SQL types, differences between versions
+#     src/gpu              the GPU plug-in and its loader: plain C outside of .cu
 #     src/kernels          plain C
 #
 # "arrows": files include only what is below them.  "headers": every header
@@ -82,8 +83,12 @@ check_arrows()
 		"$(includes src/am/ivfpq_page.h)"
 	claim 'pages move bytes: of the kernels they see blocks and types' \
 		"$(includes "${page_files[@]}" | grep -vE ': (am/ivfpq(_page)?\.h|base/.*|kernels/vq_(base|block|codec)\.h)$')"
-	claim 'src/am includes nothing of the SQL surface' \
-		"$(includes src/am/*.[ch] | grep -vE ': (am|base|kernels)/')"
+	claim 'src/am includes nothing of the SQL surface, and of src/gpu the loader' \
+		"$(includes src/am/*.[ch] | grep -vE ': (am|base|kernels)/|: gpu/vq_gpu(_loader)?\.h$')"
+	claim 'src/gpu includes kernels, but no server and, outside of .cu, no CUDA' \
+		"$(includes src/gpu/* | grep -vE ': (gpu|kernels)/'
+			all_includes src/gpu/*.[ch] | grep -E ': <?(cu[a-z]|postgres)'
+			all_includes src/gpu/* | grep -E ': <?postgres')"
 	claim 'only the page files call the buffer manager and WAL' \
 		"$(grep -nE '\b(ReadBuffer|LockBuffer|ConditionalLockBuffer|UnlockReleaseBuffer|ExtendBuffered|MarkBufferDirty|GenericXLog|XLogInsert|log_newpage|smgr(read|write|extend))[A-Za-z]*\(' \
 			"${callback_files[@]}" src/*.c src/base/*.[ch])"
@@ -106,7 +111,7 @@ check_headers()
 	local server
 	server=$("$PG_CONFIG" --includedir-server) || exit 1
 
-	for header in src/kernels/*.h; do
+	for header in src/kernels/*.h src/gpu/*.h; do
 		output=$(echo "#include \"${header#src/}\"" |
 			$CC -std=c11 -Wall -Wextra -Werror -fsyntax-only -Isrc -x c - 2>&1)
 		claim "$header compiles alone, without a server" "$output"

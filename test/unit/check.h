@@ -39,5 +39,6 @@ extern void suite_vq_select(void);
 extern void suite_vq_pq(void);
 extern void suite_vq_kmeans(void);
 extern void suite_vq_codec(void);
+extern void suite_vq_gpu(void);
 
 #endif							/* CHECK_H */

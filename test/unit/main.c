@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * main.c
- *	  Runs the unit tests of src/kernels.
+ *	  Runs the unit tests of src/kernels and of what src/gpu has without a GPU.
  *
  *		unit [name]		run the tests whose name contains this, or all
  *		unit --list		print the names of the tests
@@ -32,6 +32,7 @@ static void (*const suites[]) (void) = {
 	suite_vq_pq,
 	suite_vq_kmeans,
 	suite_vq_codec,
+	suite_vq_gpu,
 };
 
 void

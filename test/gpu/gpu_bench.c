@@ -1,0 +1,356 @@
+/*-------------------------------------------------------------------------
+ *
+ * gpu_bench.c
+ *	  Time of each stage of training and encoding with the GPU plug-in.
+ *
+ *		gpu_bench LIBRARY [--ceilings FILE] [--csv FILE] [--scale SHARE]
+ *				  [--products auto|f32|tf32|bf16] [--case N] [--no-tiles]
+ *
+ * Seconds are of a clock on the host, around calls that return when the device
+ * has finished, after one that warmed up.  Stages:
+ *
+ *		load			the sample, by one thread, through pinned memory
+ *		kmeans			ITERATIONS steps, sums brought home
+ *		update			vq_kmeans_update on the host, for all of them
+ *		codebook		pq_train
+ *		encode			all rows, copied into batches by one thread
+ *		encode_device	the same batches without that copy: what the device and
+ *						the bus take
+ *
+ * tflops counts the products (2 x rows x lists x dim), gbs the bytes of the
+ * rows that cross the bus.  bound is the time that the ceilings of
+ * gpu_ceilings allow for the larger of the two, ratio is seconds over it.
+ * --scale 0.01 takes that share of the rows.  --case N runs one case, from 0.
+ *
+ * At the end, one step with different tiles of products, which is how the size
+ * of a tile is chosen; not with --no-tiles.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "gpu_data.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ITERATIONS 10
+#define CODEBOOK_ITERATIONS 12
+#define SAMPLE_ROWS_PER_LIST 64
+#define TRAIN_ROWS_PER_CODE 256
+#define BATCH_ROWS 65536
+#define SEED 42
+
+static const struct
+{
+	size_t		nrows;
+	size_t		dim;
+	size_t		nlists;
+	size_t		m;
+	size_t		nbits;
+}			cases[] = {
+	{1000000, 300, 4096, 150, 4},
+	{5000000, 300, 10000, 150, 4},
+	{1000000, 1536, 4096, 768, 4},
+	{1000000, 300, 4096, 75, 8},
+};
+
+#define NCASES (sizeof(cases) / sizeof(cases[0]))
+
+static const char *const product_names[] = {"auto", "f32", "tf32", "bf16"};
+
+static VqGpuInterface gpu_interface;
+static FILE *csv;
+static VqGpuProducts products;
+static double scale = 1;
+
+/* Ceilings; 0 where nobody measured */
+static char device_name[128] = "unknown";
+static double peak_tflops[4];	/* by VqGpuProducts */
+static double h2d_gbs;
+
+static void
+read_ceilings(const char *name)
+{
+	FILE	   *file = fopen(name, "r");
+	char		line[256];
+	char		value[200];
+
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
+	{
+		if (sscanf(line, "device,%127[^\n]", device_name) == 1)
+			continue;
+		if (sscanf(line, "f32_tflops,%199s", value) == 1)
+			peak_tflops[VQ_GPU_PRODUCTS_F32] = atof(value);
+		if (sscanf(line, "tf32_tflops,%199s", value) == 1)
+			peak_tflops[VQ_GPU_PRODUCTS_TF32] = atof(value);
+		if (sscanf(line, "bf16_tflops,%199s", value) == 1)
+			peak_tflops[VQ_GPU_PRODUCTS_BF16] = atof(value);
+		if (sscanf(line, "h2d_gbs,%199s", value) == 1)
+			h2d_gbs = atof(value);
+		printf("%s", line);
+	}
+	if (file != NULL)
+		fclose(file);
+	else
+		printf("no ceilings: %s cannot be read\n", name);
+
+	/* What the plug-in takes by itself */
+	peak_tflops[VQ_GPU_PRODUCTS_AUTO] = peak_tflops[VQ_GPU_PRODUCTS_TF32] > 0 ?
+		peak_tflops[VQ_GPU_PRODUCTS_TF32] : peak_tflops[VQ_GPU_PRODUCTS_F32];
+}
+
+/* One line; flop and bytes are 0 where they do not count */
+static void
+report(size_t nrows, size_t dim, size_t nlists, size_t nbits, const char *stage, double seconds,
+	   double flop, double bytes)
+{
+	double		tflops = flop / seconds / 1e12;
+	double		gbs = bytes / seconds / 1e9;
+	double		compute = peak_tflops[products] > 0 ? flop / peak_tflops[products] / 1e12 : 0;
+	double		copy = h2d_gbs > 0 ? bytes / h2d_gbs / 1e9 : 0;
+	double		bound = compute > copy ? compute : copy;
+
+	printf("%8zu x %4zu, %5zu lists, %zu bits, %-4s  %-14s %9.4f s %8.1f TFLOP/s %7.2f GB/s", nrows, dim, nlists,
+		   nbits, product_names[products], stage, seconds, tflops, gbs);
+	if (bound > 0)
+		printf("  bound %8.4f s, x %.2f", bound, seconds / bound);
+	putchar('\n');
+	fflush(stdout);
+	if (csv != NULL)
+	{
+		fprintf(csv, "%s,%zu,%zu,%zu,%zu,%s,%s,%.6f,%.2f,%.3f,%.6f,%.3f\n", device_name, nrows, dim, nlists, nbits,
+				product_names[products], stage, seconds, tflops, gbs, bound, bound > 0 ? seconds / bound : 0);
+		fflush(csv);
+	}
+}
+
+static VqGpu *
+open_gpu(uint64_t product_bytes)
+{
+	VqGpuOptions options;
+	VqGpuError	error;
+	VqGpu	   *gpu;
+
+	memset(&options, 0, sizeof(options));
+	options.device = VQ_GPU_ALL_DEVICES;
+	options.products = products;
+	options.product_bytes = product_bytes;
+	data_must(gpu_interface.open(&options, &gpu, &error), &error, "open");
+	return gpu;
+}
+
+static void
+load_sample(VqGpu *gpu, const float *rows, size_t nrows, size_t dim, size_t nlists)
+{
+	VqGpuError	error;
+	size_t		nresident;
+
+	data_must(gpu_interface.sample_begin(gpu, dim, nrows, nlists, &nresident, &error), &error, "sample_begin");
+	data_must(gpu_interface.sample_add(gpu, rows, nrows, &error), &error, "sample_add");
+	if (nresident < nrows)
+		printf("only %zu of %zu rows of the sample are resident\n", nresident, nrows);
+}
+
+/*
+ * All rows through batches.  Without copy_all, a batch keeps the rows that it
+ * was first filled with: real ones, as zeros would be faster.
+ */
+static double
+encode(VqGpu *gpu, const VqGpuModel *model, const float *rows, size_t nrows, bool copy_all)
+{
+	size_t		dim = model->pq.dim;
+	size_t		first = 0;
+	size_t		collected = 0;
+	double		start;
+	VqGpuError	error;
+
+	data_must(gpu_interface.encode_begin(gpu, model, BATCH_ROWS, &error), &error, "encode_begin");
+	start = data_now();
+	while (collected < nrows)
+	{
+		VqGpuBatch *batch = NULL;
+
+		if (first < nrows)
+			data_must(gpu_interface.encode_acquire(gpu, &batch, &error), &error, "encode_acquire");
+		if (batch == NULL)
+		{
+			data_must(gpu_interface.encode_collect(gpu, &batch, &error), &error, "encode_collect");
+			collected += batch->nrows;
+			gpu_interface.encode_release(gpu, batch);
+			continue;
+		}
+		batch->nrows = nrows - first < batch->capacity ? nrows - first : batch->capacity;
+		for (size_t i = 0; i < batch->nrows && (copy_all || batch->tag == NULL); i++)
+			memcpy(batch->rows + i * batch->stride, rows + (first + i) * dim, dim * sizeof(float));
+		batch->tag = batch;
+		first += batch->nrows;
+		data_must(gpu_interface.encode_submit(gpu, batch, &error), &error, "encode_submit");
+	}
+	return data_now() - start;
+}
+
+/* One step, after one that warmed up */
+static double
+time_step(VqGpu *gpu, size_t nrows, size_t dim, size_t nlists, const float *centroids)
+{
+	VqKmeansSums sums = {.ncentroids = nlists, .dim = dim};
+	VqGpuError	error;
+	double		start = 0;
+
+	sums.sums = data_alloc(nlists * dim, sizeof(double));
+	sums.counts = data_alloc(nlists, sizeof(uint64_t));
+	for (int run = 0; run < 2; run++)
+	{
+		start = data_now();
+		data_must(gpu_interface.kmeans_step(gpu, 0, nrows, centroids, nlists, &sums, NULL, NULL, &error), &error,
+				  "kmeans_step");
+	}
+	free(sums.sums);
+	free(sums.counts);
+	return data_now() - start;
+}
+
+static void
+bench_tiles(const float *rows, size_t nrows, size_t dim, size_t nlists, size_t nbits)
+{
+	static const size_t megabytes[] = {0, 16, 24, 32, 48, 64, 96, 192, 384};
+
+	for (size_t i = 0; i < sizeof(megabytes) / sizeof(megabytes[0]); i++)
+	{
+		VqGpu	   *gpu = open_gpu((uint64_t) megabytes[i] << 20);
+		char		stage[32];
+
+		snprintf(stage, sizeof(stage), "tile_%zu_mb", megabytes[i]);
+		load_sample(gpu, rows, nrows, dim, nlists);
+		report(nrows, dim, nlists, nbits, stage, time_step(gpu, nrows, dim, nlists, rows),
+			   2.0 * (double) nrows * (double) nlists * (double) dim, 0);
+		gpu_interface.close(gpu);
+	}
+}
+
+static void
+bench_case(size_t number, bool with_tiles)
+{
+	size_t		nrows = (size_t) ((double) cases[number].nrows * scale);
+	size_t		dim = cases[number].dim;
+	size_t		nlists = cases[number].nlists;
+	size_t		nbits = cases[number].nbits;
+	size_t		nsample = nlists * SAMPLE_ROWS_PER_LIST;
+	size_t		ntrain = TRAIN_ROWS_PER_CODE << nbits;
+	double		step_seconds = 0;
+	double		update_seconds = 0;
+	double		start;
+	double		mse;
+	float	   *rows;
+	float	   *centroids;
+	float	   *codebook;
+	VqGpuModel	model;
+	VqGpuError	error;
+	VqGpu	   *gpu;
+
+	if (nlists * 10 > nrows)
+		nlists = nrows / 10 + 1;
+	nsample = nsample < nrows ? nsample : nrows;
+	ntrain = ntrain < nsample ? ntrain : nsample;
+	rows = data_alloc(nrows * dim, sizeof(float));
+	data_fill(rows, nrows, dim, SEED);
+	centroids = data_alloc(nlists * dim, sizeof(float));
+	memset(&model, 0, sizeof(model));
+	model.metric = VQ_METRIC_L2;
+	vq_pq_init(&model.pq, dim, cases[number].m, nbits);
+	codebook = data_alloc(vq_pq_codebook_floats(&model.pq), sizeof(float));
+
+	start = data_now();
+	gpu = open_gpu(0);
+	report(nrows, dim, nlists, nbits, "open", data_now() - start, 0, 0);
+	load_sample(gpu, rows, nsample / 10 + 1, dim, nlists);
+	time_step(gpu, nsample / 10 + 1, dim, nlists, rows);
+	start = data_now();
+	load_sample(gpu, rows, nsample, dim, nlists);
+	report(nrows, dim, nlists, nbits, "load", data_now() - start, 0, (double) nsample * (double) dim * 4);
+	data_train_centroids(&gpu_interface, gpu, rows, nsample, dim, nlists, ITERATIONS, SEED, centroids,
+						 &step_seconds, &update_seconds);
+	report(nrows, dim, nlists, nbits, "kmeans", step_seconds,
+		   2.0 * ITERATIONS * (double) nsample * (double) nlists * (double) dim, 0);
+	report(nrows, dim, nlists, nbits, "update", update_seconds, 0, 0);
+	start = data_now();
+	data_must(gpu_interface.pq_train(gpu, &model.pq, centroids, nlists, ntrain, CODEBOOK_ITERATIONS, SEED,
+									 codebook, &mse, &error), &error, "pq_train");
+	report(nrows, dim, nlists, nbits, "codebook", data_now() - start, 0, 0);
+	model.ncentroids = nlists;
+	model.centroids = centroids;
+	model.codebook = codebook;
+	encode(gpu, &model, rows, nrows / 10 + 1, true);
+	report(nrows, dim, nlists, nbits, "encode", encode(gpu, &model, rows, nrows, true),
+		   2.0 * (double) nrows * (double) nlists * (double) dim, (double) nrows * (double) dim * 4);
+	report(nrows, dim, nlists, nbits, "encode_device", encode(gpu, &model, rows, nrows, false),
+		   2.0 * (double) nrows * (double) nlists * (double) dim, (double) nrows * (double) dim * 4);
+	gpu_interface.close(gpu);
+	if (with_tiles)
+		bench_tiles(rows, nsample, dim, nlists, nbits);
+	free(rows);
+	free(centroids);
+	free(codebook);
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *csv_name = NULL;
+	const char *ceilings_name = NULL;
+	bool		with_tiles = true;
+	size_t		only = NCASES;
+	VqGpuError	error;
+
+	for (int i = 2; i < argc; i++)
+	{
+		const char *value = i + 1 < argc ? argv[i + 1] : "";
+
+		if (strcmp(argv[i], "--no-tiles") == 0)
+		{
+			with_tiles = false;
+			continue;
+		}
+		i++;
+		if (strcmp(argv[i - 1], "--ceilings") == 0)
+			ceilings_name = value;
+		else if (strcmp(argv[i - 1], "--csv") == 0)
+			csv_name = value;
+		else if (strcmp(argv[i - 1], "--scale") == 0)
+			scale = atof(value);
+		else if (strcmp(argv[i - 1], "--case") == 0)
+			only = (size_t) atoi(value);
+		else if (strcmp(argv[i - 1], "--products") == 0)
+		{
+			for (int p = 0; p < 4; p++)
+				if (strcmp(value, product_names[p]) == 0)
+					products = (VqGpuProducts) p;
+		}
+		else
+			argc = 1;
+	}
+	if (argc < 2)
+	{
+		fprintf(stderr, "usage: %s LIBRARY [options]; they are described in gpu_bench.c\n", argv[0]);
+		return 2;
+	}
+	data_must(vq_gpu_load(argv[1], &gpu_interface, &error), &error, "load");
+	if (ceilings_name != NULL)
+		read_ceilings(ceilings_name);
+	if (csv_name != NULL)
+	{
+		csv = fopen(csv_name, "w");
+		if (csv == NULL)
+		{
+			fprintf(stderr, "cannot write %s\n", csv_name);
+			return 2;
+		}
+		fprintf(csv, "device,rows,dim,lists,nbits,products,stage,seconds,tflops,gbs,bound_seconds,ratio\n");
+	}
+	for (size_t number = 0; number < NCASES; number++)
+		if (only >= NCASES || only == number)
+			bench_case(number, with_tiles && number < 3);
+	if (csv != NULL)
+		fclose(csv);
+	return 0;
+}

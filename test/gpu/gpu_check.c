@@ -1,0 +1,922 @@
+/*-------------------------------------------------------------------------
+ *
+ * gpu_check.c
+ *	  Does the GPU plug-in compute what src/kernels computes?
+ *
+ *		gpu_check LIBRARY [--small] [--device N]
+ *
+ * Every function of the interface, over odd and usual sizes, for every kind of
+ * products that the device has.  Where rounding may decide (which of two
+ * centroids is nearer, which of two codes) another answer than the CPU's counts
+ * as right if it is as good within the stated rounding, by distances in double.
+ * --small leaves out the large sizes, for tools that slow everything down.
+ *
+ * The last line says "N passed, M failed"; the exit status is 0 if none failed.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "gpu_data.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/vq_codec.h"
+
+#define NITER 6
+#define SEED 1234
+
+static int	npassed;
+static int	nfailed;
+static int	nbad;				/* checks that failed in the case that runs */
+static char case_name[256];
+static bool is_small;
+static int	wanted_device;
+static const VqKernels *kernels;
+static VqGpuInterface gpu_interface;
+
+/* Kinds of products, and how far a squared distance may be from the least, in |x||c| */
+static const struct
+{
+	const char *name;
+	VqGpuProducts products;
+	double		tolerance;
+}			kinds[] = {
+	{"f32", VQ_GPU_PRODUCTS_F32, 1e-4},
+	{"tf32", VQ_GPU_PRODUCTS_TF32, 1.0 / 128},
+	{"bf16", VQ_GPU_PRODUCTS_BF16, 1.0 / 64},
+};
+
+#define NKINDS (sizeof(kinds) / sizeof(kinds[0]))
+
+typedef struct Shape
+{
+	size_t		dim;
+	size_t		nrows;
+	size_t		nlists;
+	size_t		m;
+	size_t		nbits;
+	bool		is_small;
+} Shape;
+
+static const Shape shapes[] = {
+	{1, 1000, 1, 1, 4, true},
+	{1, 700, 7, 1, 8, false},
+	{3, 777, 7, 3, 4, true},
+	{3, 5003, 7, 2, 8, false},
+	{17, 2001, 33, 5, 4, true},
+	{17, 999, 33, 17, 8, true},
+	{64, 100, 300, 16, 4, true},	/* fewer rows than lists and than codes */
+	{300, 10007, 4096, 150, 4, false},
+	{300, 5003, 7, 75, 8, false},
+	{300, 3001, 5000, 20, 8, false},	/* more than one tile of centroids */
+	{784, 3001, 65, 392, 4, false},
+	{784, 1501, 1, 49, 8, false},
+	{1536, 2003, 4096, 96, 8, false},
+	{1536, 1501, 100, 768, 4, false},
+	{2000, 600, 5, 3, 4, false},	/* sub-quantisers whose codebook fits no block */
+	{2000, 600, 5, 3, 8, false},
+};
+
+#define NSHAPES (sizeof(shapes) / sizeof(shapes[0]))
+
+/*----------
+ * Cases
+ *----------
+ */
+
+static void
+begin_case(const char *format,...)
+{
+	va_list		arguments;
+
+	va_start(arguments, format);
+	vsnprintf(case_name, sizeof(case_name), format, arguments);
+	va_end(arguments);
+	nbad = 0;
+}
+
+static void
+end_case(void)
+{
+	if (nbad == 0)
+		npassed++;
+	else
+		nfailed++;
+	printf("%-6s %s\n", nbad == 0 ? "ok" : "FAILED", case_name);
+	fflush(stdout);
+}
+
+/* Says what is wrong, up to ten times in a case */
+static void
+check(bool is_right, const char *format,...)
+{
+	va_list		arguments;
+
+	if (is_right)
+		return;
+	if (nbad++ < 10)
+	{
+		printf("	%s: ", case_name);
+		va_start(arguments, format);
+		vprintf(format, arguments);
+		va_end(arguments);
+		putchar('\n');
+	}
+}
+
+static bool
+check_status(VqGpuStatus status, VqGpuStatus wanted, const VqGpuError *error, const char *what)
+{
+	check(status == wanted, "%s: %s instead of %s: %s", what, vq_gpu_status_name(status),
+		  vq_gpu_status_name(wanted), error->message);
+	return status == wanted;
+}
+
+static VqGpu *
+open_gpu(VqGpuProducts products, uint64_t memory_limit)
+{
+	VqGpuOptions options;
+	VqGpuError	error;
+	VqGpu	   *gpu;
+
+	memset(&options, 0, sizeof(options));
+	options.device = wanted_device;
+	options.products = products;
+	options.memory_limit = memory_limit;
+	return check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_OK, &error, "open") ? gpu : NULL;
+}
+
+/*----------
+ * Reference
+ *----------
+ */
+
+static double
+distance_of(const float *a, const float *b, size_t dim)
+{
+	double		sum = 0;
+
+	for (size_t d = 0; d < dim; d++)
+		sum += ((double) a[d] - b[d]) * ((double) a[d] - b[d]);
+	return sum;
+}
+
+static double
+product_of(const float *a, const float *b, size_t dim)
+{
+	double		sum = 0;
+
+	for (size_t d = 0; d < dim; d++)
+		sum += (double) a[d] * b[d];
+	return sum;
+}
+
+/* Data of one shape, and what the CPU makes of it */
+typedef struct Fixture
+{
+	Shape		shape;
+	VqPq		pq;
+	size_t		padded_dim;
+	float	   *rows;
+	float	   *centroids;
+	uint32_t   *labels;			/* by the CPU */
+	uint32_t   *gpu_labels;
+	float	   *gpu_distances;
+	VqKmeansSums sums;
+	VqKmeansSums gpu_sums;
+	float	   *residuals;		/* of those trained on, against the CPU's labels */
+	size_t		ntrain;
+	float	   *codebook;		/* by the CPU */
+	float	   *gpu_codebook;
+	double	   *pq_sums;
+	uint8_t    *code;			/* [m] */
+} Fixture;
+
+static void
+alloc_sums(VqKmeansSums *sums, size_t ncentroids, size_t dim)
+{
+	sums->ncentroids = ncentroids;
+	sums->dim = dim;
+	sums->sums = data_alloc(ncentroids * dim, sizeof(double));
+	sums->counts = data_alloc(ncentroids, sizeof(uint64_t));
+	sums->error = 0;
+}
+
+static void
+label_rows(Fixture *fixture)
+{
+	size_t		dim = fixture->shape.dim;
+	size_t		nlists = fixture->shape.nlists;
+	float	   *norms = data_alloc(nlists, sizeof(float));
+	float	   *work = data_alloc(vq_kmeans_assign_floats(256, nlists), sizeof(float));
+
+	vq_kmeans_norms(kernels, fixture->centroids, nlists, dim, norms);
+	for (size_t first = 0; first < fixture->shape.nrows; first += 256)
+	{
+		size_t		n = fixture->shape.nrows - first < 256 ? fixture->shape.nrows - first : 256;
+
+		vq_kmeans_assign(kernels, &vq_blas_builtin, fixture->rows + first * dim, n, fixture->centroids, norms,
+						 nlists, dim, work, fixture->labels + first, NULL);
+	}
+	free(norms);
+	free(work);
+}
+
+static void
+train_on_cpu(Fixture *fixture)
+{
+	size_t		dim = fixture->shape.dim;
+
+	for (size_t i = 0; i < fixture->ntrain; i++)
+	{
+		size_t		row = (i * fixture->shape.nrows + fixture->ntrain - 1) / fixture->ntrain;
+		const float *centroid = fixture->centroids + fixture->labels[row] * dim;
+
+		for (size_t d = 0; d < dim; d++)
+			fixture->residuals[i * fixture->padded_dim + d] = fixture->rows[row * dim + d] - centroid[d];
+	}
+	vq_pq_train(kernels, &fixture->pq, fixture->residuals, fixture->ntrain, NITER, SEED,
+				fixture->pq_sums, fixture->code, fixture->codebook);
+}
+
+/* are_equal: every row is one of the centroids */
+static void
+open_fixture(Fixture *fixture, const Shape *shape, bool are_equal)
+{
+	size_t		dim = shape->dim;
+
+	memset(fixture, 0, sizeof(*fixture));
+	fixture->shape = *shape;
+	vq_pq_init(&fixture->pq, dim, shape->m, shape->nbits);
+	fixture->padded_dim = (size_t) fixture->pq.m * fixture->pq.dsub;
+	fixture->ntrain = shape->nrows < 2500 ? shape->nrows : 2500;
+	fixture->rows = data_alloc(shape->nrows * dim, sizeof(float));
+	fixture->centroids = data_alloc(shape->nlists * dim, sizeof(float));
+	fixture->labels = data_alloc(shape->nrows, sizeof(uint32_t));
+	fixture->gpu_labels = data_alloc(shape->nrows, sizeof(uint32_t));
+	fixture->gpu_distances = data_alloc(shape->nrows, sizeof(float));
+	alloc_sums(&fixture->sums, shape->nlists, dim);
+	alloc_sums(&fixture->gpu_sums, shape->nlists, dim);
+	fixture->residuals = data_alloc(fixture->ntrain * fixture->padded_dim, sizeof(float));
+	fixture->codebook = data_alloc(vq_pq_codebook_floats(&fixture->pq), sizeof(float));
+	fixture->gpu_codebook = data_alloc(vq_pq_codebook_floats(&fixture->pq), sizeof(float));
+	fixture->pq_sums = data_alloc(vq_pq_sums_doubles(&fixture->pq), sizeof(double));
+	fixture->code = data_alloc(fixture->pq.m, 1);
+	data_fill(fixture->rows, shape->nrows, dim, 1);
+	data_fill(fixture->centroids, shape->nlists, dim, 2);
+	for (size_t i = 0; are_equal && i < shape->nrows; i++)
+		memcpy(fixture->rows + i * dim, fixture->centroids + i % shape->nlists * dim, dim * sizeof(float));
+	label_rows(fixture);
+	train_on_cpu(fixture);
+}
+
+static void
+close_fixture(Fixture *fixture)
+{
+	free(fixture->rows);
+	free(fixture->centroids);
+	free(fixture->labels);
+	free(fixture->gpu_labels);
+	free(fixture->gpu_distances);
+	free(fixture->sums.sums);
+	free(fixture->sums.counts);
+	free(fixture->gpu_sums.sums);
+	free(fixture->gpu_sums.counts);
+	free(fixture->residuals);
+	free(fixture->codebook);
+	free(fixture->gpu_codebook);
+	free(fixture->pq_sums);
+	free(fixture->code);
+}
+
+/*----------
+ * Steps of k-means
+ *----------
+ */
+
+/* Labels are the CPU's, or as good; distances are those to them */
+static void
+check_labels(const Fixture *fixture, const uint32_t *labels, const float *distances, double tolerance)
+{
+	size_t		dim = fixture->shape.dim;
+
+	for (size_t i = 0; i < fixture->shape.nrows; i++)
+	{
+		const float *row = fixture->rows + i * dim;
+		const float *centroid = fixture->centroids + labels[i] * dim;
+		double		least;
+		double		found;
+		double		scale;
+
+		if (labels[i] >= fixture->shape.nlists)
+		{
+			check(false, "row %zu: label %u of %zu", i, labels[i], fixture->shape.nlists);
+			continue;
+		}
+		least = distance_of(row, fixture->centroids + fixture->labels[i] * dim, dim);
+		found = distance_of(row, centroid, dim);
+
+		/* Products choose the candidates, and distances in float32 between these */
+		scale = tolerance * sqrt(product_of(row, row, dim) * product_of(centroid, centroid, dim)) + 1e-6 * least;
+		check(found <= least + scale, "row %zu: label %u at %g, the CPU has %u at %g", i,
+			  labels[i], found, fixture->labels[i], least);
+		check(fabs(distances[i] - found) <= 1e-5 * found + 1e-30, "row %zu: distance %g instead of %g", i,
+			  (double) distances[i], found);
+	}
+}
+
+/* Sums are those of the labels that came with them */
+static void
+check_sums(Fixture *fixture)
+{
+	VqKmeansSums *want = &fixture->sums;
+	const VqKmeansSums *got = &fixture->gpu_sums;
+	size_t		dim = fixture->shape.dim;
+
+	vq_kmeans_clear(want);
+	vq_kmeans_accumulate(want, fixture->rows, fixture->shape.nrows, fixture->gpu_labels, fixture->gpu_distances);
+	for (size_t j = 0; j < fixture->shape.nlists; j++)
+	{
+		check(got->counts[j] == want->counts[j], "centroid %zu has %llu rows instead of %llu", j,
+			  (unsigned long long) got->counts[j], (unsigned long long) want->counts[j]);
+		for (size_t d = 0; d < dim; d++)
+		{
+			double		difference = fabs(got->sums[j * dim + d] - want->sums[j * dim + d]);
+
+			check(difference <= 1e-13 * (double) (want->counts[j] + 1) * 1e2, "sum %zu of centroid %zu: %.17g instead of %.17g",
+				  d, j, got->sums[j * dim + d], want->sums[j * dim + d]);
+		}
+	}
+	check(fabs(got->error - want->error) <= 1e-9 * want->error, "error %.17g instead of %.17g", got->error, want->error);
+}
+
+static bool
+add_sample(VqGpu *gpu, const Fixture *fixture, size_t *nresident)
+{
+	size_t		dim = fixture->shape.dim;
+	size_t		nrows = fixture->shape.nrows;
+	size_t		piece = nrows / 3 + 1;
+	VqGpuError	error;
+
+	if (!check_status(gpu_interface.sample_begin(gpu, dim, nrows, fixture->shape.nlists, nresident, &error),
+					  VQ_GPU_OK, &error, "sample_begin"))
+		return false;
+	for (size_t first = 0; first < nrows; first += piece)
+		if (!check_status(gpu_interface.sample_add(gpu, fixture->rows + first * dim,
+												   nrows - first < piece ? nrows - first : piece, &error),
+						  VQ_GPU_OK, &error, "sample_add"))
+			return false;
+	return true;
+}
+
+static bool
+step(VqGpu *gpu, Fixture *fixture)
+{
+	VqGpuError	error;
+
+	memset(fixture->gpu_labels, 0xFF, fixture->shape.nrows * sizeof(uint32_t));
+	memset(fixture->gpu_distances, 0xFF, fixture->shape.nrows * sizeof(float));
+	return check_status(gpu_interface.kmeans_step(gpu, 0, fixture->shape.nrows, fixture->centroids,
+												  fixture->shape.nlists, &fixture->gpu_sums, fixture->gpu_labels,
+												  fixture->gpu_distances, &error),
+						VQ_GPU_OK, &error, "kmeans_step");
+}
+
+static void
+check_kmeans(VqGpu *gpu, Fixture *fixture, double tolerance)
+{
+	size_t		nsums = fixture->shape.nlists * fixture->shape.dim;
+	size_t		first = fixture->shape.nrows / 3;
+	size_t		n = fixture->shape.nrows / 2;
+	uint32_t   *part = data_alloc(n, sizeof(uint32_t));
+	VqGpuError	error;
+
+	if (step(gpu, fixture))
+	{
+		check_labels(fixture, fixture->gpu_labels, fixture->gpu_distances, tolerance);
+		check_sums(fixture);
+		memcpy(fixture->sums.sums, fixture->gpu_sums.sums, nsums * sizeof(double));
+		if (step(gpu, fixture))
+			check(memcmp(fixture->sums.sums, fixture->gpu_sums.sums, nsums * sizeof(double)) == 0,
+				  "the same step gave other sums");
+		if (check_status(gpu_interface.kmeans_step(gpu, first, n, fixture->centroids, fixture->shape.nlists,
+												   NULL, part, NULL, &error), VQ_GPU_OK, &error, "part of a step"))
+		{
+			size_t		nother = 0;
+
+			/* Tiles begin elsewhere, so ties may fall otherwise */
+			for (size_t i = 0; i < n; i++)
+				nother += part[i] != fixture->gpu_labels[first + i];
+			check(nother <= n / 100, "%zu of %zu rows have another label in a step over a part", nother, n);
+		}
+	}
+	free(part);
+}
+
+/*----------
+ * Codebook
+ *----------
+ */
+
+static double
+error_of(Fixture *fixture, const float *codebook)
+{
+	memset(fixture->pq_sums, 0, vq_pq_sums_doubles(&fixture->pq) * sizeof(double));
+	vq_pq_accumulate(kernels, &fixture->pq, codebook, fixture->residuals, fixture->ntrain, fixture->code,
+					 fixture->pq_sums);
+	return vq_pq_error(&fixture->pq, fixture->pq_sums);
+}
+
+static void
+check_codebook(VqGpu *gpu, Fixture *fixture)
+{
+	size_t		nfloats = vq_pq_codebook_floats(&fixture->pq);
+	double		mse = -1;
+	double		want;
+	double		got;
+	VqGpuError	error;
+
+	memset(fixture->gpu_codebook, 0xFF, nfloats * sizeof(float));
+	if (!check_status(gpu_interface.pq_train(gpu, &fixture->pq, fixture->centroids, fixture->shape.nlists,
+											 fixture->ntrain, NITER, SEED, fixture->gpu_codebook, &mse, &error),
+					  VQ_GPU_OK, &error, "pq_train"))
+		return;
+	for (size_t i = 0; i < nfloats; i++)
+		check(isfinite(fixture->gpu_codebook[i]), "number %zu of the codebook is not finite", i);
+	want = error_of(fixture, fixture->codebook);
+	got = error_of(fixture, fixture->gpu_codebook);
+	check(got <= 1.01 * want + 1e-12, "the codebook's error is %g, the CPU's is %g", got, want);
+	check(mse * (double) fixture->ntrain >= 0.99 * got - 1e-12 && mse * (double) fixture->ntrain <= 1.1 * got + 1e-12,
+		  "said to have an error of %g, has %g", mse * (double) fixture->ntrain, got);
+}
+
+/*----------
+ * Codes and factors
+ *----------
+ */
+
+/*
+ * The factors of vq_codec.h in double, for the S that was chosen: what A and E
+ * may be, given that their products are rounded.  |w|^2 is a difference, so
+ * that its rounding is that of its terms.  E is NAN where S is wrong.
+ */
+static void
+reference_factors(const Fixture *fixture, VqMetric metric, const float *row, const float *centroid,
+				  const uint8_t *codes, uint16_t stored_s, double *a_low, double *a_high,
+				  double *e_low, double *e_high)
+{
+	const VqPq *pq = &fixture->pq;
+	size_t		dim = pq->dim;
+	bool		is_ip = metric == VQ_METRIC_IP;
+	double		numerator = is_ip ? 1 : 2;
+	double		rr = 0;
+	double		rd = 0;
+	double		dd = 0;
+	double		cd = 0;
+	double		cr = 0;
+	double		cc = 0;
+	double		s = stored_s / (double) VQ_S_ONE;
+	double		slack;
+	double		a;
+
+	for (size_t d = 0; d < dim; d++)
+	{
+		double		r = row[d] - centroid[d];
+		double		decoded = fixture->codebook[(d / pq->dsub * pq->dsub + d % pq->dsub) * pq->ksub +
+												codes[d / pq->dsub]];
+
+		rr += r * r;
+		rd += r * decoded;
+		dd += decoded * decoded;
+		cd += centroid[d] * decoded;
+		cr += centroid[d] * r;
+		cc += (double) centroid[d] * centroid[d];
+	}
+	a = rr > 0 ? rd / rr : 0;
+	slack = 4e-6 * ((is_ip ? sqrt(cc * rr) : rr) + s * sqrt(cc * dd)) + 1e-30;
+	*a_high = (is_ip ? -cr : rr) + s * cd + slack / 8;
+	*a_low = *a_high - slack;
+	*e_low = numerator * sqrt(rr) * (1 - 1e-5);
+	*e_high = numerator * sqrt(rr) * (1 + 1e-5);
+	if (stored_s > 0)
+	{
+		double		exact = numerator / a;
+		double		rounding = fabs(s - exact);
+		double		unsure = 2e-6 * exact;
+		double		root = sqrt(dim > 1 ? (double) dim - 1 : 1);
+		double		w = dd - a * rd > 0 ? dd - a * rd : 0;
+		double		less = w + (8 - 5) * FLT_EPSILON * dd;
+		double		more = w + (8 + 5) * FLT_EPSILON * dd;
+
+		*e_low = (exact - unsure) * sqrt(less) / root + (rounding - unsure) * a * sqrt(rr);
+		*e_high = (exact + rounding + unsure) * sqrt(more) / root + (rounding + unsure) * a * sqrt(rr);
+		if (rounding > 0.51 / VQ_S_ONE + unsure)
+			*e_low = *e_high = NAN;
+	}
+}
+
+/* E has 3 bits of mantissa and is rounded up */
+static bool
+is_packed_e(uint8_t packed, double e_low, double e_high)
+{
+	double		value = vq_codec_unpack_e(packed);
+
+	return value >= e_low && value <= e_high * 1.125 + 3.0 / (1 << 26);
+}
+
+static void
+check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t first)
+{
+	const VqPq *pq = &fixture->pq;
+	size_t		dim = pq->dim;
+	VqCodec		codec = {.metric = metric, .pq = *pq, .scale = 1, .codebook = fixture->codebook};
+	float	   *work = data_alloc(vq_codec_encode_floats(&codec), sizeof(float));
+	size_t		nother_choices = 0;
+
+	for (size_t i = 0; i < batch->nrows; i++)
+	{
+		const float *row = fixture->rows + (first + i) * dim;
+		const float *centroid = fixture->centroids + batch->labels[i] * dim;
+		const uint8_t *codes = batch->codes + i * pq->m;
+		const VqFactors *factors = batch->factors + i;
+		VqFactors	want;
+		double		a_low;
+		double		a_high;
+		double		e_low;
+		double		e_high;
+
+		if (batch->labels[i] >= fixture->shape.nlists)
+			continue;
+		vq_codec_encode(kernels, &codec, row, centroid, work, fixture->code, &want);
+
+		/* work begins with the padded residual */
+		for (size_t j = 0; j < pq->m; j++)
+		{
+			double		got = 0;
+			double		least = 0;
+
+			for (size_t t = 0; t < pq->dsub; t++)
+			{
+				const float *column = fixture->codebook + (j * pq->dsub + t) * pq->ksub;
+				double		r = work[j * pq->dsub + t];
+
+				got += (r - column[codes[j]]) * (r - column[codes[j]]);
+				least += (r - column[fixture->code[j]]) * (r - column[fixture->code[j]]);
+			}
+			check(got <= least * (1 + 1e-5) + 1e-12, "row %zu: code %zu is %u at %g, the CPU has %u at %g",
+				  first + i, j, codes[j], got, fixture->code[j], least);
+		}
+		if (isinf(want.a) || isinf(factors->a))
+		{
+			check(want.a == factors->a && want.s == factors->s && want.e == factors->e,
+				  "row %zu: always compared exactly, or not", first + i);
+			continue;
+		}
+		reference_factors(fixture, metric, row, centroid, codes, factors->s, &a_low, &a_high, &e_low, &e_high);
+		check(factors->a >= a_low && factors->a <= a_high, "row %zu: A is %.9g, not in %.9g to %.9g", first + i,
+			  (double) factors->a, a_low, a_high);
+		check(is_packed_e(factors->e, e_low, e_high),
+			  "row %zu: S is %u and E is %u = %g for %g to %g; the CPU has %u and %u", first + i, factors->s,
+			  factors->e, (double) vq_codec_unpack_e(factors->e), e_low, e_high, want.s, want.e);
+		nother_choices += (want.s == 0) != (factors->s == 0);
+	}
+	check(nother_choices <= batch->nrows / 200 + 1, "%zu of %zu rows use the sphere instead of the code, or the reverse",
+		  nother_choices, batch->nrows);
+	free(work);
+}
+
+static void
+check_encoding(VqGpu *gpu, Fixture *fixture, VqMetric metric, double tolerance)
+{
+	VqGpuModel	model = {metric, fixture->pq, fixture->shape.nlists, fixture->centroids, fixture->codebook};
+	size_t		dim = fixture->shape.dim;
+	size_t		nrows = fixture->shape.nrows;
+	size_t		first = 0;
+	size_t		collected = 0;
+	VqGpuError	error;
+
+	if (!check_status(gpu_interface.encode_begin(gpu, &model, 997, &error), VQ_GPU_OK, &error, "encode_begin"))
+		return;
+	while (collected < nrows)
+	{
+		VqGpuBatch *batch = NULL;
+
+		if (first < nrows &&
+			!check_status(gpu_interface.encode_acquire(gpu, &batch, &error), VQ_GPU_OK, &error, "encode_acquire"))
+			return;
+		if (batch != NULL)
+		{
+			/* The last batch of a run is a short one, and so is every third */
+			batch->nrows = first / 997 % 3 == 2 ? 100 : batch->capacity;
+			batch->nrows = batch->nrows < batch->capacity ? batch->nrows : batch->capacity;
+			batch->nrows = batch->nrows < nrows - first ? batch->nrows : nrows - first;
+			batch->tag = fixture->rows + first * dim;
+			for (size_t i = 0; i < batch->nrows; i++)
+				memcpy(batch->rows + i * batch->stride, fixture->rows + (first + i) * dim, dim * sizeof(float));
+			first += batch->nrows;
+			if (!check_status(gpu_interface.encode_submit(gpu, batch, &error), VQ_GPU_OK, &error, "encode_submit"))
+				return;
+			continue;
+		}
+		if (!check_status(gpu_interface.encode_collect(gpu, &batch, &error), VQ_GPU_OK, &error, "encode_collect"))
+			return;
+		check(batch != NULL && batch->tag == fixture->rows + collected * dim, "batches came back in another order");
+		if (batch == NULL)
+			return;
+		memcpy(fixture->gpu_labels + collected, batch->labels, batch->nrows * sizeof(uint32_t));
+		memcpy(fixture->gpu_distances + collected, batch->distances, batch->nrows * sizeof(float));
+		check_batch(fixture, metric, batch, collected);
+		collected += batch->nrows;
+		gpu_interface.encode_release(gpu, batch);
+	}
+	check_labels(fixture, fixture->gpu_labels, fixture->gpu_distances, tolerance);
+	gpu_interface.encode_end(gpu);
+}
+
+/*----------
+ * All of it, for a shape
+ *----------
+ */
+
+static void
+check_shape(const Shape *shape, bool are_equal)
+{
+	Fixture		fixture;
+
+	open_fixture(&fixture, shape, are_equal);
+	for (size_t kind = 0; kind < NKINDS; kind++)
+	{
+		size_t		nresident;
+		VqGpu	   *gpu;
+
+		/* A device without one of them refuses; that is tested in check_refusals */
+		if (kinds[kind].products != VQ_GPU_PRODUCTS_F32)
+		{
+			VqGpuOptions options;
+			VqGpuError	error;
+
+			memset(&options, 0, sizeof(options));
+			options.device = wanted_device;
+			options.products = kinds[kind].products;
+			if (gpu_interface.open(&options, &gpu, &error) == VQ_GPU_BAD_ARGUMENT)
+			{
+				printf("skip   %s: %s\n", kinds[kind].name, error.message);
+				continue;
+			}
+			gpu_interface.close(gpu);
+		}
+		begin_case("%zu x %zu, %zu lists, m %zu x %zu bits%s, %s", shape->nrows, shape->dim, shape->nlists, shape->m,
+				   shape->nbits, are_equal ? ", no residuals" : "", kinds[kind].name);
+		gpu = open_gpu(kinds[kind].products, 0);
+		if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
+		{
+			check_kmeans(gpu, &fixture, kinds[kind].tolerance);
+			check_codebook(gpu, &fixture);
+			check_encoding(gpu, &fixture, VQ_METRIC_L2, kinds[kind].tolerance);
+			check_encoding(gpu, &fixture, VQ_METRIC_IP, kinds[kind].tolerance);
+		}
+		gpu_interface.close(gpu);
+		end_case();
+	}
+	close_fixture(&fixture);
+}
+
+/*----------
+ * A sample larger than the memory
+ *----------
+ */
+
+static void
+check_streaming(void)
+{
+	Shape		shape = {300, 60013, 16, 75, 4, true};
+	uint64_t	limit = (uint64_t) 56 << 20;
+	Fixture		fixture;
+	size_t		nresident = 0;
+	VqGpu	   *gpu;
+
+	open_fixture(&fixture, &shape, false);
+	begin_case("a sample of %zu MB in %zu MB of memory", shape.nrows * shape.dim * sizeof(float) >> 20,
+			   (size_t) (limit >> 20));
+	gpu = open_gpu(VQ_GPU_PRODUCTS_F32, limit);
+	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
+	{
+		check(nresident < shape.nrows, "all rows are resident");
+		check_kmeans(gpu, &fixture, kinds[0].tolerance);
+		check_codebook(gpu, &fixture);
+	}
+	gpu_interface.close(gpu);
+	end_case();
+	close_fixture(&fixture);
+}
+
+/*----------
+ * Values
+ *----------
+ */
+
+/* Rows of very different lengths, among them zero; the longest that model space allows */
+static void
+check_magnitudes(void)
+{
+	static const float magnitudes[] = {0, 1e-30f, 1e-12f, 1e-3f, 1, 1e3f, 1e9f, 1e12f};
+	Shape		shape = {33, 800, 5, 11, 4, true};
+	Fixture		fixture;
+	size_t		nresident;
+	VqGpu	   *gpu;
+
+	open_fixture(&fixture, &shape, false);
+	for (size_t i = 0; i < shape.nrows; i++)
+		for (size_t d = 0; d < shape.dim; d++)
+			fixture.rows[i * shape.dim + d] *= magnitudes[i % 8];
+	memset(fixture.centroids, 0, shape.dim * sizeof(float));
+	label_rows(&fixture);
+	begin_case("rows of lengths 0 to 1e12");
+	gpu = open_gpu(VQ_GPU_PRODUCTS_F32, 0);
+	if (gpu != NULL && add_sample(gpu, &fixture, &nresident) && step(gpu, &fixture))
+	{
+		check_labels(&fixture, fixture.gpu_labels, fixture.gpu_distances, 1e-5);
+		check_encoding(gpu, &fixture, VQ_METRIC_L2, 1e-5);
+		check_encoding(gpu, &fixture, VQ_METRIC_IP, 1e-5);
+	}
+	gpu_interface.close(gpu);
+	end_case();
+	close_fixture(&fixture);
+}
+
+/* Two centroids that are the same: the lower one */
+static void
+check_ties(void)
+{
+	Shape		shape = {48, 500, 500, 12, 4, true};
+	Fixture		fixture;
+	size_t		nresident;
+	VqGpu	   *gpu;
+
+	open_fixture(&fixture, &shape, true);
+	memcpy(fixture.centroids + 250 * shape.dim, fixture.centroids, 250 * shape.dim * sizeof(float));
+	begin_case("of equal centroids the lowest is taken");
+	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	if (gpu != NULL && add_sample(gpu, &fixture, &nresident) && step(gpu, &fixture))
+		for (size_t i = 0; i < 250; i++)
+			check(fixture.gpu_labels[i] == i && fixture.gpu_distances[i] == 0, "row %zu: label %u at %g", i,
+				  fixture.gpu_labels[i], (double) fixture.gpu_distances[i]);
+	gpu_interface.close(gpu);
+	end_case();
+	close_fixture(&fixture);
+}
+
+/*----------
+ * Refusals
+ *----------
+ */
+
+static bool
+always_stop(void *arg)
+{
+	++*(int *) arg;
+	return true;
+}
+
+static void
+check_refusals(void)
+{
+	Shape		shape = {20, 500, 10, 5, 4, true};
+	VqGpuOptions options;
+	VqGpuError	error;
+	VqGpu	   *gpu;
+	Fixture		fixture;
+	size_t		nresident;
+	int			asked = 0;
+
+	open_fixture(&fixture, &shape, false);
+	memset(&options, 0, sizeof(options));
+
+	begin_case("a device that is not there is refused");
+	options.device = 999;
+	check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_NO_DEVICE, &error, "open");
+	check(gpu == NULL && strstr(error.message, "999") != NULL, "the reason is \"%s\"", error.message);
+	end_case();
+
+	begin_case("bad arguments lose nothing");
+	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	if (gpu != NULL)
+	{
+		check_status(gpu_interface.sample_add(gpu, fixture.rows, 1, &error), VQ_GPU_BAD_ARGUMENT, &error,
+					 "rows without a sample");
+		check_status(gpu_interface.sample_begin(gpu, 0, 10, 10, &nresident, &error), VQ_GPU_BAD_ARGUMENT, &error,
+					 "no dimensions");
+		if (add_sample(gpu, &fixture, &nresident))
+		{
+			check_status(gpu_interface.sample_add(gpu, fixture.rows, 1, &error), VQ_GPU_BAD_ARGUMENT, &error,
+						 "one row too many");
+			check_status(gpu_interface.kmeans_step(gpu, 499, 2, fixture.centroids, 10, NULL, NULL, NULL, &error),
+						 VQ_GPU_BAD_ARGUMENT, &error, "a step over the end");
+			check_kmeans(gpu, &fixture, kinds[1].tolerance);
+		}
+	}
+	gpu_interface.close(gpu);
+	end_case();
+
+	begin_case("a request to stop is heard, and the device is given back");
+	options.device = wanted_device;
+	options.should_stop = always_stop;
+	options.should_stop_arg = &asked;
+	if (check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_OK, &error, "open"))
+	{
+		VqGpuStatus status = gpu_interface.sample_begin(gpu, 20, 500, 10, &nresident, &error);
+
+		if (status == VQ_GPU_OK)
+			status = gpu_interface.sample_add(gpu, fixture.rows, 500, &error);
+		if (status == VQ_GPU_OK)
+			status = gpu_interface.kmeans_step(gpu, 0, 500, fixture.centroids, 10, NULL, fixture.gpu_labels, NULL, &error);
+		check_status(status, VQ_GPU_STOPPED, &error, "a stopped run");
+		check(asked > 0, "it was never asked");
+		check_status(gpu_interface.sample_begin(gpu, 20, 500, 10, &nresident, &error), VQ_GPU_FAILED, &error,
+					 "after that");
+		gpu_interface.close(gpu);
+	}
+	end_case();
+
+	begin_case("too little memory is reported, and the next try works");
+	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, (uint64_t) 1 << 20);
+	if (gpu != NULL && strcmp(gpu_interface.name, "double") != 0)
+		check_status(gpu_interface.sample_begin(gpu, 4000, 100, 10000, &nresident, &error), VQ_GPU_NO_MEMORY, &error,
+					 "a sample in 1 MB");
+	gpu_interface.close(gpu);
+	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
+		check_kmeans(gpu, &fixture, kinds[1].tolerance);
+	gpu_interface.close(gpu);
+	end_case();
+	close_fixture(&fixture);
+}
+
+static void
+list_devices(void)
+{
+	VqGpuDevice devices[16];
+	VqGpuError	error;
+	size_t		ndevices;
+	VqGpuStatus status = gpu_interface.devices(devices, 16, &ndevices, &error);
+
+	if (status != VQ_GPU_OK)
+	{
+		printf("%s: %s\n0 passed, 1 failed\n", vq_gpu_status_name(status), error.message);
+		exit(1);
+	}
+	for (size_t i = 0; i < ndevices && i < 16; i++)
+		printf("device %d: %s, compute capability %u.%u, %u multiprocessors, %llu of %llu MB free, driver for CUDA %u.%u\n",
+			   (int) devices[i].index, devices[i].name, devices[i].capability_major, devices[i].capability_minor,
+			   devices[i].multiprocessors, (unsigned long long) devices[i].free_bytes >> 20,
+			   (unsigned long long) devices[i].total_bytes >> 20, devices[i].driver_version / 1000,
+			   devices[i].driver_version % 1000 / 10);
+}
+
+int
+main(int argc, char **argv)
+{
+	VqGpuError	error;
+
+	wanted_device = VQ_GPU_ALL_DEVICES;
+	for (int i = 2; i < argc; i++)
+	{
+		if (strcmp(argv[i], "--small") == 0)
+			is_small = true;
+		else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+			wanted_device = atoi(argv[++i]);
+		else
+			argc = 1;
+	}
+	if (argc < 2)
+	{
+		fprintf(stderr, "usage: %s LIBRARY [--small] [--device N]\n", argv[0]);
+		return 2;
+	}
+	kernels = vq_kernels_by_name("auto");
+	if (vq_gpu_load(argv[1], &gpu_interface, &error) != VQ_GPU_OK)
+	{
+		printf("%s\n0 passed, 1 failed\n", error.message);
+		return 1;
+	}
+	printf("plug-in \"%s\", CPU kernels \"%s\"\n", gpu_interface.name, kernels->name);
+	list_devices();
+	check_refusals();
+	check_ties();
+	check_magnitudes();
+	check_streaming();
+	for (size_t i = 0; i < NSHAPES; i++)
+	{
+		if (is_small && !shapes[i].is_small)
+			continue;
+		check_shape(&shapes[i], false);
+		if (shapes[i].dim <= 300 && shapes[i].nlists <= 300)
+			check_shape(&shapes[i], true);
+	}
+	printf("%d passed, %d failed\n", npassed, nfailed);
+	return nfailed > 0;
+}
