@@ -16,6 +16,7 @@ import dataclasses
 import math
 import os
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -82,6 +83,9 @@ def parse_arguments() -> argparse.Namespace:
                      help="also: 1,000 queries after emptying all caches (as root)")
     run.add_argument("--profile", type=integers, default=[], metavar="N,N",
                      help="also: stages of a query at these values of the ivfpq knob, by perf")
+    run.add_argument("--let-sleep", action="store_true",
+                     help="let processors sleep between queries, as a client that asks one query"
+                     " at a time lets them; default: keep them awake, where root may")
     run.add_argument("--inserts", type=float, default=0, metavar="SECONDS",
                      help="also: insert single rows for so long")
     run.add_argument("--storage", choices=("plain", "main", "external", "extended"),
@@ -271,7 +275,7 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
     results = {
         "title": title, "set": data.name, "rows": data.base.rows, "dim": data.base.dim,
         "metric": metric, "queries": len(data.queries), "k": arguments.k,
-        **report.provenance(),
+        **report.provenance(), "kept_awake": arguments.kept_awake,
         "settings": {name: server.value(f"SHOW {name}") for name in (
             "server_version", "shared_buffers", "maintenance_work_mem", "work_mem",
             "max_parallel_maintenance_workers", "fsync", "synchronous_commit", "jit")},
@@ -301,11 +305,24 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
     print(f"   results: {stem}.json, .csv, .png", flush=True)
 
 
+def keep_awake(stack: contextlib.ExitStack) -> bool:
+    """Forbid the processors to sleep: a query wakes two, which in a virtual machine can take
+    longer than the search."""
+    try:
+        file = stack.enter_context(open("/dev/cpu_dma_latency", "wb", buffering=0))
+        file.write(struct.pack("i", 0))
+    except OSError:
+        return False
+    return True
+
+
 def run_bench(arguments: argparse.Namespace) -> None:
     machine = report.machine()
     print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB,"
           f" Linux {machine['kernel']}, load average {machine['load_average']}", flush=True)
     with contextlib.ExitStack() as stack:
+        arguments.kept_awake = not arguments.let_sleep and keep_awake(stack)
+        print("processors are " + ("kept awake" if arguments.kept_awake else "free to sleep"))
         scratch = stack.enter_context(tempfile.TemporaryDirectory(
             prefix="vqpg-bench-", dir=arguments.work_dir))
         cluster = None
