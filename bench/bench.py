@@ -236,8 +236,11 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
         print("   seconds of 1,000 queries: " + ", ".join(
             f"{name} {seconds:.2f}" for name, seconds in extras["cold_seconds"].items()))
     if arguments.inserts:
-        extras["inserts_per_second"] = contender.inserts_per_second(arguments.inserts)
-        print(f"   inserts: {extras['inserts_per_second']:.0f}/s, one client, one row each")
+        extras |= contender.measure_inserts(arguments.inserts)
+        print(f"   inserts, one row each: {extras['inserts_per_second']:.0f}/s by one client,"
+              f" {extras['inserts_per_second_2_clients']:.0f}/s by two,"
+              f" {extras['inserts_per_second_after_vacuum']:.0f}/s by one after a vacuum;"
+              f" {extras['wal_bytes_per_insert']:.0f} bytes of WAL for the index")
     return extras
 
 

@@ -204,16 +204,32 @@ class PostgresContender(Contender):
         return plan, self._client.run(sql, self._kind.column_type, self._k, setup,
                                       seconds=seconds)
 
-    def inserts_per_second(self, seconds: float) -> float:
-        """Single-row inserts by one connection, each its own transaction; undone afterwards."""
+    def inserts(self, seconds: float, clients: int = 1) -> tuple[float, float]:
+        """Single-row inserts, each its own transaction, undone afterwards: how many a second,
+        and bytes of WAL for each, those of the table and its key included."""
         rows = self._data.base.rows
         self._server.execute(f"DROP SEQUENCE IF EXISTS bench_ids;"
                              f" CREATE SEQUENCE bench_ids START {rows} CACHE 1000")
+        before = self._server.value("SELECT pg_current_wal_insert_lsn()")
         timing = self._client.run(
             f"INSERT INTO {self._table} VALUES (nextval('bench_ids'), {BUCKETS}, $1)",
-            self._kind.column_type, 0, seconds=seconds)
+            self._kind.column_type, 0, seconds=seconds, clients=clients)
+        wal = self._server.value("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", (before,))
+        count = self._server.value(f"SELECT count(*) FROM {self._table} WHERE id >= {rows}")
         self._server.execute(f"DELETE FROM {self._table} WHERE id >= {rows}")
-        return timing.queries_per_second
+        return timing.queries_per_second, float(wal) / max(1, count)
+
+    def measure_inserts(self, seconds: float) -> dict[str, float]:
+        """With one client and two, again after a vacuum, and without the index.  Drops it."""
+        one, wal = self.inserts(seconds)
+        two, _ = self.inserts(seconds, 2)
+        self._server.execute(f"VACUUM {self._table}")
+        vacuumed, _ = self.inserts(seconds)
+        self._server.execute(f"DROP INDEX {self._index}")
+        _, plain_wal = self.inserts(seconds)
+        return {"inserts_per_second": one, "inserts_per_second_2_clients": two,
+                "inserts_per_second_after_vacuum": vacuumed,
+                "wal_bytes_per_insert": wal - plain_wal}
 
     def close(self) -> None:
         self._server.execute(f"DROP INDEX IF EXISTS {self._index}")
