@@ -181,8 +181,8 @@ extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
 /* ReadBuffer of a page of the main fork that this backend is likely to have read before */
 extern Buffer ivfpq_read_buffer(Relation rel, BlockNumber blkno);
 
-/* Have the processor fetch a page that will be read next, if it is known where it is */
-extern void ivfpq_touch_page(Relation rel, BlockNumber blkno);
+/* Have the processor fetch a part of a page that will be read next, if it is known where it is */
+extern void ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size_t nbytes);
 
 /*
  * The same for a row of a heap (no other table access method), in two steps
@@ -226,6 +226,7 @@ extern BlockNumber ivfpq_rows_write(Relation index, ForkNumber fork, uint32 dim,
  * nrows - 1 of which rows points to part part.
  */
 typedef void (*IvfpqRowsCallback) (uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *arg);
+extern void ivfpq_rows_touch(Relation index, const IvfpqMetaPageData *meta, uint32 row); /* as ivfpq_touch_page */
 extern void ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row, uint32 nrows,
 							IvfpqRowsCallback callback, void *arg);
 

@@ -185,6 +185,16 @@ ivfpq_rows_write(Relation index, ForkNumber fork, uint32 dim, uint8 centroid_kin
 }
 
 void
+ivfpq_rows_touch(Relation index, const IvfpqMetaPageData *meta, uint32 row)
+{
+	IvfpqRowLayout layout;
+
+	ivfpq_row_layout(meta->dim, meta->centroid_kind, &layout);
+	ivfpq_touch_page(index, meta->centroid_start + row / layout.rows_per_page * layout.parts,
+					 IVFPQ_CONTENTS_OFFSET + row % layout.rows_per_page * layout.stride, layout.stride);
+}
+
+void
 ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row, uint32 nrows,
 				IvfpqRowsCallback callback, void *arg)
 {
@@ -241,6 +251,8 @@ ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 
 		uint32		count = Min(per_page, nchunks - first);
 		Buffer		buffer = lock_array_page(index, start + first / per_page, count * chunk_bytes);
 
+		if (first + per_page < nchunks)
+			ivfpq_touch_page(index, start + first / per_page + 1, 0, BLCKSZ);
 		callback(first, count, ivfpq_page_contents(BufferGetPage(buffer)), arg);
 		UnlockReleaseBuffer(buffer);
 		CHECK_FOR_INTERRUPTS();

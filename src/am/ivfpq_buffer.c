@@ -77,7 +77,7 @@ ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 }
 
 void
-ivfpq_touch_page(Relation rel, BlockNumber blkno)
+ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size_t nbytes)
 {
 	Buffer		guess = *guess_of(rel, blkno);
 
@@ -86,7 +86,7 @@ ivfpq_touch_page(Relation rel, BlockNumber blkno)
 		const char *page = (const char *) BufferGetPage(guess);
 
 		__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
-		for (size_t offset = 0; offset < BLCKSZ; offset += CACHE_LINE)
+		for (size_t offset = start; offset < start + nbytes; offset += CACHE_LINE)
 			__builtin_prefetch(page + offset);
 	}
 }

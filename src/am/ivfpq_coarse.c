@@ -26,6 +26,9 @@
 
 #define INITIAL_HEAP		128
 
+/* How many centroids before its turn one is fetched into the caches */
+#define ROWS_AHEAD			4
+
 /*
  * Bounds held at first, for each list that is expected to be taken: some are
  * thrown out as others come, and more lists are compared than taken.  When
@@ -266,6 +269,10 @@ ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 
 	while (item != NULL && (coarse->nheap == 0 || coarse->heap[0].value > item->key))
 	{
+		const VqItem *ahead = vq_select_ahead(&coarse->select, ROWS_AHEAD);
+
+		if (ahead)
+			ivfpq_rows_touch(coarse->index, &coarse->model->meta, ahead->id_high);
 		compare_list(coarse, item->id_high);
 		vq_select_take(&coarse->select);
 		item = next_bound(coarse);

@@ -112,7 +112,7 @@ ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *en
 		BlockNumber blkno = place.page;
 
 		if (blkno + 1 < entry->head_page + entry->build_pages)
-			ivfpq_touch_page(index, blkno + 1);
+			ivfpq_touch_page(index, blkno + 1, 0, BLCKSZ);
 
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);
