@@ -129,6 +129,7 @@ ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int n
 	learn_from_query(state);
 	ivfpq_results_clear(&state->results);
 	MemoryContextReset(state->query_context);
+	state->model = NULL;
 	state->is_started = false;
 	state->is_finished = false;
 }
