@@ -262,11 +262,12 @@ isolation:
 # TESTDIR is what PostgreSQL 15 wants, the other two what later versions do
 TAP = $(addprefix $(here),$(call files_in,test/t/*.pl))
 
-tap:
+tap: gpu-double
 	@rm -rf .build/tap/tmp_check
 	@mkdir -p .build/tap
 	TESTDIR='$(CURDIR)/.build/tap' TESTDATADIR='$(CURDIR)/.build/tap/data' \
 	TESTLOGDIR='$(CURDIR)/.build/tap/log' PATH="$(bindir):$$PATH" \
+	VQPG_GPU_STAND_IN='$(CURDIR)/.build/gpu/double/vqpg_cuda.so' \
 	PGPORT='6$(DEF_PGPORT)' PG_REGRESS='$(top_builddir)/src/test/regress/pg_regress' \
 	prove $(PG_PROVE_FLAGS) -I $(top)/test/t $(PROVE_FLAGS) $(TAP)
 

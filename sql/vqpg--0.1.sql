@@ -287,6 +287,19 @@ CREATE FUNCTION vqpg_kernels(
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION vqpg_kernels() IS 'implementations of the distance computations';
 
+-- No row, and a NOTICE that says why, where CREATE INDEX finds no GPU.  Volatile,
+-- as it asks the devices, and never in a worker, which must not open them.
+CREATE FUNCTION vqpg_gpus(
+	OUT device int,				-- what ivfpq.gpu_device takes
+	OUT name text,
+	OUT memory_bytes bigint,
+	OUT free_bytes bigint,		-- NULL if the device does not say
+	OUT compute_capability text,
+	OUT driver_cuda_version text)	-- the newest CUDA that the driver supports
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION vqpg_gpus() IS 'GPUs that CREATE INDEX can use; no rows and a notice with the reason if there are none';
+
 -- ivfpq_check reads a whole index and its table, and ivfpq_reconstruct shows
 -- contents of rows without asking for rights on their table
 REVOKE ALL ON FUNCTION ivfpq_check(regclass, boolean) FROM PUBLIC;

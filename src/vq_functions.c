@@ -32,16 +32,21 @@
 #include "utils/rls.h"
 
 #include "am/ivfpq.h"
+#include "am/ivfpq_gpu.h"
 #include "base/vq_datum.h"
 #include "base/vq_guc.h"
 #include "kernels/vq_kmeans.h"
 
 PG_FUNCTION_INFO_V1(vqpg_kernels);
+PG_FUNCTION_INFO_V1(vqpg_gpus);
 PG_FUNCTION_INFO_V1(ivfpq_index_info);
 PG_FUNCTION_INFO_V1(ivfpq_list_info);
 PG_FUNCTION_INFO_V1(ivfpq_last_scan);
 PG_FUNCTION_INFO_V1(ivfpq_reconstruct);
 PG_FUNCTION_INFO_V1(ivfpq_check);
+
+/* More than any machine has */
+#define MAX_GPUS				64
 
 /* When ivfpq_index_info has advice to give */
 #define ADVISE_GROWTH			4	/* times the rows of the build */
@@ -79,6 +84,46 @@ vqpg_kernels(PG_FUNCTION_ARGS)
 		values[0] = CStringGetTextDatum(vq_kernels_all[i]->name);
 		values[1] = BoolGetDatum(vq_kernels_supported(vq_kernels_all[i]));
 		values[2] = BoolGetDatum(vq_kernels_all[i] == vq_kernels);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+Datum
+vqpg_gpus(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	VqGpuDevice *devices = palloc0(MAX_GPUS * sizeof(VqGpuDevice));
+	size_t		ndevices = 0;
+	VqGpuInterface interface;
+	VqGpuStatus status;
+	VqGpuError	error;
+
+	InitMaterializedSRF(fcinfo, 0);
+	status = ivfpq_gpu_load(&interface, &error);
+	if (status == VQ_GPU_OK)
+		status = interface.devices(devices, MAX_GPUS, &ndevices, &error);
+	if (status != VQ_GPU_OK)
+	{
+		ereport(NOTICE,
+				(errmsg("vqpg has no GPU to use"),
+				 errdetail("Reason: %s.", error.message)));
+		return (Datum) 0;
+	}
+	for (size_t i = 0; i < Min(ndevices, MAX_GPUS); i++)
+	{
+		const VqGpuDevice *device = &devices[i];
+		uint32		driver = device->driver_version;
+		Datum		values[6];
+		bool		nulls[6] = {false};
+
+		values[0] = Int32GetDatum(device->index);
+		values[1] = CStringGetTextDatum(device->name);
+		values[2] = Int64GetDatum((int64) device->total_bytes);
+		values[3] = Int64GetDatum((int64) device->free_bytes);
+		nulls[3] = device->free_bytes == 0;
+		values[4] = CStringGetTextDatum(psprintf("%u.%u", device->capability_major, device->capability_minor));
+		values[5] = CStringGetTextDatum(psprintf("%u.%u", driver / 1000, driver % 1000 / 10));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

@@ -57,9 +57,8 @@ split_list(IvfpqLists *lists, uint32 list_no, uint32 other, VqRng *rng)
 	}
 }
 
-/* Number lists by group again */
-static void
-sort_lists(IvfpqLists *lists, const uint32 *groups, float *work)
+void
+ivfpq_balance_sort(IvfpqLists *lists, const uint32 *groups, float *work)
 {
 	size_t		dim = lists->dim;
 	uint32		place = 0;
@@ -72,6 +71,7 @@ sort_lists(IvfpqLists *lists, const uint32 *groups, float *work)
 			if (groups[j] == g)
 				memcpy(lists->centroids + place++ * dim, work + j * dim, dim * sizeof(float));
 	}
+	lists->starts[lists->ngroups] = place;
 }
 
 size_t
@@ -109,7 +109,7 @@ ivfpq_balance_lists(IvfpqLists *lists, const uint64 *counts, float *work, VqRng 
 		groups[tiny] = groups[crowded];
 	}
 	if (nsplit > 0 && lists->ngroups > 0)
-		sort_lists(lists, groups, work);
+		ivfpq_balance_sort(lists, groups, work);
 	pfree(sizes);
 	pfree(groups);
 	return nsplit;

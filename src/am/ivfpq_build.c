@@ -10,6 +10,10 @@
  * (ivfpq_encode.c).  Pages are written by the leader alone.  Without workers it
  * is a team of one.
  *
+ * With a GPU (ivfpq_gpu.h) the leader trains alone, on the device, and encodes
+ * its part of the table there, while workers encode theirs with the same model.
+ * When it fails, what it was doing is done again without it.
+ *
  * A table that is empty or small is not trained on nothing: its index is one
  * list without codes, and every row is compared exactly.
  *
@@ -23,6 +27,7 @@
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
+#include "storage/ipc.h"
 #include "utils/backend_progress.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -163,6 +168,8 @@ train(IvfpqBuild *build)
 	IvfpqMetaPageData *meta = &build->meta;
 	VqCodec    *codec = &build->codec;
 	IvfpqLists *lists = &build->lists;
+	IvfpqGpu   *gpu = build->gpu;
+	bool		gpu_made_lists;
 	size_t		codebook_bytes;
 
 	ivfpq_sample_take(build);
@@ -175,7 +182,8 @@ train(IvfpqBuild *build)
 	lists->dim = meta->dim;
 	lists->nlists = Max(1, Min(build->plan.nlists, build->sample.total_rows));
 	lists->centroids = palloc_extended(mul_size(lists->nlists, meta->dim * sizeof(float)), MCXT_ALLOC_HUGE);
-	ivfpq_train_lists(team, &build->sample, lists);
+	ivfpq_train_lists(team, gpu, &build->sample, lists);
+	gpu_made_lists = ivfpq_gpu_is_open(gpu);
 
 	meta->codec = IVFPQ_CODEC_PQ;
 	meta->nlists = lists->nlists;
@@ -184,17 +192,22 @@ train(IvfpqBuild *build)
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
 	meta->train_rows = build->sample.total_rows;
-	strlcpy(meta->trained_on, "cpu", IVFPQ_TRAINER_LEN);
 	write_centroids(build);
-	ivfpq_train_assign(team, &build->sample, lists);
+	ivfpq_train_assign(team, gpu, &build->sample, lists);
 	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists);
 
 	ivfpq_build_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);
 	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
 	build->codebook = palloc_extended(codebook_bytes, MCXT_ALLOC_HUGE);
-	ivfpq_train_codebook(team, &build->sample, &codec->pq, lists, build->codebook);
+	ivfpq_train_codebook(team, gpu, &build->sample, &codec->pq, lists, build->codebook);
 	codec->codebook = build->codebook;
+	if (gpu_made_lists)
+		snprintf(meta->trained_on, IVFPQ_TRAINER_LEN, "%.50s%s", ivfpq_gpu_name(gpu),
+				 ivfpq_gpu_is_open(gpu) ? "" : ", then cpu");
+	else
+		strlcpy(meta->trained_on, "cpu", IVFPQ_TRAINER_LEN);
+	ivfpq_gpu_sample_end(gpu);
 	if (build->writer)
 		meta->codebook_start = ivfpq_array_write(build->index, MAIN_FORKNUM, build->codebook, codebook_bytes);
 	pfree(build->sample.rows);
@@ -257,12 +270,11 @@ ivfpq_build_member(IvfpqBuild *build)
 }
 
 static void
-build_coded(IvfpqBuild *build)
+build_as_team(IvfpqBuild *build)
 {
 	int			nworkers = VQ_PLAN_WORKERS(build->heap, build->index, build->info);
 	int			team_size;
 
-	ivfpq_plan_codes(build);
 	team_size = ivfpq_parallel_launch(build, ivfpq_plan_team_size(build, nworkers + 1) - 1);
 	ereport(DEBUG1,
 			(errmsg_internal("index \"%s\" is built by a team of %d",
@@ -274,6 +286,27 @@ build_coded(IvfpqBuild *build)
 	ivfpq_build_phase(build, IVFPQ_PHASE_WRITING);
 	ivfpq_encode_write(build);
 	ivfpq_parallel_end(build);
+}
+
+static void
+close_gpu(int code, Datum build)
+{
+	ivfpq_gpu_close(((IvfpqBuild *) DatumGetPointer(build))->gpu);
+}
+
+static void
+build_coded(IvfpqBuild *build)
+{
+	ivfpq_plan_codes(build);
+	build->gpu = ivfpq_gpu_open(RelationGetRelationName(build->index), build->plan.estimated_rows, build->meta.dim);
+
+	/* whatever ends the build, and be it the end of the session */
+	PG_ENSURE_ERROR_CLEANUP(close_gpu, PointerGetDatum(build));
+	{
+		build_as_team(build);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(close_gpu, PointerGetDatum(build));
+	ivfpq_gpu_close(build->gpu);
 }
 
 /*----------

@@ -9,6 +9,7 @@
 #define IVFPQ_BUILD_H
 
 #include "am/ivfpq.h"
+#include "am/ivfpq_gpu.h"
 #include "am/ivfpq_train.h"
 #include "access/tableam.h"
 #include "base/vq_datum.h"
@@ -23,7 +24,7 @@ typedef struct IvfpqBuildPlan
 	uint32		nlists;
 	uint64		train_rows;		/* of the whole team */
 	size_t		member_bytes;	/* what each member may use */
-	bool		leader_trains;	/* alone, as memory is too small for the models of all */
+	bool		leader_trains;	/* alone: on a GPU, or as memory is too small for the models of all */
 } IvfpqBuildPlan;
 
 typedef struct IvfpqParallel IvfpqParallel;
@@ -49,6 +50,7 @@ typedef struct IvfpqBuild
 	/* the leader's alone */
 	IvfpqWriter *writer;
 	IvfpqParallel *parallel;	/* NULL without workers */
+	IvfpqGpu   *gpu;			/* NULL without a GPU */
 	Tuplesortstate *sort;		/* of a team of one */
 	int64		phase;
 	TimestampTz phase_start;

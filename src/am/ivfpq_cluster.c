@@ -8,6 +8,10 @@
  * proportion to their rows, and all groups are clustered on their own; a few
  * joint iterations over all lists then move rows and lists across the borders.
  *
+ * A GPU compares with all lists at once sooner than it would be told of groups.
+ * There all iterations are joint ones, and in the end the lists are divided
+ * into groups by their centroids: workers, inserts and searches need them.
+ *
  * Every member of the team labels its own rows.  Sums and counts are added up
  * over the team, and each member makes the same centroids of them, with the
  * same random numbers.
@@ -18,7 +22,7 @@
 
 #include <math.h>
 
-#include "am/ivfpq_train.h"
+#include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -31,6 +35,7 @@
 #define JOINT_ITERATIONS		3	/* over all lists */
 #define BALANCINGS				2	/* at most, each followed by joint iterations */
 #define ROWS_PER_GROUP			256 /* enough to place a group's centroid */
+#define GPU_ITERATIONS			16	/* over all lists, before they are balanced */
 
 #define SETTLED					0.998	/* error, relative to the iteration before */
 #define LABELLED_ROWS			16384	/* at a time */
@@ -398,8 +403,71 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	pfree(groups);
 }
 
+/*
+ * k-means over all lists on a GPU.  Until it settles, and then with balancing
+ * as in iterate_jointly.  False if the device has failed: the sample is as it
+ * was, and the lists are to be made again.
+ */
+static bool
+cluster_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, IvfpqLists *lists,
+			   VqRng *rng, double *error)
+{
+	VqKmeansSums sums;
+	double		previous = INFINITY;
+	int			balancings = 0;
+	bool		is_done = ivfpq_gpu_sample_begin(gpu, sample, lists->nlists);
+
+	memcpy(lists->centroids, sample->rows, lists->nlists * lists->dim * sizeof(float));
+	alloc_sums(&sums, lists);
+	for (int left = GPU_ITERATIONS + JOINT_ITERATIONS; left > 0 && is_done; left--)
+	{
+		size_t		nreseeded;
+
+		is_done = ivfpq_gpu_kmeans_step(gpu, sample, lists, &sums, NULL);
+		if (!is_done)
+			break;
+		nreseeded = update_centroids(&sums, lists, rng);
+		if (left > JOINT_ITERATIONS && nreseeded == 0 && sums.error > previous * SETTLED)
+			left = JOINT_ITERATIONS + 1;
+		previous = sums.error;
+		if (left <= JOINT_ITERATIONS + 1 && balancings < BALANCINGS &&
+			ivfpq_balance_lists(lists, sums.counts, (float *) sums.sums, rng) > 0)
+		{
+			left = JOINT_ITERATIONS + 1;
+			balancings++;
+		}
+		ivfpq_team_progress(team, sample->nrows);
+	}
+	free_sums(&sums);
+	*error = previous;
+	return is_done;
+}
+
+/* Divide lists into groups by their centroids */
+static void
+group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
+{
+	IvfpqLists	centres = {.dim = lists->dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
+	uint32	   *groups = alloc_array(lists->nlists, sizeof(uint32));
+	float	   *work = alloc_array(lists->nlists, lists->dim * sizeof(float));
+	IvfpqAssigner *assigner;
+
+	centres.centroids = alloc_array(centres.nlists, centres.dim * sizeof(float));
+	cluster_rows(team, lists->centroids, lists->nlists, &centres, groups, GROUP_ITERATIONS, rng, NULL);
+	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
+	label_rows(team, assigner, lists->centroids, lists->nlists, lists->dim, groups, NULL);
+	ivfpq_assigner_free(assigner);
+	pfree(centres.centroids);
+
+	lists->ngroups = centres.nlists;
+	lists->starts = alloc_array(lists->ngroups + 1, sizeof(uint32));
+	ivfpq_balance_sort(lists, groups, work);
+	pfree(groups);
+	pfree(work);
+}
+
 void
-ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists)
+ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqLists *lists)
 {
 	double		nrows = sample->total_rows;
 	double		error;
@@ -409,6 +477,19 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists)
 	ivfpq_sample_shuffle(sample, &rng);
 	vq_rng_seed(&rng, IVFPQ_SEED);
 	lists->ngroups = 0;
+	if (ivfpq_gpu_is_open(gpu))
+	{
+		/* rows labelled: the last two in ivfpq_train_assign and ivfpq_train_nprobe */
+		ivfpq_team_progress_begin(team, (GPU_ITERATIONS + JOINT_ITERATIONS + 2) * nrows);
+		if (cluster_on_gpu(team, gpu, sample, lists, &rng, &error))
+		{
+			if (lists->nlists >= MIN_LISTS_FOR_GROUPS)
+				group_lists(team, lists, &rng);
+			sample->error = error / Max(nrows, 1);
+			return;
+		}
+		vq_rng_seed(&rng, IVFPQ_SEED);
+	}
 	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
 	{
 		ivfpq_team_progress_begin(team, (2 * GROUP_ITERATIONS + 2) * nrows);
@@ -427,10 +508,16 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists)
 }
 
 void
-ivfpq_train_assign(IvfpqTeam *team, IvfpqSample *sample, const IvfpqLists *lists)
+ivfpq_train_assign(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqLists *lists)
 {
-	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_FINAL_GROUPS);
+	IvfpqAssigner *assigner;
 
+	if (ivfpq_gpu_kmeans_step(gpu, sample, lists, NULL, sample->labels))
+	{
+		ivfpq_team_progress(team, sample->nrows);
+		return;
+	}
+	assigner = ivfpq_assigner_create(lists, IVFPQ_FINAL_GROUPS);
 	label_rows(team, assigner, sample->rows, sample->nrows, sample->dim, sample->labels, NULL);
 	ivfpq_assigner_free(assigner);
 }

@@ -8,6 +8,10 @@
  * them.  The order is that of list and TID, so it does not depend on who met
  * which row.
  *
+ * With a GPU the leader hands its batches over and takes entries back later, in
+ * the same order.  It keeps the rows until then: when the device fails, it
+ * encodes them itself.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,14 +36,30 @@
 #define BATCH_PART				8
 #define MIN_SORT_KB				1024
 
-typedef struct EncodeState
+/* Batches that a GPU has at once, and the one that is filled meanwhile */
+#define GPU_BATCHES				4
+
+typedef struct EncodeBatch
 {
-	IvfpqBuild *build;
-	size_t		capacity;		/* of a batch */
 	size_t		nrows;
 	float	   *rows;			/* [capacity][dim], in model space */
 	ItemPointerData *tids;
 	bool	   *is_exact;		/* out of the model's range */
+} EncodeBatch;
+
+typedef struct EncodeState
+{
+	IvfpqBuild *build;
+	size_t		capacity;		/* of every batch */
+
+	/* number n is in batches[n % nbatches]; those from ndone to nfilled are under way */
+	int			nbatches;
+	EncodeBatch batches[GPU_BATCHES];
+	uint64		ndone;
+	uint64		nfilled;
+	size_t		limit;			/* rows for the one being filled, at most capacity */
+	VqGpuBatch *gpu_batch;		/* where it will go, NULL without a GPU */
+
 	uint32	   *labels;
 	float	   *distances;
 	IvfpqAssigner *assigner;
@@ -112,39 +132,122 @@ begin_sort(TupleDesc desc, size_t bytes, SortCoordinate coordinate)
 								(int) Max(bytes / 1024, MIN_SORT_KB), coordinate, TUPLESORT_NONE);
 }
 
-/* Assign and encode the rows of the batch, and hand them to the sort */
+static EncodeBatch *
+batch_no(EncodeState *state, uint64 number)
+{
+	return &state->batches[number % state->nbatches];
+}
+
+/* Hand row i of a batch to the sort */
 static void
-flush_batch(EncodeState *state)
+put_entry(EncodeState *state, const EncodeBatch *batch, size_t i, uint32 list_no,
+		  VqFactors factors, const uint8 *codes)
+{
+	if (batch->is_exact[i])
+		vq_codec_encode_exact(&factors);
+	memcpy(VARDATA(state->payload), &factors, sizeof(VqFactors));
+	pack_codes(&state->build->plan.shape, codes, (uint8 *) VARDATA(state->payload) + sizeof(VqFactors));
+	CHECK_FOR_INTERRUPTS();
+
+	ExecClearTuple(state->slot);
+	state->slot->tts_values[0] = Int64GetDatum(sort_key(list_no, &batch->tids[i]));
+	state->slot->tts_values[1] = PointerGetDatum(state->payload);
+	state->slot->tts_isnull[0] = false;
+	state->slot->tts_isnull[1] = false;
+	ExecStoreVirtualTuple(state->slot);
+	tuplesort_puttupleslot(state->sort, state->slot);
+	state->list_rows[list_no]++;
+}
+
+/* Assign and encode the rows of all batches that are filled and not done */
+static void
+encode_here(EncodeState *state)
 {
 	IvfpqBuild *build = state->build;
-	const VqBlockShape *shape = &build->plan.shape;
 	uint32		dim = build->meta.dim;
 
-	ivfpq_assign(state->assigner, state->rows, state->nrows, state->labels, state->distances);
-	for (size_t i = 0; i < state->nrows; i++)
+	for (; state->ndone < state->nfilled; state->ndone++)
 	{
-		uint32		list_no = state->labels[i];
-		VqFactors	factors;
+		const EncodeBatch *batch = batch_no(state, state->ndone);
 
-		vq_codec_encode(vq_kernels, &build->codec, state->rows + i * dim,
-						build->lists.centroids + (size_t) list_no * dim, state->work,
-						state->codes, &factors);
-		if (state->is_exact[i])
-			vq_codec_encode_exact(&factors);
-		memcpy(VARDATA(state->payload), &factors, sizeof(VqFactors));
-		pack_codes(shape, state->codes, (uint8 *) VARDATA(state->payload) + sizeof(VqFactors));
-		CHECK_FOR_INTERRUPTS();
+		ivfpq_assign(state->assigner, batch->rows, batch->nrows, state->labels, state->distances);
+		for (size_t i = 0; i < batch->nrows; i++)
+		{
+			VqFactors	factors;
 
-		ExecClearTuple(state->slot);
-		state->slot->tts_values[0] = Int64GetDatum(sort_key(list_no, &state->tids[i]));
-		state->slot->tts_values[1] = PointerGetDatum(state->payload);
-		state->slot->tts_isnull[0] = false;
-		state->slot->tts_isnull[1] = false;
-		ExecStoreVirtualTuple(state->slot);
-		tuplesort_puttupleslot(state->sort, state->slot);
-		state->list_rows[list_no]++;
+			vq_codec_encode(vq_kernels, &build->codec, batch->rows + i * dim,
+							build->lists.centroids + (size_t) state->labels[i] * dim, state->work,
+							state->codes, &factors);
+			put_entry(state, batch, i, state->labels[i], factors, state->codes);
+		}
 	}
-	state->nrows = 0;
+}
+
+/* Take back what the GPU has encoded of the batch it has had longest */
+static void
+collect_batch(EncodeState *state)
+{
+	IvfpqGpu   *gpu = state->build->gpu;
+	const EncodeBatch *batch = batch_no(state, state->ndone);
+	uint32		m = state->build->plan.shape.m;
+	VqGpuBatch *encoded;
+
+	if (!ivfpq_gpu_encode_collect(gpu, &encoded))
+	{
+		encode_here(state);
+		return;
+	}
+	if (state->ndone == state->nfilled || encoded == NULL || encoded->nrows != batch->nrows)
+		elog(ERROR, "unexpected batch from the GPU plug-in");
+	for (size_t i = 0; i < batch->nrows; i++)
+	{
+		if (encoded->labels[i] >= state->build->lists.nlists)
+			elog(ERROR, "unexpected list %u from the GPU plug-in", encoded->labels[i]);
+		put_entry(state, batch, i, encoded->labels[i], encoded->factors[i], encoded->codes + i * m);
+	}
+	ivfpq_gpu_encode_release(gpu, encoded);
+	state->ndone++;
+}
+
+/* Find room for the next batch, and on the GPU where there is one */
+static void
+begin_batch(EncodeState *state)
+{
+	IvfpqGpu   *gpu = state->build->gpu;
+
+	state->gpu_batch = NULL;
+	while (ivfpq_gpu_is_open(gpu) && state->gpu_batch == NULL)
+	{
+		if (state->nfilled - state->ndone < state->nbatches &&
+			(!ivfpq_gpu_encode_acquire(gpu, &state->gpu_batch) || state->gpu_batch != NULL))
+			break;
+		collect_batch(state);
+	}
+	if (state->gpu_batch == NULL)
+		encode_here(state);
+	state->limit = state->gpu_batch ? Min(state->capacity, state->gpu_batch->capacity) : state->capacity;
+	batch_no(state, state->nfilled)->nrows = 0;
+}
+
+/* The batch is full, or the last one: have it encoded */
+static void
+finish_batch(EncodeState *state)
+{
+	EncodeBatch *batch = batch_no(state, state->nfilled);
+	size_t		dim = state->build->meta.dim;
+
+	if (batch->nrows == 0)
+		return;
+	state->nfilled++;
+	if (state->gpu_batch)
+	{
+		for (size_t i = 0; i < batch->nrows; i++)
+			memcpy(state->gpu_batch->rows + i * state->gpu_batch->stride, batch->rows + i * dim, dim * sizeof(float));
+		state->gpu_batch->nrows = batch->nrows;
+		if (ivfpq_gpu_encode_submit(state->build->gpu, state->gpu_batch))
+			return;
+	}
+	encode_here(state);
 }
 
 static void
@@ -157,13 +260,17 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 
 	if (ivfpq_build_read(build, values, isnull, &vector))
 	{
-		size_t		i = state->nrows++;
+		EncodeBatch *batch = batch_no(state, state->nfilled);
+		size_t		i = batch->nrows++;
 
-		state->tids[i] = *tid;
-		state->is_exact[i] = vq_codec_transform(vq_kernels, &build->codec, vector.x,
-												state->rows + i * build->meta.dim) != VQ_OK;
-		if (state->nrows == state->capacity)
-			flush_batch(state);
+		batch->tids[i] = *tid;
+		batch->is_exact[i] = vq_codec_transform(vq_kernels, &build->codec, vector.x,
+												batch->rows + i * build->meta.dim) != VQ_OK;
+		if (batch->nrows == state->limit)
+		{
+			finish_batch(state);
+			begin_batch(state);
+		}
 	}
 	else if (!isnull[0])
 		state->zero_vectors++;
@@ -200,10 +307,21 @@ begin_encoding(EncodeState *state)
 	TupleDesc	desc = sort_desc();
 	SortCoordinate coordinate = NULL;
 
-	state->capacity = batch_rows(build, limit);
-	state->rows = palloc_extended(state->capacity * row_bytes, MCXT_ALLOC_HUGE);
-	state->tids = palloc(state->capacity * sizeof(ItemPointerData));
-	state->is_exact = palloc(state->capacity * sizeof(bool));
+	state->capacity = batch_rows(build, ivfpq_gpu_is_open(build->gpu) ? limit / GPU_BATCHES : limit);
+	state->nbatches = 1;
+	if (ivfpq_gpu_encode_begin(build->gpu, &build->codec, &build->lists, state->capacity))
+	{
+		state->nbatches = GPU_BATCHES;
+		used += (GPU_BATCHES - 1) * state->capacity * row_bytes;
+	}
+	for (int i = 0; i < state->nbatches; i++)
+	{
+		EncodeBatch *batch = &state->batches[i];
+
+		batch->rows = palloc_extended(state->capacity * row_bytes, MCXT_ALLOC_HUGE);
+		batch->tids = palloc(state->capacity * sizeof(ItemPointerData));
+		batch->is_exact = palloc(state->capacity * sizeof(bool));
+	}
 	state->labels = palloc(state->capacity * sizeof(uint32));
 	state->distances = palloc(state->capacity * sizeof(float));
 	state->assigner = ivfpq_assigner_create(&build->lists, IVFPQ_FINAL_GROUPS);
@@ -259,12 +377,16 @@ ivfpq_encode_table(IvfpqBuild *build)
 	TableScanDesc scan = NULL;
 
 	begin_encoding(&state);
+	begin_batch(&state);
 	if (build->parallel_scan)
 		scan = VQ_BEGINSCAN_PARALLEL(build->heap, build->parallel_scan);
 	build->heap_tuples = table_index_build_scan(build->heap, build->index, build->info, true,
 												ivfpq_team_is_leader(&build->team),
 												encode_row, &state, scan);
-	flush_batch(&state);
+	finish_batch(&state);
+	while (state.ndone < state.nfilled)
+		collect_batch(&state);
+	ivfpq_gpu_close(build->gpu);
 	tuplesort_performsort(state.sort);
 	add_up_counts(&state);
 	MemoryContextSwitchTo(old);
@@ -275,7 +397,8 @@ ivfpq_encode_table(IvfpqBuild *build)
 		return;
 	}
 	ivfpq_assigner_free(state.assigner);
-	pfree(state.rows);
+	for (int i = 0; i < state.nbatches; i++)
+		pfree(state.batches[i].rows);
 	build->sort = state.sort;
 }
 

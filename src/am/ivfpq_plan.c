@@ -8,7 +8,8 @@
  * its own; while training, the rest is for the sample, of which each has a
  * share, and afterwards for batches of rows and the sorts.  Less memory means a
  * smaller sample, or fewer lists, and one NOTICE.  Before workers cost much of
- * the sample, the leader trains alone, and they only encode.
+ * the sample, the leader trains alone, and they only encode; and so they do
+ * when it has a GPU, which outdoes them.
  *
  *-------------------------------------------------------------------------
  */
@@ -144,13 +145,15 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	sizes->enough_bytes = reserved + sizes->wanted_lists * list_bytes * 2 + sizes->wanted_rows * row_bytes;
 }
 
-/* Does the index suffer when the members of a team share memory while they train? */
+/* Shall the members of a team train together, and can they share memory without the index suffering? */
 static bool
 can_train_together(const IvfpqBuild *build, int team_size)
 {
 	Sizes		alone;
 	Sizes		together;
 
+	if (team_size > 1 && build->gpu)
+		return false;
 	find_sizes(build, 1, &alone);
 	find_sizes(build, team_size, &together);
 	return together.nlists == alone.nlists && together.train_rows >= alone.train_rows * MIN_SAMPLE_PART;

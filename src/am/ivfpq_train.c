@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-#include "am/ivfpq_train.h"
+#include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
@@ -24,6 +24,7 @@
 #define CODEBOOK_ROWS			256 /* per centroid of a sub-quantiser */
 #define CODEBOOK_MIN_ROWS		8	/* and this many, whatever time it takes */
 #define CODEBOOK_PRODUCTS		1e10	/* for one sub-quantiser, all iterations */
+#define CODEBOOK_MEMORY_PART	8	/* of maintenance_work_mem, for residuals beside the sample */
 #define CODED_VALUES			1e7	/* distances to values of codes, between two looks for interrupts */
 
 static void *
@@ -190,8 +191,26 @@ train_codebook(IvfpqTeam *team, const VqPq *pq, const float *rows, size_t nrows,
 	pfree(counts);
 }
 
+/* On a GPU, whose plug-in makes residuals of its own */
+static bool
+train_codebook_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, const VqPq *pq,
+					  const IvfpqLists *lists, double wanted, float *codebook)
+{
+	double		row_bytes = (double) pq->m * pq->dsub * sizeof(float);
+	double		limit = (double) maintenance_work_mem * 1024 / CODEBOOK_MEMORY_PART / row_bytes;
+	size_t		nrows = (size_t) Min(sample->nrows, Min(wanted, Max(limit, pq->ksub * CODEBOOK_MIN_ROWS)));
+
+	if (!ivfpq_gpu_is_open(gpu))
+		return false;
+	ivfpq_team_progress_begin(team, (double) nrows * CODEBOOK_ITERATIONS);
+	if (!ivfpq_gpu_train_codebook(gpu, pq, lists, nrows, CODEBOOK_ITERATIONS, codebook))
+		return false;
+	ivfpq_team_progress(team, (int64) nrows * CODEBOOK_ITERATIONS);
+	return true;
+}
+
 void
-ivfpq_train_codebook(IvfpqTeam *team, IvfpqSample *sample, const VqPq *pq,
+ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqPq *pq,
 					 const IvfpqLists *lists, float *codebook)
 {
 	size_t		dim = sample->dim;
@@ -200,6 +219,9 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqSample *sample, const VqPq *pq,
 	double		wanted = Max(pq->ksub * CODEBOOK_MIN_ROWS, Min(pq->ksub * CODEBOOK_ROWS, bounded));
 	size_t		nrows = (size_t) Min((double) sample->nrows * dim / padded,
 									 ceil(wanted * sample->nrows / Max(sample->total_rows, 1)));
+
+	if (train_codebook_on_gpu(team, gpu, sample, pq, lists, wanted, codebook))
+		return;
 
 	/*
 	 * Padded residuals of every so-many-th row, moved to the front.  A row is

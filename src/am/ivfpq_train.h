@@ -85,6 +85,12 @@ typedef struct IvfpqSample
 	double		error;			/* mean squared distance to centroids, from the last iteration */
 } IvfpqSample;
 
+/*
+ * ivfpq_gpu.h.  What takes one has it do the work where it can.  NULL for none:
+ * only a team of one has one.
+ */
+typedef struct IvfpqGpu IvfpqGpu;
+
 /* ivfpq_sample.c.  Own rows in random order. */
 extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
 
@@ -100,11 +106,11 @@ extern void ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *start
 extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, VqCodec *codec, float *mean);
 
 /*
- * ivfpq_cluster.c.  Centroids by hierarchical k-means, their groups (starts is
- * allocated), and error; reorders rows.  dim, nlists and room for centroids are
- * set.
+ * ivfpq_cluster.c.  Centroids by k-means, their groups (starts is allocated),
+ * and error; reorders rows.  dim, nlists and room for centroids are set.  A GPU
+ * keeps the sample, which must stay as it is until ivfpq_gpu_sample_end.
  */
-extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists);
+extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqLists *lists);
 
 /*
  * ivfpq_balance.c.  Give up lists that have few rows by these counts, and split
@@ -113,12 +119,15 @@ extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *
  */
 extern size_t ivfpq_balance_lists(IvfpqLists *lists, const uint64 *counts, float *work, VqRng *rng);
 
+/* Number lists anew, by these groups; ngroups is set, starts allocated; work as above */
+extern void ivfpq_balance_sort(IvfpqLists *lists, const uint32 *groups, float *work);
+
 /* Deal nlists out to groups in proportion to their rows, at least one to a group that has any */
 extern void ivfpq_balance_groups(const uint64 *sizes, size_t ngroups, uint64 nrows, uint32 nlists,
 								 uint32 *allotted);
 
 /* ivfpq_cluster.c.  Label every row with its list. */
-extern void ivfpq_train_assign(IvfpqTeam *team, IvfpqSample *sample, const IvfpqLists *lists);
+extern void ivfpq_train_assign(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqLists *lists);
 
 /* ivfpq_nprobe.c.  Number of lists that hold most near neighbours of rows of the sample. */
 extern uint32 ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
@@ -132,7 +141,7 @@ extern char *ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *
 									  const IvfpqLists *lists);
 
 /* Codebook from residuals; overwrites rows */
-extern void ivfpq_train_codebook(IvfpqTeam *team, IvfpqSample *sample, const VqPq *pq,
+extern void ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqPq *pq,
 								 const IvfpqLists *lists, float *codebook);
 
 #endif							/* IVFPQ_TRAIN_H */

@@ -20,8 +20,12 @@ int			ivfpq_nprobe;
 int			ivfpq_max_probes;
 int			ivfpq_iterative_scan;
 double		ivfpq_epsilon;
+int			ivfpq_gpu;
+int			ivfpq_gpu_device;
 
 const VqKernels *vq_kernels;
+
+#define MAX_GPU_DEVICE	1023
 
 /* Value of ivfpq.kernel: an index into kernel_options */
 static int	ivfpq_kernel;
@@ -30,6 +34,20 @@ static const struct config_enum_entry iterative_scan_options[] = {
 	{"off", VQ_ITERATIVE_OFF, false},
 	{"relaxed_order", VQ_ITERATIVE_RELAXED, false},
 	{"strict_order", VQ_ITERATIVE_STRICT, false},
+	{NULL, 0, false}
+};
+
+/* What stands for on and off elsewhere does so here, but is not shown */
+static const struct config_enum_entry gpu_options[] = {
+	{"auto", VQ_USE_GPU_AUTO, false},
+	{"on", VQ_USE_GPU_ON, false},
+	{"off", VQ_USE_GPU_OFF, false},
+	{"true", VQ_USE_GPU_ON, true},
+	{"false", VQ_USE_GPU_OFF, true},
+	{"yes", VQ_USE_GPU_ON, true},
+	{"no", VQ_USE_GPU_OFF, true},
+	{"1", VQ_USE_GPU_ON, true},
+	{"0", VQ_USE_GPU_OFF, true},
 	{NULL, 0, false}
 };
 
@@ -112,5 +130,18 @@ vq_guc_init(int max_lists)
 							 &ivfpq_kernel,
 							 0, kernel_options,
 							 PGC_USERSET, 0, check_kernel, assign_kernel, NULL);
+	DefineCustomEnumVariable("ivfpq.gpu",
+							 "Whether CREATE INDEX uses a GPU.",
+							 "\"auto\" uses one if there is one and the table is large enough, and goes "
+							 "on without it if it fails; \"on\" raises an error instead.",
+							 &ivfpq_gpu,
+							 VQ_USE_GPU_AUTO, gpu_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("ivfpq.gpu_device",
+							"Number of the GPU that CREATE INDEX uses.",
+							"Numbers are those of vqpg_gpus(). -1 means all of them together.",
+							&ivfpq_gpu_device,
+							-1, -1, MAX_GPU_DEVICE,
+							PGC_USERSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ivfpq");
 }

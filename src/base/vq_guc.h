@@ -19,10 +19,20 @@ typedef enum VqIterativeScan
 	VQ_ITERATIVE_STRICT = 2
 } VqIterativeScan;
 
+/* Whether a build uses a GPU */
+typedef enum VqUseGpu
+{
+	VQ_USE_GPU_OFF = 0,
+	VQ_USE_GPU_ON = 1,			/* or fails */
+	VQ_USE_GPU_AUTO = 2			/* if there is one, and it pays */
+} VqUseGpu;
+
 extern int	ivfpq_nprobe;		/* 0 = the index's own */
 extern int	ivfpq_max_probes;	/* 0 = all lists */
 extern int	ivfpq_iterative_scan;	/* VqIterativeScan */
 extern double ivfpq_epsilon;	/* confidence of the re-rank bound, standard errors */
+extern int	ivfpq_gpu;			/* VqUseGpu */
+extern int	ivfpq_gpu_device;	/* -1 = all */
 
 /* The table in use; never NULL after vq_guc_init */
 extern const VqKernels *vq_kernels;

@@ -1,0 +1,322 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_gpu.c
+ *	  GPUs in a build: opened by its leader, closed whatever happens, and done
+ *	  without when they fail.
+ *
+ * The plug-in prints nothing and raises nothing; what it returns becomes a
+ * message here.  It is closed before the message is made, so that an error
+ * leaves nothing on the device.  It waits for the device without sleeping and
+ * asks should_stop meanwhile, which is how a cancel reaches it; interrupts are
+ * served between its calls as usual.
+ *
+ * No other process of the server opens the plug-in: neither the postmaster,
+ * which would hand its threads and files on to every backend, nor workers.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <dlfcn.h>
+
+#include "access/parallel.h"
+#include "am/ivfpq_gpu.h"
+#include "miscadmin.h"
+
+#include "base/vq_guc.h"
+#include "gpu/vq_gpu_loader.h"
+
+/*
+ * "auto" leaves it alone for fewer numbers than this: the CPU has built the
+ * index before the driver has started.
+ */
+#define MIN_FLOATS		1e7
+
+/* Rows handed over between two looks for interrupts */
+#define SAMPLE_ROWS		65536
+
+/* Names the plug-in to take, or its folder: for tests, see src/gpu/README.md */
+#define LIBRARY_VARIABLE	"VQPG_GPU_LIBRARY"
+
+struct IvfpqGpu
+{
+	VqGpuInterface interface;
+	VqGpu	   *handle;			/* NULL if it is no longer open */
+	bool		is_required;
+	char	   *index_name;
+	char		name[IVFPQ_TRAINER_LEN];
+};
+
+/*----------
+ * The plug-in
+ *----------
+ */
+
+/* In the environment of the server, which only those may change who run it; then beside vqpg.so */
+static bool
+find_library(char *path, size_t path_bytes)
+{
+	const char *chosen = getenv(LIBRARY_VARIABLE);
+	Dl_info		info;
+
+	if (chosen != NULL && chosen[0] != '\0')
+		return strlcpy(path, chosen, path_bytes) < path_bytes;
+	if (dladdr((void *) &vq_kernels, &info) == 0 || info.dli_fname == NULL ||
+		strlcpy(path, info.dli_fname, path_bytes) >= path_bytes)
+		return false;
+	get_parent_directory(path);
+	if (path[0] == '\0')
+		strlcpy(path, ".", path_bytes);
+	return true;
+}
+
+VqGpuStatus
+ivfpq_gpu_load(VqGpuInterface *interface, VqGpuError *error)
+{
+	char		path[MAXPGPATH];
+
+	Assert(!IsParallelWorker());
+	if (!find_library(path, sizeof(path)))
+	{
+		memset(interface, 0, sizeof(*interface));
+		strlcpy(error->message, "the folder of the library \"vqpg\" could not be found", sizeof(error->message));
+		return VQ_GPU_NO_LIBRARY;
+	}
+	return vq_gpu_load(path, interface, error);
+}
+
+/* No interrupt is served here: the plug-in has to return first */
+static bool
+should_stop(void *arg)
+{
+	return InterruptPending && (QueryCancelPending || ProcDiePending);
+}
+
+static int
+error_code(VqGpuStatus status)
+{
+	switch (status)
+	{
+		case VQ_GPU_NO_LIBRARY:
+			return ERRCODE_UNDEFINED_FILE;
+		case VQ_GPU_NO_DEVICE:
+			return ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
+		case VQ_GPU_NO_MEMORY:
+			return ERRCODE_OUT_OF_MEMORY;
+		case VQ_GPU_BAD_ARGUMENT:
+			return ERRCODE_INTERNAL_ERROR;
+		default:
+			return ERRCODE_SYSTEM_ERROR;
+	}
+}
+
+static void
+report(const IvfpqGpu *gpu, int level, VqGpuStatus status, const VqGpuError *error)
+{
+	if (level == ERROR)
+		ereport(ERROR,
+				(errcode(error_code(status)),
+				 errmsg("could not use a GPU to build index \"%s\"", gpu->index_name),
+				 errdetail("Reason: %s.", error->message),
+				 errhint("Set \"ivfpq.gpu\" to \"auto\" or \"off\" to build it on the CPU.")));
+	ereport(level,
+			(errcode(error_code(status)),
+			 errmsg("could not use a GPU to build index \"%s\", using the CPU instead", gpu->index_name),
+			 errdetail("Reason: %s.", error->message)));
+}
+
+/* Did a call succeed?  If not, close the device and say why; false. */
+static bool
+succeeds(IvfpqGpu *gpu, VqGpuStatus status, const VqGpuError *error)
+{
+	if (status == VQ_GPU_OK)
+		return true;
+	ivfpq_gpu_close(gpu);
+	CHECK_FOR_INTERRUPTS();
+	report(gpu, gpu->is_required ? ERROR : WARNING, status, error);
+	return false;
+}
+
+/*----------
+ * Open and close
+ *----------
+ */
+
+/* Does this machine have a device, whatever can be done with it? */
+static bool
+has_device(const VqGpuInterface *interface, VqGpuStatus status)
+{
+	VqGpuError	error;
+	size_t		ndevices = 0;
+
+	if (status == VQ_GPU_NO_LIBRARY)
+		return false;
+	return status != VQ_GPU_NO_DEVICE ||
+		(interface->devices(NULL, 0, &ndevices, &error) == VQ_GPU_OK && ndevices > 0);
+}
+
+IvfpqGpu *
+ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
+{
+	VqGpuOptions options = {.device = ivfpq_gpu_device,.should_stop = should_stop};
+	IvfpqGpu   *gpu;
+	VqGpuStatus status;
+	VqGpuError	error;
+
+	if (ivfpq_gpu == VQ_USE_GPU_OFF || (ivfpq_gpu == VQ_USE_GPU_AUTO && nrows * dim < MIN_FLOATS))
+		return NULL;
+	gpu = palloc0(sizeof(IvfpqGpu));
+	gpu->is_required = ivfpq_gpu == VQ_USE_GPU_ON;
+	gpu->index_name = pstrdup(index_name);
+
+	status = ivfpq_gpu_load(&gpu->interface, &error);
+	if (status == VQ_GPU_OK)
+		status = gpu->interface.open(&options, &gpu->handle, &error);
+	if (status == VQ_GPU_OK)
+	{
+		strlcpy(gpu->name, gpu->interface.describe(gpu->handle), sizeof(gpu->name));
+		return gpu;
+	}
+
+	/* that a machine has no GPU is nothing to warn of */
+	gpu->handle = NULL;
+	CHECK_FOR_INTERRUPTS();
+	report(gpu, gpu->is_required ? ERROR : has_device(&gpu->interface, status) ? WARNING : DEBUG1, status, &error);
+	return NULL;
+}
+
+void
+ivfpq_gpu_close(IvfpqGpu *gpu)
+{
+	VqGpu	   *handle;
+
+	if (!ivfpq_gpu_is_open(gpu))
+		return;
+	handle = gpu->handle;
+	gpu->handle = NULL;
+	gpu->interface.close(handle);
+}
+
+bool
+ivfpq_gpu_is_open(const IvfpqGpu *gpu)
+{
+	return gpu != NULL && gpu->handle != NULL;
+}
+
+const char *
+ivfpq_gpu_name(const IvfpqGpu *gpu)
+{
+	return gpu->name;
+}
+
+/*----------
+ * Training
+ *----------
+ */
+
+bool
+ivfpq_gpu_sample_begin(IvfpqGpu *gpu, const IvfpqSample *sample, size_t max_centroids)
+{
+	VqGpuError	error;
+	size_t		nresident;
+
+	if (!ivfpq_gpu_is_open(gpu) ||
+		!succeeds(gpu, gpu->interface.sample_begin(gpu->handle, sample->dim, sample->nrows, max_centroids,
+												   &nresident, &error), &error))
+		return false;
+	for (size_t first = 0; first < sample->nrows; first += SAMPLE_ROWS)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!succeeds(gpu, gpu->interface.sample_add(gpu->handle, sample->rows + first * sample->dim,
+													 Min(SAMPLE_ROWS, sample->nrows - first), &error), &error))
+			return false;
+	}
+	return true;
+}
+
+void
+ivfpq_gpu_sample_end(IvfpqGpu *gpu)
+{
+	if (ivfpq_gpu_is_open(gpu))
+		gpu->interface.sample_end(gpu->handle);
+}
+
+bool
+ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists *lists,
+					  VqKmeansSums *sums, uint32 *labels)
+{
+	VqGpuError	error;
+
+	if (!ivfpq_gpu_is_open(gpu))
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	return succeeds(gpu, gpu->interface.kmeans_step(gpu->handle, 0, sample->nrows, lists->centroids, lists->nlists,
+													sums, labels, NULL, &error), &error);
+}
+
+bool
+ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqPq *pq, const IvfpqLists *lists,
+						 size_t ntrain, size_t niter, float *codebook)
+{
+	VqGpuError	error;
+
+	if (!ivfpq_gpu_is_open(gpu))
+		return false;
+	CHECK_FOR_INTERRUPTS();
+	return succeeds(gpu, gpu->interface.pq_train(gpu->handle, pq, lists->centroids, lists->nlists, ntrain, niter,
+												 IVFPQ_SEED, codebook, NULL, &error), &error);
+}
+
+/*----------
+ * Encoding
+ *----------
+ */
+
+bool
+ivfpq_gpu_encode_begin(IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *lists, size_t batch_rows)
+{
+	VqGpuModel	model = {
+		.metric = codec->metric,
+		.pq = codec->pq,
+		.ncentroids = lists->nlists,
+		.centroids = lists->centroids,
+		.codebook = codec->codebook
+	};
+	VqGpuError	error;
+
+	return ivfpq_gpu_is_open(gpu) &&
+		succeeds(gpu, gpu->interface.encode_begin(gpu->handle, &model, batch_rows, &error), &error);
+}
+
+bool
+ivfpq_gpu_encode_acquire(IvfpqGpu *gpu, VqGpuBatch **batch)
+{
+	VqGpuError	error;
+
+	*batch = NULL;
+	return ivfpq_gpu_is_open(gpu) && succeeds(gpu, gpu->interface.encode_acquire(gpu->handle, batch, &error), &error);
+}
+
+bool
+ivfpq_gpu_encode_submit(IvfpqGpu *gpu, VqGpuBatch *batch)
+{
+	VqGpuError	error;
+
+	return ivfpq_gpu_is_open(gpu) && succeeds(gpu, gpu->interface.encode_submit(gpu->handle, batch, &error), &error);
+}
+
+bool
+ivfpq_gpu_encode_collect(IvfpqGpu *gpu, VqGpuBatch **batch)
+{
+	VqGpuError	error;
+
+	*batch = NULL;
+	return ivfpq_gpu_is_open(gpu) && succeeds(gpu, gpu->interface.encode_collect(gpu->handle, batch, &error), &error);
+}
+
+void
+ivfpq_gpu_encode_release(IvfpqGpu *gpu, VqGpuBatch *batch)
+{
+	if (ivfpq_gpu_is_open(gpu))
+		gpu->interface.encode_release(gpu->handle, batch);
+}

@@ -1,0 +1,299 @@
+# CREATE INDEX with a GPU, for which test/gpu/vq_gpu_double.c stands in: the index
+# is as good as one made without.  Whatever fails, and whenever, is an error with
+# ivfpq.gpu = on; with auto the build goes on without the device, and says so once
+# if there was one.  A cancel is served while the device works.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time usleep);
+use VqpgTest;
+
+my $stand_in = $ENV{VQPG_GPU_STAND_IN};
+
+plan skip_all => 'make tap builds the stand-in' unless defined $stand_in && -f $stand_in;
+
+my $dim = 32;
+my $rows = 12000;
+
+# What the stand-in does is in the environment of the server
+$ENV{VQPG_GPU_LIBRARY} = $stand_in;
+delete $ENV{VQPG_GPU_DOUBLE};
+
+my $node = new_vqpg_node('main', conf => q{
+shared_preload_libraries = 'vqpg'
+max_worker_processes = 8
+min_parallel_table_scan_size = 0
+max_parallel_maintenance_workers = 0
+});
+
+# Restart the server with a stand-in that does this
+sub with_fault
+{
+	my ($fault, $library) = @_;
+
+	local $ENV{VQPG_GPU_DOUBLE} = $fault // '';
+	local $ENV{VQPG_GPU_LIBRARY} = $library // $stand_in;
+	$node->restart;
+	return;
+}
+
+# Run statements; their exit status and messages
+sub run_sql
+{
+	my ($sql) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$sql");
+
+	return ($code, $err);
+}
+
+sub count
+{
+	my ($text, $pattern) = @_;
+	my @found = $text =~ /$pattern/g;
+
+	return scalar @found;
+}
+
+my $trainer = q{SELECT trained_on FROM ivfpq_index_info('items_v')};
+my $lists = 'WITH (lists = 300)';
+my $create = "CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) $lists";
+
+# of 1,024 dimensions, so that it is large enough for "auto"
+my $create_wide = 'CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH (lists = 70)';
+my $wide_trainer = q{SELECT trained_on FROM ivfpq_index_info('wide_v')};
+
+create_vectors($node, 'items', $rows, $dim);
+create_queries($node, 100, $dim);
+$node->safe_psql('postgres', q{
+	CREATE TABLE wide AS SELECT id, (SELECT array_agg(x) FROM generate_series(1, 32), unnest(v) x) AS v FROM items});
+
+#
+# An index made on a device is as good as any other
+#
+
+my %recall;
+my $truth = neighbours($node, 'items', '<->', 10, 'exact');
+
+for my $case ([ 'off', 0, 'cpu' ], [ 'auto', 0, 'cpu' ], [ 'on', 0, 'double' ], [ 'on', 2, 'double' ])
+{
+	my ($gpu, $workers, $expected) = @$case;
+	my $name = "gpu = $gpu, $workers workers";
+	my ($code, $err) = run_sql(qq{
+		SET client_min_messages = debug1;
+		SET max_parallel_maintenance_workers = $workers;
+		SET maintenance_work_mem = '96MB';
+		SET ivfpq.gpu = $gpu;
+		$create;});
+
+	is($code, 0, "$name: CREATE INDEX") or diag($err);
+	unlike($err, qr/WARNING/, "$name: nothing to warn of");
+	like($err, qr/built by a team of ${\($workers + 1)}\b/, "$name: all members take part");
+	is($node->safe_psql('postgres', $trainer), $expected, "$name: trained on");
+	ok_check($node, 'items_v', 'true', $name);
+	ok_finds_every_row($node, 'items', $dim, $name);
+	$recall{$name} = recall($truth, neighbours($node, 'items', '<->', 10, 'index'));
+	note("recall with $name: $recall{$name}");
+	cmp_ok($recall{$name}, '>=', $recall{'gpu = off, 0 workers'} - 0.005, "$name: recall");
+	$node->safe_psql('postgres', 'DROP INDEX items_v');
+}
+
+# Other metrics, codes, numbers of lists; less memory, so that batches are many
+for my $case (
+	[ 'array_cosine_ops', 'lists = 10, nbits = 8', '64MB' ],
+	[ 'array_ip_ops', 'lists = 300, m = 7', '4MB' ],
+	[ 'array_l2_ops', 'rotation = none', '1MB' ])
+{
+	my ($opclass, $options, $memory) = @$case;
+
+	my ($code, $err) = run_sql(qq{
+		SET ivfpq.gpu = on;
+		SET maintenance_work_mem = '$memory';
+		CREATE INDEX items_v ON items USING ivfpq (v $opclass) WITH ($options);});
+
+	is($code, 0, "$opclass, $options: CREATE INDEX") or diag($err);
+	is($node->safe_psql('postgres', $trainer), 'double', "$opclass, $options: trained on");
+	ok_check($node, 'items_v', 'true', "$opclass, $options");
+	$node->safe_psql('postgres', 'DROP INDEX items_v');
+}
+
+# The same data makes the same index there, too
+my $fingerprint = q{SELECT md5(string_agg(ivfpq_reconstruct('items_v', ctid)::text, ',' ORDER BY id)) FROM items WHERE id % 100 = 7};
+$node->safe_psql('postgres', "SET ivfpq.gpu = on; $create");
+my $first = $node->safe_psql('postgres', $fingerprint);
+$node->safe_psql('postgres', 'SET ivfpq.gpu = on; REINDEX INDEX items_v');
+is($node->safe_psql('postgres', $fingerprint), $first, 'REINDEX makes the same index');
+$node->safe_psql('postgres', 'DROP INDEX items_v');
+
+# Other rows than any device knows
+$node->safe_psql('postgres', qq{
+	CREATE TABLE odd AS SELECT id, CASE WHEN id % 100 = 0 THEN array_fill(0::real, '{$dim}')
+		WHEN id % 100 = 1 THEN array_fill(3e38::real, '{$dim}') ELSE v END AS v FROM items;
+	SET ivfpq.gpu = on;
+	CREATE INDEX odd_v ON odd USING ivfpq (v array_l2_ops);});
+ok_check($node, 'odd_v', 'true', 'zeroes and huge values');
+$node->safe_psql('postgres', 'DROP TABLE odd');
+
+#
+# vqpg_gpus, and which process opens the plug-in
+#
+
+is($node->safe_psql('postgres', 'SELECT * FROM vqpg_gpus()'), '0|double|1073741824|536870912|1.0|1.0', 'vqpg_gpus lists the device');
+
+SKIP:
+{
+	my $pid = (split /\n/, slurp_file($node->data_dir . '/postmaster.pid'))[0];
+
+	skip 'needs /proc', 1 unless -r "/proc/$pid/maps";
+	unlike(slurp_file("/proc/$pid/maps"), qr/vqpg_cuda/, 'the postmaster has not opened the plug-in');
+}
+
+#
+# Which device
+#
+
+for my $case ([ 'on', 0, 0, qr/^$/, 'double' ], [ 'on', 5, 3, qr/ERROR:  55000: .*DETAIL:  Reason: there is no device 5/s, '' ],
+	[ 'auto', 5, 0, qr/WARNING:  55000: .*DETAIL:  Reason: there is no device 5/s, 'cpu' ])
+{
+	my ($gpu, $device, $expected_code, $message, $expected) = @$case;
+	my ($code, $err) = run_sql("SET ivfpq.gpu = $gpu; SET ivfpq.gpu_device = $device; $create_wide;");
+
+	is($code, $expected_code, "gpu = $gpu, device $device: CREATE INDEX");
+	like($err, $message, "gpu = $gpu, device $device: message");
+	is($node->safe_psql('postgres', $wide_trainer), $expected, "gpu = $gpu, device $device: trained on") if $expected ne '';
+	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS wide_v');
+}
+
+#
+# Failures.  Each: fault, library, SQLSTATE, part of the reason, whether there is
+# a device to warn of, and what trains under "auto"
+#
+
+my @failures = (
+	[ '', '/nonexistent/vqpg_cuda.so', '58P01', 'there is no file', 0, qr/^cpu$/ ],
+	[ 'abi', undef, '58P01', 'version 2 of the interface', 0, qr/^cpu$/ ],
+	[ 'short', undef, '58P01', 'an interface of', 0, qr/^cpu$/ ],
+	[ 'none', undef, '55000', 'no NVIDIA driver', 0, qr/^cpu$/ ],
+	[ 'open', undef, '58000', 'busy or unavailable', 1, qr/^cpu$/ ],
+	[ 'memory', undef, '53200', 'device 0 has 0 MB left', 1, qr/^cpu$/ ],
+	map { [ "after $_", undef, '58000', "fell off the bus after $_ calls", 1, qr/^(cpu|double|double, then cpu)$/ ] }
+	  (0, 1, 2, 5, (map { 8 + 2 * $_ } 0 .. 11), 40, 51));
+my %trained_on;
+
+for my $failure (@failures)
+{
+	my ($fault, $library, $state, $reason, $warns, $expected) = @$failure;
+	my $name = $fault || 'missing library';
+
+	with_fault($fault, $library);
+
+	# with auto; little memory makes small batches, so that there are many calls
+	my ($code, $err) = run_sql(qq{
+		SET ivfpq.gpu = auto;
+		SET maintenance_work_mem = '8MB';
+		$create_wide;});
+
+	is($code, 0, "$name, auto: CREATE INDEX") or diag($err);
+	is(count($err, qr/WARNING:/), $warns, "$name, auto: " . ($warns ? 'one warning' : 'no warning'))
+	  or diag($err);
+	like($err, qr/WARNING:  $state: could not use a GPU to build index "wide_v", using the CPU instead\nDETAIL:  Reason: .*$reason/,
+		"$name, auto: the warning says why") if $warns;
+
+	my $trained_on = $node->safe_psql('postgres', $wide_trainer);
+	like($trained_on, $expected, "$name, auto: trained on");
+	$trained_on{$trained_on} = 1;
+	ok_check($node, 'wide_v', 'true', "$name, auto");
+	is($node->safe_psql('postgres', q{SELECT rows FROM ivfpq_index_info('wide_v')}), $rows, "$name, auto: all rows");
+	$node->safe_psql('postgres', 'DROP INDEX wide_v');
+
+	# with on, also in a subtransaction that survives the error
+	next if $fault =~ /after (\d+)/ && $1 > 2 && $1 != 30;
+	($code, $err) = run_sql("SET ivfpq.gpu = on; SET maintenance_work_mem = '1MB'; $create;");
+	is($code, 3, "$name, on: CREATE INDEX fails");
+	like($err, qr/ERROR:  $state: could not use a GPU to build index "items_v"\nDETAIL:  Reason: .*$reason.*\nHINT:  Set "ivfpq.gpu" to "auto"/,
+		"$name, on: the error says why, and what to do");
+	($code, $err) = run_sql(qq{
+		SET ivfpq.gpu = on;
+		SET maintenance_work_mem = '1MB';
+		DO \$\$ BEGIN $create; EXCEPTION WHEN OTHERS THEN RAISE NOTICE 'caught'; END \$\$;
+		SET ivfpq.gpu = off;
+		$create;
+		SELECT ivfpq_check('items_v', true);
+		DROP INDEX items_v;});
+	is($code, 0, "$name, on: the session goes on") or diag($err);
+	like($err, qr/caught/, "$name, on: the error was caught");
+}
+is_deeply([ sort keys %trained_on ], [ 'cpu', 'double', 'double, then cpu' ], 'it failed before, between and after training');
+
+# Workers encode what the leader does not, whatever has trained the model
+for my $fault ('after 4', 'after 40')
+{
+	with_fault($fault);
+	my ($code, $err) = run_sql(qq{
+		SET max_parallel_maintenance_workers = 2;
+		SET maintenance_work_mem = '96MB';
+		SET client_min_messages = debug1;
+		$create_wide;});
+
+	is($code, 0, "$fault, workers: CREATE INDEX") or diag($err);
+	like($err, qr/built by a team of 3/, "$fault, workers: all take part");
+	cmp_ok(count($err, qr/WARNING:/), '<=', 1, "$fault, workers: one warning at most");
+	ok_check($node, 'wide_v', 'true', "$fault, workers");
+	$node->safe_psql('postgres', 'DROP INDEX wide_v');
+}
+
+# vqpg_gpus says why there is none
+for my $case ([ 'none', undef, 'no NVIDIA driver' ], [ 'abi', undef, 'version 2' ], [ '', '/nonexistent', 'there is no file' ])
+{
+	my ($fault, $library, $reason) = @$case;
+
+	with_fault($fault, $library);
+	my ($code, $out, $err) = $node->psql('postgres', 'SELECT * FROM vqpg_gpus()');
+
+	is("$code$out", '0', ($fault || 'missing library') . ': vqpg_gpus returns no row');
+	like($err, qr/NOTICE:  vqpg has no GPU to use\nDETAIL:  Reason: .*$reason/, ($fault || 'missing library') . ': and says why');
+}
+
+#
+# A cancel while the device works: call N waits for it, ten seconds at most
+#
+
+for my $case ([ 'wait 8', 'clustering' ], [ 'wait 60', 'encoding' ])
+{
+	my ($fault, $phase) = @$case;
+
+	with_fault($fault);
+	my $session = $node->background_psql('postgres', on_error_stop => 0);
+
+	$session->query_until(qr/start/, "\\echo start\nSET ivfpq.gpu = on; SET maintenance_work_mem = '8MB';\n$create_wide;\n");
+	ok($node->poll_query_until('postgres', qq{
+			SELECT count(*) > 0 FROM pg_stat_progress_create_index
+			WHERE phase = 'building index: $phase' AND tuples_done + blocks_done > 0}),
+		"$fault: the build is in phase $phase, its progress moves");
+	usleep(300_000);
+
+	my $told = time;
+	$node->safe_psql('postgres', 'SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index');
+	$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index');
+	cmp_ok(time - $told, '<', 2, "$fault: it stops soon");
+	note('it took ' . (time - $told) . ' s');
+	$session->quit;
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'wide_v'}), '0', "$fault: no index");
+}
+
+# The messages of a cancel are those of any other
+with_fault('wait 8');
+{
+	my ($code, $err) = run_sql("SET ivfpq.gpu = auto; SET statement_timeout = '3s'; $create_wide;");
+
+	like($err, qr/ERROR:  57014: canceling statement due to statement timeout/, 'statement_timeout ends a build on the device');
+	unlike($err, qr/WARNING/, 'and nothing else is said');
+}
+
+done_testing();
