@@ -4,7 +4,7 @@
 --
 -- Rows or a notice with the reason
 SET client_min_messages = warning;
-SELECT count(*) >= 0 AS has_answered, coalesce(bool_and(device >= 0 AND name <> '' AND memory_bytes > 0
+SELECT coalesce(bool_and(device >= 0 AND name <> '' AND memory_bytes > 0
 	AND compute_capability ~ '^\d+\.\d$' AND driver_cuda_version ~ '^\d+\.\d$'), true) AS is_sound FROM vqpg_gpus();
 RESET client_min_messages;
 
