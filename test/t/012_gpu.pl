@@ -296,4 +296,20 @@ with_fault('wait 8');
 	unlike($err, qr/WARNING/, 'and nothing else is said');
 }
 
+# Without the stand-in: a plug-in that was compiled is left alone where no driver is
+SKIP:
+{
+	skip 'this machine has an NVIDIA driver', 4 if `ldconfig -p` =~ /libcuda\.so\.1/;
+	with_fault('', '');
+
+	my ($code, $err) = run_sql("DROP INDEX IF EXISTS items_v; SET ivfpq.gpu = on; $create;");
+
+	like($err, qr/ERROR:  55000: could not use a GPU to build index "items_v"/, 'no driver, on: an error');
+	like($err, qr/DETAIL:  Reason: no NVIDIA driver is installed on this machine\./, 'no driver, on: the reason');
+
+	($code, $err) = run_sql("DROP INDEX IF EXISTS wide_v; SET ivfpq.gpu = auto; $create_wide;");
+	unlike($err, qr/WARNING|ERROR/, 'no driver, auto: nothing is said');
+	is($node->safe_psql('postgres', $wide_trainer), 'cpu', 'no driver, auto: the CPU trains');
+}
+
 done_testing();
