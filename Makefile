@@ -48,6 +48,9 @@ SHLIB_LINK += -Wl,-Bsymbolic -ldl
 endif
 SHLIB_LINK += -lm
 
+# Every row that is compared is checked for NaN and infinity
+src/base/vq_datum.o: CFLAGS += $(CFLAGS_VECTORIZE)
+
 # PGXS tracks no header dependencies, neither for objects nor for bitcode
 $(OBJS) $(OBJS:.o=.bc): $(header_files)
 

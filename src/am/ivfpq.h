@@ -181,14 +181,33 @@ extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
 /* ReadBuffer of a page of the main fork that this backend is likely to have read before */
 extern Buffer ivfpq_read_buffer(Relation rel, BlockNumber blkno);
 
-/* Have the processor fetch a part of a page that will be read next, if it is known where it is */
+/*
+ * Have the processor fetch bytes that will be read soon, to the second level
+ * cache: asked for the first level, it takes fewer requests at a time.
+ */
+static inline void
+ivfpq_touch(const char *start, size_t nbytes)
+{
+	for (size_t i = 0; i < nbytes; i += 64)
+		__builtin_prefetch(start + i, 0, 2);
+}
+
+/*
+ * Where a page is likely to be, or NULL: only to be touched.  What a pin and
+ * ivfpq_page_check read has been touched.
+ */
+extern const char *ivfpq_guess_page(Relation rel, BlockNumber blkno);
+
+/* Touch a part of a page, if it is known where it is */
 extern void ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size_t nbytes);
 
 /*
- * The same for a row of a heap (no other table access method), in two steps
- * some time apart: its page, which the system is asked to read if it is not in
- * shared buffers (then the result is true), and then the row itself.
+ * The same for a row of a heap (no other table access method), in three steps
+ * some time apart: what tells whether its page is in shared buffers; the page,
+ * which the system is asked to read if it is not (then the result is true); and
+ * the row itself.
  */
+extern void ivfpq_touch_row_buffer(Relation heap, ItemPointer tid);
 extern bool ivfpq_touch_row_page(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
 
@@ -246,16 +265,17 @@ extern void ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_by
 extern void ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint32 list_no, IvfpqDirEntry *entry);
 
 /*
- * Visit the blocks of a list in order.  The callback gets the block in place,
- * its page share-locked: it must neither keep the pointer nor do anything that
- * can take long or fail.  No lock is held between pages.  ERROR if a page may
- * have lost what snapshot sees (old_snapshot_threshold).  Returns the pages
- * visited.
+ * Visit the blocks of a list in order.  visit_block gets the block in place,
+ * visit_page is called before the first of each page.  The page is share-locked:
+ * they must neither keep the pointer nor do anything that can take long or
+ * fail.  No lock is held between pages.  ERROR if a page may have lost what
+ * snapshot sees (old_snapshot_threshold).  Returns the pages visited.
  */
+typedef void (*IvfpqPageCallback) (void *arg);
 typedef void (*IvfpqBlockCallback) (const void *block, void *arg);
 extern uint64 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
-							  uint32 list_no, Snapshot snapshot,
-							  IvfpqBlockCallback callback, void *arg);
+							  uint32 list_no, Snapshot snapshot, IvfpqPageCallback visit_page,
+							  IvfpqBlockCallback visit_block, void *arg);
 
 /* Start reading the first pages of a list that will be walked soon */
 extern void ivfpq_list_prefetch(Relation index, const IvfpqDirEntry *entry, uint32 max_pages);

@@ -33,17 +33,10 @@
 
 #define MAX_GUESSES		262144
 
-/*
- * One pin in so many goes through the table, because only those tell the
- * replacement strategy that the page is in use.
- */
-#define LOOK_UP_EVERY	8
-
 #define CACHE_LINE		64
 
 static Buffer *guesses;			/* [guess_mask + 1], 0 where nothing is known */
 static uint32 guess_mask;
-static uint32 npins;
 
 /* Where to remember the buffer of a page */
 static inline Buffer *
@@ -59,15 +52,29 @@ guess_of(Relation rel, BlockNumber blkno)
 	return &guesses[(blkno + (uint32) RelationGetRelid(rel) * 0x9E3779B9) & guess_mask];
 }
 
+/*
+ * Tell the replacement strategy that the page is in use, as ReadBuffer does and
+ * ReadRecentBuffer does not.  Whoever changes the state meanwhile may win.
+ */
+static inline void
+count_use(Buffer buffer)
+{
+	pg_atomic_uint32 *state = &GetBufferDescriptor(buffer - 1)->state;
+	uint32		seen = pg_atomic_read_u32(state);
+
+	if (BUF_STATE_GET_USAGECOUNT(seen) < BM_MAX_USAGE_COUNT && (seen & BM_LOCKED) == 0)
+		pg_atomic_compare_exchange_u32(state, &seen, seen + BUF_USAGECOUNT_ONE);
+}
+
 Buffer
 ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 {
 	Buffer	   *guess = guess_of(rel, blkno);
 
 	/* local buffers are few and found without locks: no guesses about them */
-	if (*guess > 0 && ++npins % LOOK_UP_EVERY != 0 &&
-		ReadRecentBuffer(VQ_LOCATOR(rel), MAIN_FORKNUM, blkno, *guess))
+	if (*guess > 0 && ReadRecentBuffer(VQ_LOCATOR(rel), MAIN_FORKNUM, blkno, *guess))
 	{
+		count_use(*guess);
 		pgstat_count_buffer_read(rel);
 		pgstat_count_buffer_hit(rel);
 	}
@@ -76,19 +83,28 @@ ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 	return *guess;
 }
 
+const char *
+ivfpq_guess_page(Relation rel, BlockNumber blkno)
+{
+	Buffer		guess = *guess_of(rel, blkno);
+	const char *page;
+
+	if (guess <= 0)
+		return NULL;
+	page = (const char *) BufferGetPage(guess);
+	__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
+	__builtin_prefetch(page);
+	__builtin_prefetch(page + BLCKSZ - 1);
+	return page;
+}
+
 void
 ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size_t nbytes)
 {
-	Buffer		guess = *guess_of(rel, blkno);
+	const char *page = ivfpq_guess_page(rel, blkno);
 
-	if (guess > 0)
-	{
-		const char *page = (const char *) BufferGetPage(guess);
-
-		__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
-		for (size_t offset = start; offset < start + nbytes; offset += CACHE_LINE)
-			__builtin_prefetch(page + offset);
-	}
+	if (page)
+		ivfpq_touch(page + start, nbytes);
 }
 
 /* Where a row's line pointer is, if its page is where it is thought to be */
@@ -96,6 +112,15 @@ static inline ItemId
 line_pointer(Page page, OffsetNumber offset)
 {
 	return (ItemId) ((char *) page + SizeOfPageHeaderData) + offset - 1;
+}
+
+void
+ivfpq_touch_row_buffer(Relation heap, ItemPointer tid)
+{
+	Buffer		guess = *guess_of(heap, ItemPointerGetBlockNumber(tid));
+
+	if (guess > 0)
+		__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
 }
 
 bool

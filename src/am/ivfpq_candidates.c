@@ -38,6 +38,9 @@
 #define PREFETCH_LISTS		8
 #define PREFETCH_PAGES		32
 
+/* How many pages before their turn to have codes fetched into the caches */
+#define PAGES_AHEAD			3
+
 void
 ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,
 				 const VqQuery *query, Snapshot snapshot)
@@ -108,6 +111,7 @@ typedef struct ScoreWalk
 	IvfpqCandidates *candidates;
 	const IvfpqBatch *batch;
 	const IvfpqProbe *probe;
+	IvfpqAhead	ahead;
 } ScoreWalk;
 
 static void
@@ -163,6 +167,16 @@ score_block(const void *block, void *arg)
 	candidates->nscored += used;
 }
 
+/*
+ * A page is locked: ask for one that comes later.  Asking before the lock would
+ * have its atomic operations wait for what was asked for.
+ */
+static void
+visit_page(void *arg)
+{
+	ivfpq_ahead_fetch(&((ScoreWalk *) arg)->ahead);
+}
+
 /* Score lists and add their items to those held */
 static void
 collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
@@ -171,6 +185,9 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
 	int64		reads_before = pgBufferUsage.shared_blks_read;
 	uint32		prefetched = 0;
 
+	ivfpq_ahead_begin(&walk.ahead, batch, first_list);
+	for (int i = 0; i < PAGES_AHEAD; i++)
+		ivfpq_ahead_fetch(&walk.ahead);
 	for (uint32 i = first_list; i < batch->nlists; i++)
 	{
 		/* asking for what is in shared buffers already would cost as much as reading it */
@@ -181,7 +198,7 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
 
 		walk.probe = &batch->lists[i];
 		ivfpq_list_walk(batch->index, batch->model, &walk.probe->entry, walk.probe->list_no,
-						batch->snapshot, score_block, &walk);
+						batch->snapshot, visit_page, score_block, &walk);
 	}
 	vq_select_init(&candidates->select, candidates->pool.items, candidates->pool.nitems);
 	candidates->is_fresh = true;

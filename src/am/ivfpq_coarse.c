@@ -21,8 +21,12 @@
 
 #include "base/vq_guc.h"
 
-/* Standard errors: lists that the bound misses come a little later, no more */
-#define COARSE_EPSILON		2.0f
+/*
+ * Standard errors.  Lists that the bound misses come a little later, no more: of
+ * a million rows, 2 brought .003 more recall at 44 of 4,000 lists, and 60 lists
+ * more would have had to be compared for it.
+ */
+#define COARSE_EPSILON		0.5f
 
 #define INITIAL_HEAP		128
 
@@ -34,8 +38,8 @@
  * thrown out as others come, and more lists are compared than taken.  When
  * they are used up, the codes are scored again for so many times as many.
  */
-#define BOUNDS_PER_LIST		8
-#define MIN_BOUNDS			256
+#define BOUNDS_PER_LIST		4
+#define MIN_BOUNDS			128
 #define GROWTH				8
 
 /* A walk over the blocks of centroid codes */

@@ -101,7 +101,7 @@ block_at(Relation index, Buffer buffer, Page page, const IvfpqModel *model,
 
 uint64
 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry, uint32 list_no,
-				Snapshot snapshot, IvfpqBlockCallback callback, void *arg)
+				Snapshot snapshot, IvfpqPageCallback visit_page, IvfpqBlockCallback visit_block, void *arg)
 {
 	BlockPlace	place = {entry->head_page, entry->head_offset};
 	uint64		npages = 0;
@@ -111,18 +111,16 @@ ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *en
 		Buffer		buffer = ivfpq_read_buffer(index, place.page);
 		BlockNumber blkno = place.page;
 
-		if (blkno + 1 < entry->head_page + entry->build_pages)
-			ivfpq_touch_page(index, blkno + 1, 0, BLCKSZ);
-
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);
 		VQ_TEST_OLD_SNAPSHOT(snapshot, index, BufferGetPage(buffer));
+		visit_page(arg);
 		while (place.page == blkno)
 		{
 			VqBlockHeader *block = block_at(index, buffer, BufferGetPage(buffer), model,
 											list_no, place.offset);
 
-			callback(block, arg);
+			visit_block(block, arg);
 			place.page = block->next_page;
 			place.offset = block->next_offset;
 		}

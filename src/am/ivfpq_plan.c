@@ -34,6 +34,9 @@
 /* With less than this for its sort, a member is no help */
 #define MIN_SORT_BYTES			(4 * 1024 * 1024)
 
+/* Vectors of so many dimensions have more of them to a sub-quantiser */
+#define MIN_WIDE_DIM			256
+
 /*
  * Dimensions of a sub-quantiser of centroids.  They are few and compared
  * exactly in the end, so coarser codes than those of rows do.
@@ -66,11 +69,18 @@ ivfpq_plan_coarse_m(uint32 dim)
 	return fitting_m(dim, IVFPQ_COARSE_NBITS, COARSE_DIMS, VQ_BLOCK_LANES);
 }
 
-/* Two dimensions to a 4-bit sub-quantiser, and for the same bytes four to one of 8 bits */
+/*
+ * Dimensions to a sub-quantiser.  Coarser codes are read sooner, and then more
+ * rows must be compared: twice as many for three dimensions each instead of two
+ * where there are 128, two thirds more at 300, a fifth more at 784.  A million
+ * rows of 300 were searched a tenth sooner, half a million of 128 a sixth later.
+ */
 static uint32
 auto_m(uint32 dim, uint32 nbits)
 {
-	return fitting_m(dim, nbits, nbits == 8 ? 4 : 2, VQ_BLOCK_LANES / 2);
+	uint32		dsub = nbits == 8 ? 4 : dim < MIN_WIDE_DIM ? 2 : 3;
+
+	return fitting_m(dim, nbits, dsub, VQ_BLOCK_LANES / 2);
 }
 
 void

@@ -104,6 +104,17 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 	return isnan(distance) ? INFINITY : distance;
 }
 
+void
+ivfpq_rerank_later(IvfpqReranker *reranker, const VqItem *item)
+{
+	ItemPointerData tid;
+
+	if (!reranker->looks_ahead || item == NULL)
+		return;
+	ivfpq_item_tid(item, &tid);
+	ivfpq_touch_row_buffer(reranker->fetch->rel, &tid);
+}
+
 bool
 ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *item)
 {

@@ -56,8 +56,10 @@
 
 /*
  * How many rows before its turn to fetch the page of a row, and the row, into
- * the caches.  A disk is asked for as many as most searches need.
+ * the caches, and how many more before that what tells where the page is.  A
+ * disk is asked for as many pages as most searches need.
  */
+#define BUFFERS_AHEAD		6
 #define PAGES_AHEAD			8
 #define PAGES_AHEAD_OF_DISK	32
 #define ROWS_AHEAD			3
@@ -314,12 +316,15 @@ look_ahead(IvfpqScan *state)
 	if (candidates->is_fresh)
 	{
 		state->pages_ahead = PAGES_AHEAD;
+		for (uint32 i = 0; i < BUFFERS_AHEAD + PAGES_AHEAD; i++)
+			ivfpq_rerank_later(reranker, ivfpq_candidates_ahead(candidates, i));
 		for (uint32 i = 0; i < state->pages_ahead; i++)
 			if (ivfpq_rerank_soon(reranker, ivfpq_candidates_ahead(candidates, i)))
 				state->pages_ahead = PAGES_AHEAD_OF_DISK;
 		for (int i = 0; i < ROWS_AHEAD; i++)
 			ivfpq_rerank_next(reranker, ivfpq_candidates_ahead(candidates, i));
 	}
+	ivfpq_rerank_later(reranker, ivfpq_candidates_ahead(candidates, state->pages_ahead + BUFFERS_AHEAD));
 	ivfpq_rerank_soon(reranker, ivfpq_candidates_ahead(candidates, state->pages_ahead));
 	ivfpq_rerank_next(reranker, ivfpq_candidates_ahead(candidates, ROWS_AHEAD));
 }

@@ -85,6 +85,25 @@ typedef struct IvfpqBatch
 	IvfpqProbe *lists;
 } IvfpqBatch;
 
+/* ivfpq_ahead.c: the lists of a batch on their way to the processor's caches */
+typedef struct IvfpqAhead
+{
+	const IvfpqBatch *batch;
+	uint32		next_list;		/* of the batch */
+	bool		is_done;
+	BlockNumber page;
+	uint32		npages;			/* of the list, this one included */
+	size_t		offset;			/* in the page */
+	size_t		nbytes;			/* of the list, at most */
+	const char *start;			/* of the page, NULL if it is not known where it is */
+} IvfpqAhead;
+
+/* From first_list on; nothing is fetched yet */
+extern void ivfpq_ahead_begin(IvfpqAhead *ahead, const IvfpqBatch *batch, uint32 first_list);
+
+/* One page more */
+extern void ivfpq_ahead_fetch(IvfpqAhead *ahead);
+
 /* ivfpq_candidates.c */
 
 /*
@@ -196,10 +215,11 @@ typedef struct IvfpqReranker IvfpqReranker;
 extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
 
 /*
- * Bring into the caches: the page of a row that will be fetched soon, and a row
- * that will be fetched next but a few.  True if the page must be read from
- * disk, which has begun.  item may be NULL.
+ * Bring into the caches, some candidates apart: what tells where the page of a
+ * row is, the page, and the row.  True if the page must be read from disk, which
+ * has begun.  item may be NULL.
  */
+extern void ivfpq_rerank_later(IvfpqReranker *reranker, const VqItem *item);
 extern bool ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *item);
 extern void ivfpq_rerank_next(IvfpqReranker *reranker, const VqItem *item);
 
