@@ -70,7 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--ivfflat-with", default="", metavar="OPTIONS",
                      help="default: lists as pgvector advises")
     run.add_argument("--faiss-lists", type=int, help="default: as many as ivfpq has")
-    run.add_argument("--faiss-m", type=int, default=0, help="0: half the dimensions")
+    run.add_argument("--faiss-m", type=integers, default=[0], metavar="N,N",
+                     help="0: half the dimensions")
     run.add_argument("--nprobe", type=integers, metavar="N,N",
                      help="ivfpq.nprobe values; default: 1, 2, 4 and on until recall .999")
     run.add_argument("--epsilon", type=numbers, metavar="E,E",
@@ -174,8 +175,8 @@ def contenders(arguments: argparse.Namespace, server: Server, client: Client, da
     epsilons = [f"SET ivfpq.epsilon = {value:g}" for value in arguments.epsilon or []]
     for system in arguments.systems.split(","):
         if system == "faiss":
-            yield system, partial(FaissContender, data, metric, arguments.k, faiss_lists[0],
-                                  arguments.faiss_m)
+            for m in arguments.faiss_m:
+                yield system, partial(FaissContender, data, metric, arguments.k, faiss_lists[0], m)
             continue
         variants = []
         if system in ("ivfpq", "ivfpq_vector"):
@@ -195,7 +196,8 @@ def print_build(contender: Contender, data: Dataset) -> None:
     if build.table_bytes:
         print(f"   table: {report.bytes_text(build.table_bytes)} with TOAST,"
               f" loaded, keyed and analysed in {build.load_seconds:.1f} s")
-    print(f"   build: {build.seconds:.2f} s; index: {report.bytes_text(build.index_bytes)},"
+    print(f"   build: {build.seconds:.2f} s, {report.bytes_text(build.memory_bytes)} of memory at its"
+          f" peak; index: {report.bytes_text(build.index_bytes)},"
           f" 1/{raw / build.index_bytes:.1f} of the raw vectors")
     if build.info:
         print("   " + ", ".join(f"{name} {value}" for name, value in build.info.items()
@@ -304,8 +306,8 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
     server.close()
     name = arguments.name or time.strftime("%Y%m%d-%H%M-") + f"{data.name}-{metric}"
     stem = report.write(arguments.results, name, results, points)
-    print(report.summary(results, points))
-    print(f"   results: {stem}.json, .csv, .png", flush=True)
+    print(f"   results: {stem}.json, .csv, .png")
+    print(report.summary(results, points), flush=True)
 
 
 def keep_awake(stack: contextlib.ExitStack) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from client import Client, Timing
+from memory import PeakMemory, own_bytes
 from server import BUCKETS, Server, table_for
 from vectors import Dataset
 
@@ -31,6 +32,7 @@ class Build:
     index_bytes: int
     table_bytes: int = 0                # 0: the system keeps no table
     load_seconds: float = 0
+    memory_bytes: int = 0               # at the peak of the build, beyond what was there before
     options: str = ""
     info: dict = field(default_factory=dict)
 
@@ -131,7 +133,7 @@ class PostgresContender(Contender):
             # pgvector's README: rows / 1000 up to a million rows, then the square root
             rows = self._data.base.rows
             options = f"lists={max(1, rows // 1000 if rows <= 1_000_000 else math.isqrt(rows))}"
-        seconds = server.create_index(self._table, kind.method, self._opclass, options)
+        seconds, memory = server.create_index(self._table, kind.method, self._opclass, options)
         sizes = server.row(f"SELECT pg_relation_size('{self._index}') AS index_bytes,"
                            f" pg_table_size('{self._table}') AS table_bytes")
         info = {}
@@ -142,7 +144,7 @@ class PostgresContender(Contender):
             lists = int(options.split("lists=")[1].split(",")[0])
         if lists:
             self.knob_limit = min(self.knob_limit, int(lists))
-        self.build_result = Build(seconds, load_seconds=load_seconds, options=options,
+        self.build_result = Build(seconds, load_seconds=load_seconds, memory_bytes=memory, options=options,
                                   info=info, **sizes)
         server.prewarm(self._table)
 
@@ -275,15 +277,16 @@ class FaissContender(Contender):
         faiss, base = self._faiss, self._data.base
         rows = np.concatenate([self._prepare(block) for _, block in base.blocks(65536)])
         metric = faiss.METRIC_INNER_PRODUCT if self._metric == "ip" else faiss.METRIC_L2
-        start = time.perf_counter()
-        self._index = faiss.index_factory(base.dim, f"IVF{self._lists},PQ{self._m}x4fs,RFlat",
-                                          metric)
-        self._index.train(rows)
-        self._index.add(rows)
-        seconds = time.perf_counter() - start
+        with PeakMemory(own_bytes) as memory:
+            start = time.perf_counter()
+            self._index = faiss.index_factory(base.dim, f"IVF{self._lists},PQ{self._m}x4fs,RFlat",
+                                              metric)
+            self._index.train(rows)
+            self._index.add(rows)
+            seconds = time.perf_counter() - start
         self._ivf = faiss.extract_index_ivf(self._index.base_index)
         code_bytes = base.rows * (self._ivf.code_size + 8) + self._lists * base.dim * 4
-        self.build_result = Build(seconds, code_bytes, info={"lists": self._lists, "m": self._m})
+        self.build_result = Build(seconds, code_bytes, memory_bytes=memory.bytes, info={"lists": self._lists, "m": self._m})
         self._queries = self._prepare(self._data.queries)
         faiss.omp_set_num_threads(1)
 
@@ -307,3 +310,6 @@ class FaissContender(Contender):
             end = time.perf_counter()
             latencies.append(end - before)
         return Timing(ids, np.array(latencies, np.float32), len(latencies) / (end - start))
+
+    def close(self) -> None:
+        self._index = self._ivf = None

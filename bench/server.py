@@ -9,6 +9,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from encode import copy_stream
+from memory import PeakMemory, server_bytes
 from vectors import Vectors
 
 BUCKETS = 1_000_000
@@ -84,13 +85,17 @@ class Server:
         self._loaded[column_type] = time.perf_counter() - start
         return self._loaded[column_type]
 
-    def create_index(self, table: str, method: str, opclass: str, options: str) -> float:
-        """Build table_embedding_idx; return the seconds that it took."""
+    def create_index(self, table: str, method: str, opclass: str, options: str) -> tuple[float, int]:
+        """Build table_embedding_idx; return the seconds that it took, and the server's
+        memory at its peak beyond what it had before."""
         self.execute(f"DROP INDEX IF EXISTS {table}_embedding_idx")
-        start = time.perf_counter()
-        self.execute(f"CREATE INDEX {table}_embedding_idx ON {table} USING {method}"
-                     f" (embedding {opclass})" + (f" WITH ({options})" if options else ""))
-        return time.perf_counter() - start
+        backend = self.value("SELECT pg_backend_pid()")
+        with PeakMemory(lambda: server_bytes(backend)) as memory:
+            start = time.perf_counter()
+            self.execute(f"CREATE INDEX {table}_embedding_idx ON {table} USING {method}"
+                         f" (embedding {opclass})" + (f" WITH ({options})" if options else ""))
+            seconds = time.perf_counter() - start
+        return seconds, memory.bytes
 
     def prewarm(self, table: str) -> None:
         """Read table and index into shared buffers, where pg_prewarm is there."""

@@ -21,13 +21,6 @@
 
 #include "base/vq_guc.h"
 
-/*
- * Standard errors.  Lists that the bound misses come a little later, no more: of
- * a million rows, 2 brought .003 more recall at 44 of 4,000 lists, and 60 lists
- * more would have had to be compared for it.
- */
-#define COARSE_EPSILON		0.5f
-
 #define INITIAL_HEAP		128
 
 /* How many centroids before its turn one is fetched into the caches */
@@ -100,7 +93,7 @@ score_codes(IvfpqCoarse *coarse)
 	vq_codec_query_tables(vq_kernels, codec, &walk.query);
 
 	/* residuals of centroids are against the origin */
-	vq_codec_list_bound(codec, &walk.query, walk.query.q_norm_sq, 0.0f, COARSE_EPSILON, &walk.bound);
+	vq_codec_list_bound(codec, &walk.query, walk.query.q_norm_sq, 0.0f, coarse->epsilon, &walk.bound);
 	walk.block_bytes = vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES);
 	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start, walk.block_bytes,
 					  (model->meta.nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES,
@@ -167,7 +160,7 @@ next_bound(IvfpqCoarse *coarse)
 
 void
 ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
-				   const VqQuery *query, uint32 expected)
+				   const VqQuery *query, uint32 expected, float epsilon)
 {
 	uint32		nlists = model->meta.nlists;
 
@@ -175,6 +168,7 @@ ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
 	coarse->index = index;
 	coarse->model = model;
 	coarse->query = query;
+	coarse->epsilon = epsilon;
 	coarse->is_coded = model->coarse_shape.m > 0;
 	if (coarse->is_coded)
 	{

@@ -74,12 +74,15 @@ ivfpq_plan_coarse_m(uint32 dim)
  * rows must be compared: twice as many for three dimensions each instead of two
  * where there are 128, two thirds more at 300, a fifth more at 784.  A million
  * rows of 300 were searched a tenth sooner, half a million of 128 a sixth later.
+ * For inner products the bound of such codes would lose too much recall (.004).
  */
 static uint32
-auto_m(uint32 dim, uint32 nbits)
+auto_m(uint32 dim, uint32 nbits, VqMetric metric)
 {
-	uint32		dsub = nbits == 8 ? 4 : dim < MIN_WIDE_DIM ? 2 : 3;
+	uint32		dsub = dim < MIN_WIDE_DIM || metric == VQ_METRIC_IP ? 2 : 3;
 
+	if (nbits == 8)
+		dsub = 4;
 	return fitting_m(dim, nbits, dsub, VQ_BLOCK_LANES / 2);
 }
 
@@ -91,13 +94,13 @@ ivfpq_plan_codes(IvfpqBuild *build)
 	VqBlockShape *shape = &build->plan.shape;
 
 	shape->nbits = build->options->nbits;
-	shape->m = m > 0 ? m : auto_m(dim, shape->nbits);
+	shape->m = m > 0 ? m : auto_m(dim, shape->nbits, build->meta.metric);
 	if (shape->m > dim)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("number of sub-quantisers must not exceed the number of dimensions"),
 				 errdetail("Vectors have %u dimensions, and \"m\" is %u.", dim, m),
-				 errhint("Choose \"m\" of at most %u, or 0 for %u.", dim, auto_m(dim, shape->nbits))));
+				 errhint("Choose \"m\" of at most %u, or 0 for %u.", dim, auto_m(dim, shape->nbits, build->meta.metric))));
 	if (vq_block_bytes(shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -106,7 +109,7 @@ ivfpq_plan_codes(IvfpqBuild *build)
 				 errhint("Choose \"m\" of at most %u, or 0 for %u.",
 						 (uint32) ((IVFPQ_PAGE_BYTES - sizeof(VqBlockHeader)) / (VQ_BLOCK_LANES / 2) - 13) *
 						 8 / shape->nbits,
-						 auto_m(dim, shape->nbits))));
+						 auto_m(dim, shape->nbits, build->meta.metric))));
 }
 
 /* Lists and sample as they should be, and as a team of some size can have them */
