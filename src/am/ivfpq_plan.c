@@ -41,7 +41,8 @@
  * Dimensions of a sub-quantiser of centroids.  They are few and compared
  * exactly in the end, so coarser codes than those of rows do.
  */
-#define COARSE_DIMS				4
+#define COARSE_DIMS				2
+#define WIDE_COARSE_DIMS		4
 
 /* What a member has besides lists and sample: products, sums of a codebook, and the like */
 #define MEMBER_OVERHEAD			(1024 * 1024)
@@ -66,7 +67,7 @@ fitting_m(uint32 dim, uint32 nbits, uint32 dsub, size_t capacity)
 uint32
 ivfpq_plan_coarse_m(uint32 dim)
 {
-	return fitting_m(dim, IVFPQ_COARSE_NBITS, COARSE_DIMS, VQ_BLOCK_LANES);
+	return fitting_m(dim, IVFPQ_COARSE_NBITS, dim < MIN_WIDE_DIM ? COARSE_DIMS : WIDE_COARSE_DIMS, VQ_BLOCK_LANES);
 }
 
 /*
