@@ -10,8 +10,8 @@
  * has finished, after one that warmed up.  Stages:
  *
  *		load			the sample, by one thread, through pinned memory
- *		kmeans			ITERATIONS steps, sums brought home
- *		update			vq_kmeans_update on the host, for all of them
+ *		kmeans			all steps of a build's k-means, sums brought home
+ *		update			new centroids and balancing on the host, for all of them
  *		codebook		pq_train
  *		encode			all rows, copied into batches by one thread
  *		encode_device	the same batches without that copy: what the device and
@@ -33,7 +33,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ITERATIONS 10
 #define CODEBOOK_ITERATIONS 12
 #define SAMPLE_ROWS_PER_LIST 64
 #define TRAIN_ROWS_PER_CODE 256
@@ -237,8 +236,7 @@ bench_case(size_t number, bool with_tiles)
 	size_t		nbits = cases[number].nbits;
 	size_t		nsample = nlists * SAMPLE_ROWS_PER_LIST;
 	size_t		ntrain = TRAIN_ROWS_PER_CODE << nbits;
-	double		step_seconds = 0;
-	double		update_seconds = 0;
+	DataTraining training;
 	double		start;
 	double		mse;
 	float	   *rows;
@@ -268,11 +266,10 @@ bench_case(size_t number, bool with_tiles)
 	start = data_now();
 	load_sample(gpu, rows, nsample, dim, nlists);
 	report(nrows, dim, nlists, nbits, "load", data_now() - start, 0, (double) nsample * (double) dim * 4);
-	data_train_centroids(&gpu_interface, gpu, rows, nsample, dim, nlists, ITERATIONS, SEED, centroids,
-						 &step_seconds, &update_seconds);
-	report(nrows, dim, nlists, nbits, "kmeans", step_seconds,
-		   2.0 * ITERATIONS * (double) nsample * (double) nlists * (double) dim, 0);
-	report(nrows, dim, nlists, nbits, "update", update_seconds, 0, 0);
+	data_train_centroids(&gpu_interface, gpu, rows, nsample, dim, nlists, SEED, centroids, &training);
+	report(nrows, dim, nlists, nbits, "kmeans", training.step_seconds,
+		   2.0 * (double) training.nsteps * (double) nsample * (double) nlists * (double) dim, 0);
+	report(nrows, dim, nlists, nbits, "update", training.update_seconds, 0, 0);
 	start = data_now();
 	data_must(gpu_interface.pq_train(gpu, &model.pq, centroids, nlists, ntrain, CODEBOOK_ITERATIONS, SEED,
 									 codebook, &mse, &error), &error, "pq_train");
