@@ -251,10 +251,10 @@ gpu-train: .build/gpu/gpu_train $(GPU_LIBRARY)
 # A model by the plug-in and one by the stand-in, of the same rows, and what they
 # find.  Options of both programs; GPU_DATA is a folder with base.fvecs and query.fvecs.
 GPU_DATA =
-GPU_TRAIN_ARGS = --lists 1000
-GPU_RECALL_ARGS = --queries 1000
-gpu_base = $(if $(GPU_DATA),$(GPU_DATA)/base.fvecs,200000x300)
-gpu_queries = $(if $(GPU_DATA),$(GPU_DATA)/query.fvecs,1000x300:2)
+GPU_TRAIN_ARGS = --lists 2000
+GPU_RECALL_ARGS = --queries 2000
+gpu_base = $(if $(GPU_DATA),$(GPU_DATA)/base.fvecs,100000x128)
+gpu_queries = $(if $(GPU_DATA),$(GPU_DATA)/query.fvecs,2000x128:2)
 
 gpu-recall: .build/gpu/gpu_train .build/gpu/gpu_recall $(GPU_LIBRARY) gpu-double
 	.build/gpu/gpu_train $(abspath $(GPU_LIBRARY)) $(gpu_base) .build/gpu/device.model $(GPU_TRAIN_ARGS)
