@@ -39,7 +39,10 @@ ivfpq_balance_lists(IvfpqLists *lists, const uint64 *counts, float *work, VqRng 
 	size_t		nsplit;
 
 	for (uint32 j = 0; j < nlists; j++)
-		sizes[j] = (VqKmeansSize) {.count = counts[j], .centroid = j};
+	{
+		sizes[j].count = counts[j];
+		sizes[j].centroid = j;
+	}
 	qsort(sizes, nlists, sizeof(VqKmeansSize), vq_kmeans_compare_sizes);
 	for (uint32 g = 0; g < lists->ngroups; g++)
 		for (uint32 j = lists->starts[g]; j < lists->starts[g + 1]; j++)

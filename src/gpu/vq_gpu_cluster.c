@@ -29,7 +29,10 @@ static bool
 balance(const VqKmeansSums *sums, VqKmeansSize *sizes, VqRng *rng, float *centroids)
 {
 	for (size_t j = 0; j < sums->ncentroids; j++)
-		sizes[j] = (VqKmeansSize) {.count = sums->counts[j],.centroid = (uint32_t) j};
+	{
+		sizes[j].count = sums->counts[j];
+		sizes[j].centroid = (uint32_t) j;
+	}
 	qsort(sizes, sums->ncentroids, sizeof(VqKmeansSize), vq_kmeans_compare_sizes);
 	return vq_kmeans_balance(sizes, sums->ncentroids, sums->dim, rng, centroids) > 0;
 }
