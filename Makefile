@@ -143,7 +143,8 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	@mkdir -p $(@D)
 	$(CC) $(KERNEL_CFLAGS) -O2 -c -o $@ $<
 
-.build/unit/run: $(unit_sources:%.c=.build/unit/%.o) $(call kernel_objects,unit) .build/unit/src/gpu/vq_gpu_loader.o
+.build/unit/run: $(unit_sources:%.c=.build/unit/%.o) $(call kernel_objects,unit) \
+		$(patsubst %.c,.build/unit/%.o,$(call files_in,src/gpu/*.c))
 	$(CC) $(SANITIZE) -o $@ $^ -lm -ldl
 
 .build/fuzz/fuzz_%: .build/fuzz/test/fuzz/fuzz_%.o $(call kernel_objects,fuzz)
@@ -219,7 +220,8 @@ GPU_LIBRARY = vqpg_cuda.so
 GPU_CHECK_ARGS =
 GPU_BENCH_ARGS =
 GPU_BENCH_CSV = .build/gpu/bench.csv
-gpu_objects := $(patsubst %.c,.build/gpu/%.o,$(kernel_sources) src/gpu/vq_gpu_loader.c test/gpu/gpu_data.c)
+gpu_objects := $(patsubst %.c,.build/gpu/%.o,$(kernel_sources) $(call files_in,src/gpu/*.c) \
+	test/gpu/gpu_data.c test/gpu/gpu_model.c)
 
 .build/gpu/%.o: %.c $(plugin_headers) $(call files_in,test/gpu/*.h)
 	@mkdir -p $(@D)
@@ -248,6 +250,20 @@ gpu-bench: .build/gpu/gpu_bench $(GPU_LIBRARY) $(if $(filter vqpg_cuda.so,$(GPU_
 	$< $(abspath $(GPU_LIBRARY)) --ceilings .build/gpu/ceilings.csv --csv $(GPU_BENCH_CSV) $(GPU_BENCH_ARGS)
 
 gpu-train: .build/gpu/gpu_train $(GPU_LIBRARY)
+
+# A model by the plug-in and one by the stand-in, of the same rows, and what they
+# find.  Options of both programs; GPU_DATA is a folder with base.fvecs and query.fvecs.
+GPU_DATA =
+GPU_TRAIN_ARGS = --lists 2000
+GPU_RECALL_ARGS = --queries 2000
+gpu_base = $(if $(GPU_DATA),$(GPU_DATA)/base.fvecs,100000x128)
+gpu_queries = $(if $(GPU_DATA),$(GPU_DATA)/query.fvecs,2000x128:2)
+
+gpu-recall: .build/gpu/gpu_train .build/gpu/gpu_recall $(GPU_LIBRARY) gpu-double
+	.build/gpu/gpu_train $(abspath $(GPU_LIBRARY)) $(gpu_base) .build/gpu/device.model $(GPU_TRAIN_ARGS)
+	.build/gpu/gpu_train .build/gpu/double/vqpg_cuda.so $(gpu_base) .build/gpu/cpu.model $(GPU_TRAIN_ARGS)
+	.build/gpu/gpu_recall $(gpu_base) $(gpu_queries) .build/gpu/double/vqpg_cuda.so .build/gpu/cpu.model \
+		$(abspath $(GPU_LIBRARY)) .build/gpu/device.model $(GPU_RECALL_ARGS)
 
 .PRECIOUS: .build/gpu/%.o .build/cuda/%.o
 
@@ -328,7 +344,8 @@ help:
 	@echo 'gpu-emulated   the plug-in with its kernels on the CPU, .build/gpu/emulated/vqpg_cuda.so'
 	@echo 'gpu-check      compare the plug-in with src/kernels; needs a GPU, but no server'
 	@echo 'gpu-bench      time its stages against what the device can do'
-	@echo 'gpu-train      a program that trains a model from .fvecs with it'
+	@echo 'gpu-recall     train with it and on the CPU, and compare what both find'
+	@echo 'gpu-train      a program that trains a model with it'
 	@echo ''
 	@echo 'layer-check    includes point downwards only'
 	@echo 'header-check   every header compiles on its own'
@@ -337,4 +354,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-train unit fuzz bench bounds isolation tap layer-check header-check format format-check typedefs help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit fuzz bench bounds isolation tap layer-check header-check format format-check typedefs help

@@ -111,6 +111,26 @@ count_make()
 	fi
 }
 
+# A model is off by one place, from float FIRST of its file for COUNT of them: what
+# it finds, or what that costs, must be worse than what make gpu-recall allows
+count_bad_model()
+{
+	local what=$1 first=$2 count=$3 gpu=$src/.build/gpu status
+
+	run_unprivileged cp "$gpu/device.model" "$gpu/bad.model"
+	run_unprivileged dd if="$gpu/device.model" of="$gpu/bad.model" bs=4 conv=notrunc status=none \
+		skip="$first" seek=$((first + 1)) count="$count"
+	run_unprivileged "$gpu/gpu_recall" 8000x24 300x24:2 "$gpu/double/vqpg_cuda.so" "$gpu/cpu.model" \
+		"$gpu/double/vqpg_cuda.so" "$gpu/bad.model"
+	status=$?
+	if [ $status -eq 1 ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: a model with bad $what ends gpu_recall with status $status"
+	fi
+}
+
 # On a machine with a GPU, "make gpu-check" compares the plug-in itself with src/kernels
 run_gpu()
 {
@@ -133,7 +153,12 @@ run_gpu()
 	count_make gpu-check GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_CHECK_ARGS=--small
 	count_make gpu-check GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so GPU_CHECK_ARGS=--small
 	count_make gpu-bench GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_BENCH_ARGS="--scale 0.0005 --case 0 --no-tiles"
-	count_make .build/gpu/gpu_train
+	count_make gpu-recall GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so \
+		gpu_base=8000x24 gpu_queries=300x24:2 GPU_TRAIN_ARGS='--lists 40' GPU_RECALL_ARGS=
+
+	# Floats of the file: a header like 12, 24 of the mean, 40 x 24 centroids, 12 x 2 x 16 of the codebook
+	count_bad_model centroids 36 959
+	count_bad_model codebook 996 383
 	echo "$passed passed, $failed failed"
 	[ $failed -eq 0 ]
 }

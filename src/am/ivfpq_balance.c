@@ -12,50 +12,6 @@
 #include "postgres.h"
 
 #include "am/ivfpq_train.h"
-#include "miscadmin.h"
-
-/* Of the average length: a list below the first is given up while there is one above the second */
-#define TINY		0.33
-#define CROWDED		2.0
-
-/* Nothing is done for a smaller part of the lists than this: it would not pay */
-#define MIN_PART	0.01
-
-/* How far the halves of a list start from its middle, relative to its coordinates */
-#define SPLIT_STEP	(1.0f / 1024)
-
-typedef struct ListSize
-{
-	uint64		count;
-	uint32		list_no;
-} ListSize;
-
-static int
-compare_sizes(const void *a, const void *b)
-{
-	const ListSize *x = a;
-	const ListSize *y = b;
-
-	if (x->count != y->count)
-		return x->count < y->count ? -1 : 1;
-	return (x->list_no > y->list_no) - (x->list_no < y->list_no);
-}
-
-/* Put list other beside list_no, of which it gets a half: on which side of the middle is chance */
-static void
-split_list(IvfpqLists *lists, uint32 list_no, uint32 other, VqRng *rng)
-{
-	float	   *middle = lists->centroids + list_no * lists->dim;
-	float	   *half = lists->centroids + other * lists->dim;
-
-	for (size_t d = 0; d < lists->dim; d++)
-	{
-		float		step = vq_rng_below(rng, 2) == 0 ? SPLIT_STEP : -SPLIT_STEP;
-
-		half[d] = middle[d] * (1 - step);
-		middle[d] *= 1 + step;
-	}
-}
 
 void
 ivfpq_balance_sort(IvfpqLists *lists, const uint32 *groups, float *work)
@@ -78,36 +34,23 @@ size_t
 ivfpq_balance_lists(IvfpqLists *lists, const uint64 *counts, float *work, VqRng *rng)
 {
 	uint32		nlists = lists->nlists;
-	ListSize   *sizes = palloc_extended(nlists * sizeof(ListSize), MCXT_ALLOC_HUGE);
+	VqKmeansSize *sizes = palloc_extended(nlists * sizeof(VqKmeansSize), MCXT_ALLOC_HUGE);
 	uint32	   *groups = palloc_extended(nlists * sizeof(uint32), MCXT_ALLOC_HUGE);
-	uint64		total = 0;
-	uint32		nsplit = 0;
-	double		average;
+	size_t		nsplit;
 
 	for (uint32 j = 0; j < nlists; j++)
 	{
-		sizes[j] = (ListSize) {.count = counts[j], .list_no = j};
-		total += counts[j];
+		sizes[j].count = counts[j];
+		sizes[j].centroid = j;
 	}
-	average = (double) total / nlists;
-	qsort(sizes, nlists, sizeof(ListSize), compare_sizes);
+	qsort(sizes, nlists, sizeof(VqKmeansSize), vq_kmeans_compare_sizes);
 	for (uint32 g = 0; g < lists->ngroups; g++)
 		for (uint32 j = lists->starts[g]; j < lists->starts[g + 1]; j++)
 			groups[j] = g;
 
-	while (nsplit < nlists / 2 && sizes[nsplit].count < TINY * average &&
-		   sizes[nlists - 1 - nsplit].count > CROWDED * average)
-		nsplit++;
-	if (nsplit < nlists * MIN_PART)
-		nsplit = 0;
-	for (uint32 i = 0; i < nsplit; i++)
-	{
-		uint32		tiny = sizes[i].list_no;
-		uint32		crowded = sizes[nlists - 1 - i].list_no;
-
-		split_list(lists, crowded, tiny, rng);
-		groups[tiny] = groups[crowded];
-	}
+	nsplit = vq_kmeans_balance(sizes, nlists, lists->dim, rng, lists->centroids);
+	for (size_t i = 0; i < nsplit; i++)
+		groups[sizes[i].centroid] = groups[sizes[nlists - 1 - i].centroid];
 	if (nsplit > 0 && lists->ngroups > 0)
 		ivfpq_balance_sort(lists, groups, work);
 	pfree(sizes);

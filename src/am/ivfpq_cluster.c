@@ -27,6 +27,7 @@
 #include "utils/memutils.h"
 
 #include "base/vq_guc.h"
+#include "gpu/vq_gpu_cluster.h"
 
 /* Fewer lists than this are clustered at once, not by groups */
 #define MIN_LISTS_FOR_GROUPS	64
@@ -35,7 +36,6 @@
 #define JOINT_ITERATIONS		3	/* over all lists */
 #define BALANCINGS				2	/* at most, each followed by joint iterations */
 #define ROWS_PER_GROUP			256 /* enough to place a group's centroid */
-#define GPU_ITERATIONS			16	/* over all lists, before they are balanced */
 
 #define SETTLED					0.998	/* error, relative to the iteration before */
 #define LABELLED_ROWS			16384	/* at a time */
@@ -404,42 +404,33 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 }
 
 /*
- * k-means over all lists on a GPU.  Until it settles, and then with balancing
- * as in iterate_jointly.  False if the device has failed: the sample is as it
- * was, and the lists are to be made again.
+ * k-means over all lists on a GPU, from the first rows, as vq_gpu_cluster.h has
+ * it.  False if the device has failed: the sample is as it was, and the lists
+ * are to be made again.
  */
 static bool
 cluster_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, IvfpqLists *lists,
 			   VqRng *rng, double *error)
 {
+	VqGpuClustering clustering;
 	VqKmeansSums sums;
-	double		previous = INFINITY;
-	int			balancings = 0;
+	VqKmeansSize *sizes = alloc_array(lists->nlists, sizeof(VqKmeansSize));
 	bool		is_done = ivfpq_gpu_sample_begin(gpu, sample, lists->nlists);
+	bool		wants_more = is_done;
 
 	memcpy(lists->centroids, sample->rows, lists->nlists * lists->dim * sizeof(float));
 	alloc_sums(&sums, lists);
-	for (int left = GPU_ITERATIONS + JOINT_ITERATIONS; left > 0 && is_done; left--)
+	vq_gpu_cluster_begin(&clustering);
+	while (wants_more)
 	{
-		size_t		nreseeded;
-
 		is_done = ivfpq_gpu_kmeans_step(gpu, sample, lists, &sums, NULL);
-		if (!is_done)
-			break;
-		nreseeded = update_centroids(&sums, lists, rng);
-		if (left > JOINT_ITERATIONS && nreseeded == 0 && sums.error > previous * SETTLED)
-			left = JOINT_ITERATIONS + 1;
-		previous = sums.error;
-		if (left <= JOINT_ITERATIONS + 1 && balancings < BALANCINGS &&
-			ivfpq_balance_lists(lists, sums.counts, (float *) sums.sums, rng) > 0)
-		{
-			left = JOINT_ITERATIONS + 1;
-			balancings++;
-		}
-		ivfpq_team_progress(team, sample->nrows);
+		wants_more = is_done && vq_gpu_cluster_next(&clustering, &sums, sizes, rng, lists->centroids);
+		if (is_done)
+			ivfpq_team_progress(team, sample->nrows);
 	}
 	free_sums(&sums);
-	*error = previous;
+	pfree(sizes);
+	*error = clustering.error;
 	return is_done;
 }
 
@@ -480,7 +471,7 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	if (ivfpq_gpu_is_open(gpu))
 	{
 		/* rows labelled: the last two in ivfpq_train_assign and ivfpq_train_nprobe */
-		ivfpq_team_progress_begin(team, (GPU_ITERATIONS + JOINT_ITERATIONS + 2) * nrows);
+		ivfpq_team_progress_begin(team, (VQ_GPU_CLUSTER_STEPS + 2) * nrows);
 		if (cluster_on_gpu(team, gpu, sample, lists, &rng, &error))
 		{
 			if (lists->nlists >= MIN_LISTS_FOR_GROUPS)

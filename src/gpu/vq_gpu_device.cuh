@@ -122,7 +122,7 @@ struct VqGpuState				/* of one device */
 	VqGpuAllocation *allocations[NSCOPES];
 	VqGpuSlot	slots[VQ_GPU_SLOTS];
 
-	/* sample: see vq_gpu_kmeans.cu */
+	/* sample: see vq_gpu_sample.cu, and vq_gpu_kmeans.cu for sums */
 	size_t		resident_first; /* number of its first row in the sample */
 	size_t		resident_rows;
 	float	   *resident;		/* [resident_rows][stride] */
@@ -282,18 +282,27 @@ VqGpuStatus vq_gpu_assign(VqGpuState *device, const VqGpuCentroids *centroids,
 						  const VqGpuAssignWork *work, const float *rows, size_t nrows,
 						  uint32_t *labels, float *distances);
 
-/* vq_gpu_kmeans.cu */
+/* vq_gpu_sample.cu */
 VqGpuStatus vq_gpu_sample_begin(VqGpu *gpu, size_t dim, size_t nrows, size_t max_centroids,
 								size_t *nresident, VqGpuError *error);
 VqGpuStatus vq_gpu_sample_add(VqGpu *gpu, const float *rows, size_t nrows, VqGpuError *error);
 void		vq_gpu_sample_end(VqGpu *gpu);
+
+/* Copy rows of the sample that the caller keeps, zero padded to the stride */
+void		vq_gpu_copy_kept_rows(const VqGpu *gpu, size_t first_row, size_t nrows, float *to);
+
+/* vq_gpu_kmeans.cu */
+
+/*
+ * Device bytes that steps over chunks of so many rows need beside what labels
+ * them; and to allocate that, after this has been asked for gpu->chunk_rows
+ */
+VqGpuStatus vq_gpu_sums_bytes(VqGpuState *device, size_t chunk_rows, size_t *bytes);
+VqGpuStatus vq_gpu_sums_alloc(VqGpuState *device);
 VqGpuStatus vq_gpu_kmeans_step(VqGpu *gpu, size_t first_row, size_t nrows,
 							   const float *centroids, size_t ncentroids,
 							   VqKmeansSums *sums, uint32_t *labels, float *distances,
 							   VqGpuError *error);
-
-/* Copy rows of the sample that the caller keeps, zero padded to the stride */
-void		vq_gpu_copy_kept_rows(const VqGpu *gpu, size_t first_row, size_t nrows, float *to);
 
 /* vq_gpu_pq.cu */
 VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,

@@ -26,6 +26,11 @@
 /* How far apart the halves of a split centroid start */
 #define SPLIT_STEP (1.0f / 1024)
 
+/* Of vq_kmeans_balance, relative to the average count and to the number of centroids */
+#define TINY 0.33
+#define CROWDED 2.0
+#define MIN_PART 0.01
+
 void
 vq_kmeans_norms(const VqKernels *kernels, const float *centroids, size_t ncentroids,
 				size_t dim, float *norms)
@@ -303,6 +308,38 @@ vq_kmeans_update(VqKmeansSums *sums, VqRng *rng, float *centroids)
 		}
 	}
 	return nempty > 0 ? reseed_empty(sums, rng, centroids) : 0;
+}
+
+int
+vq_kmeans_compare_sizes(const void *a, const void *b)
+{
+	const VqKmeansSize *x = a;
+	const VqKmeansSize *y = b;
+
+	if (x->count != y->count)
+		return x->count < y->count ? -1 : 1;
+	return (x->centroid > y->centroid) - (x->centroid < y->centroid);
+}
+
+size_t
+vq_kmeans_balance(const VqKmeansSize *sizes, size_t ncentroids, size_t dim, VqRng *rng, float *centroids)
+{
+	uint64_t	total = 0;
+	size_t		nsplit = 0;
+	double		average;
+
+	for (size_t i = 0; i < ncentroids; i++)
+		total += sizes[i].count;
+	average = (double) total / (double) ncentroids;
+	while (nsplit < ncentroids / 2 && (double) sizes[nsplit].count < TINY * average &&
+		   (double) sizes[ncentroids - 1 - nsplit].count > CROWDED * average)
+		nsplit++;
+	if ((double) nsplit < (double) ncentroids * MIN_PART)
+		return 0;
+	for (size_t i = 0; i < nsplit; i++)
+		split_centroid(rng, dim, centroids + sizes[ncentroids - 1 - i].centroid * dim,
+					   centroids + sizes[i].centroid * dim);
+	return nsplit;
 }
 
 double

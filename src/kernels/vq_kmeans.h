@@ -65,6 +65,28 @@ extern void vq_kmeans_accumulate(VqKmeansSums *sums, const float *rows, size_t n
  */
 extern size_t vq_kmeans_update(VqKmeansSums *sums, VqRng *rng, float *centroids);
 
+/*----------
+ * Centroids of more equal counts: tiny ones are given up, crowded ones split.
+ *
+ * sizes are all ncentroids of them, sorted with vq_kmeans_compare_sizes.  While
+ * the smallest has less than .33 of the average and the largest more than
+ * twice, the smallest is put beside the largest as vq_kmeans_update does it,
+ * and both are done with.  Returns how many: the centroid of sizes[i] now
+ * shares the rows of that of sizes[ncentroids - 1 - i].  Nothing is done if
+ * these would be less than 1 % of all: that would not pay.
+ *----------
+ */
+typedef struct VqKmeansSize
+{
+	uint64_t	count;
+	uint32_t	centroid;
+} VqKmeansSize;
+
+/* For qsort: fewest rows first, of equals the lower number */
+extern int	vq_kmeans_compare_sizes(const void *a, const void *b);
+extern size_t vq_kmeans_balance(const VqKmeansSize *sizes, size_t ncentroids, size_t dim,
+								VqRng *rng, float *centroids);
+
 /* Sum over lists of (count/total)^2 times the number of lists: 1 when balanced */
 extern double vq_kmeans_imbalance(const uint64_t *counts, size_t ncentroids);
 

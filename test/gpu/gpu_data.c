@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "gpu/vq_gpu_cluster.h"
+
 #define NCLUSTERS 1000
 
 void *
@@ -83,22 +85,101 @@ data_must(VqGpuStatus status, const VqGpuError *error, const char *what)
 	exit(2);
 }
 
-double
+void
+data_die(const char *name, const char *what)
+{
+	fprintf(stderr, "%s: %s\n", name, what);
+	exit(2);
+}
+
+static float *
+read_fvecs(const char *name, size_t max_rows, size_t *nrows, size_t *dim)
+{
+	FILE	   *file = fopen(name, "rb");
+	int32_t		first_dim;
+	size_t		row_bytes;
+	size_t		available;
+	float	   *rows;
+
+	if (file == NULL || fread(&first_dim, sizeof(first_dim), 1, file) != 1 ||
+		first_dim < 1 || first_dim > VQ_MAX_DIM || fseek(file, 0, SEEK_END) != 0)
+		data_die(name, "cannot be read as .fvecs");
+	row_bytes = sizeof(int32_t) + (size_t) first_dim * sizeof(float);
+	available = (size_t) ftell(file) / row_bytes;
+	*dim = (size_t) first_dim;
+	*nrows = max_rows > 0 && max_rows < available ? max_rows : available;
+	rows = data_alloc(*nrows * *dim, sizeof(float));
+	for (size_t i = 0; i < *nrows; i++)
+	{
+		int32_t		row_dim;
+
+		if (fseek(file, (long) (i * available / *nrows * row_bytes), SEEK_SET) != 0 ||
+			fread(&row_dim, sizeof(row_dim), 1, file) != 1 || row_dim != first_dim ||
+			fread(rows + i * *dim, sizeof(float), *dim, file) != *dim)
+			data_die(name, "ends early, or has rows of different lengths");
+	}
+	fclose(file);
+	return rows;
+}
+
+float *
+data_read(const char *name, size_t max_rows, size_t *nrows, size_t *dim)
+{
+	unsigned long long seed = 1;
+	int			length = 0;
+	float	   *rows;
+
+	if (sscanf(name, "%zux%zu%n:%llu%n", nrows, dim, &length, &seed, &length) < 2 || name[length] != '\0')
+		return read_fvecs(name, max_rows, nrows, dim);
+	if (*dim < 1 || *dim > VQ_MAX_DIM)
+		data_die(name, "has a number of dimensions that is out of range");
+	if (max_rows > 0 && max_rows < *nrows)
+		*nrows = max_rows;
+	rows = data_alloc(*nrows * *dim, sizeof(float));
+	data_fill(rows, *nrows, *dim, seed);
+	return rows;
+}
+
+void
+data_shuffle(float *rows, size_t nrows, size_t dim, uint64_t seed)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, seed);
+	for (size_t i = nrows; i > 1; i--)
+	{
+		float	   *a = rows + (i - 1) * dim;
+		float	   *b = rows + vq_rng_below(&rng, i) * dim;
+
+		for (size_t d = 0; d < dim; d++)
+		{
+			float		t = a[d];
+
+			a[d] = b[d];
+			b[d] = t;
+		}
+	}
+}
+
+void
 data_train_centroids(const VqGpuInterface *interface, VqGpu *gpu, const float *rows, size_t nrows,
-					 size_t dim, size_t ncentroids, size_t niter, uint64_t seed,
-					 float *centroids, double *step_seconds, double *update_seconds)
+					 size_t dim, size_t ncentroids, uint64_t seed, float *centroids,
+					 DataTraining *training)
 {
 	VqKmeansSums sums = {.ncentroids = ncentroids, .dim = dim};
+	VqKmeansSize *sizes = data_alloc(ncentroids, sizeof(VqKmeansSize));
+	VqGpuClustering clustering;
 	VqGpuError	error;
 	VqRng		rng;
-	double		last_error = 0;
+	bool		wants_more = true;
 
 	sums.sums = data_alloc(ncentroids * dim, sizeof(double));
 	sums.counts = data_alloc(ncentroids, sizeof(uint64_t));
+	memset(training, 0, sizeof(*training));
+	memcpy(centroids, rows, ncentroids * dim * sizeof(float));
 	vq_rng_seed(&rng, seed);
-	for (size_t j = 0; j < ncentroids; j++)
-		memcpy(centroids + j * dim, rows + vq_rng_below(&rng, nrows) * dim, dim * sizeof(float));
-	for (size_t iteration = 0; iteration < niter; iteration++)
+	vq_gpu_cluster_begin(&clustering);
+	while (wants_more)
 	{
 		double		start = data_now();
 		double		middle;
@@ -106,12 +187,13 @@ data_train_centroids(const VqGpuInterface *interface, VqGpu *gpu, const float *r
 		data_must(interface->kmeans_step(gpu, 0, nrows, centroids, ncentroids, &sums, NULL, NULL, &error),
 				  &error, "k-means");
 		middle = data_now();
-		last_error = sums.error / (double) nrows;
-		vq_kmeans_update(&sums, &rng, centroids);
-		*step_seconds += middle - start;
-		*update_seconds += data_now() - middle;
+		wants_more = vq_gpu_cluster_next(&clustering, &sums, sizes, &rng, centroids);
+		training->step_seconds += middle - start;
+		training->update_seconds += data_now() - middle;
+		training->nsteps++;
 	}
+	training->mean_distance = clustering.error / (double) nrows;
 	free(sums.sums);
 	free(sums.counts);
-	return last_error;
+	free(sizes);
 }

@@ -21,20 +21,40 @@ extern void *data_alloc(size_t count, size_t size);
  */
 extern void data_fill(float *rows, size_t nrows, size_t dim, uint64_t seed);
 
+/*
+ * Rows by name: an .fvecs file, or "ROWSxDIM" or "ROWSxDIM:SEED" for data_fill.
+ * Of a file with more than max_rows (0: no limit) so many are taken, spread
+ * over it.  Ends the program if that cannot be had.
+ */
+extern float *data_read(const char *name, size_t max_rows, size_t *nrows, size_t *dim);
+
 /* Seconds on a clock that only goes forward */
 extern double data_now(void);
 
 /* End the program with what went wrong, unless VQ_GPU_OK */
 extern void data_must(VqGpuStatus status, const VqGpuError *error, const char *what);
 
+/* End the program with what is wrong with something */
+extern void data_die(const char *name, const char *what);
+
+/* Rows in random order, as the sample of a build is */
+extern void data_shuffle(float *rows, size_t nrows, size_t dim, uint64_t seed);
+
+/* What training took */
+typedef struct DataTraining
+{
+	size_t		nsteps;
+	double		step_seconds;	/* on the device */
+	double		update_seconds; /* between the steps */
+	double		mean_distance;	/* squared, in the last step */
+} DataTraining;
+
 /*
- * Centroids of the sample that has been added, by niter steps from random
- * rows: float[ncentroids][dim].  rows is the sample.  Seconds on the device and
- * in vq_kmeans_update are added to *step_seconds and *update_seconds.  Returns
- * the mean squared distance in the last step.
+ * Centroids of the sample that has been added, as a build makes them
+ * (vq_gpu_cluster.h): float[ncentroids][dim].  rows is the sample.
  */
-extern double data_train_centroids(const VqGpuInterface *interface, VqGpu *gpu, const float *rows, size_t nrows,
-								   size_t dim, size_t ncentroids, size_t niter, uint64_t seed,
-								   float *centroids, double *step_seconds, double *update_seconds);
+extern void data_train_centroids(const VqGpuInterface *interface, VqGpu *gpu, const float *rows, size_t nrows,
+								 size_t dim, size_t ncentroids, uint64_t seed, float *centroids,
+								 DataTraining *training);
 
 #endif							/* GPU_DATA_H */

@@ -19,6 +19,9 @@
  *		wait N		the same, but it waits until should_stop says so, ten
  *					seconds at most
  *
+ * VQPG_GPU_DOUBLE_LOG names a file to which each process adds a line "open PID"
+ * when it has opened the device, and "close PID" when it has closed it.
+ *
  *-------------------------------------------------------------------------
  */
 #define _POSIX_C_SOURCE 200809L
@@ -30,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "kernels/vq_codec.h"
 
@@ -98,6 +102,18 @@ fault_is(const char *name, size_t *number)
 	if (number == NULL)
 		return fault[length] == '\0';
 	return sscanf(fault + length, " %zu", number) == 1;
+}
+
+static void
+log_event(const char *event)
+{
+	const char *name = getenv("VQPG_GPU_DOUBLE_LOG");
+	FILE	   *file = name != NULL ? fopen(name, "a") : NULL;
+
+	if (file == NULL)
+		return;
+	fprintf(file, "%s %ld\n", event, (long) getpid());
+	fclose(file);
 }
 
 static bool
@@ -220,6 +236,7 @@ double_open(const VqGpuOptions *options, VqGpu **gpu, VqGpuError *error)
 		return fail(error, VQ_GPU_NO_MEMORY, "out of memory on the host");
 	(*gpu)->options = *options;
 	(*gpu)->kernels = vq_kernels_by_name("auto");
+	log_event("open");
 	return VQ_GPU_OK;
 }
 
@@ -231,6 +248,7 @@ double_close(VqGpu *gpu)
 	release_sample(gpu);
 	release_model(gpu);
 	free(gpu);
+	log_event("close");
 }
 
 static const char *

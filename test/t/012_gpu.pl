@@ -1,7 +1,9 @@
 # CREATE INDEX with a GPU, for which test/gpu/vq_gpu_double.c stands in: the index
 # is as good as one made without.  Whatever fails, and whenever, is an error with
 # ivfpq.gpu = on; with auto the build goes on without the device, and says so once
-# if there was one.  A cancel is served while the device works.
+# if there was one.  A cancel is served while the device works.  However a build
+# ends, the device is closed by then and nothing is left behind; after kill -9,
+# the server goes on.
 
 use strict;
 use warnings;
@@ -26,11 +28,16 @@ my $rows = 12000;
 $ENV{VQPG_GPU_LIBRARY} = $stand_in;
 delete $ENV{VQPG_GPU_DOUBLE};
 
+# Where it writes down that it was opened and closed, and by which process
+my $events = PostgreSQL::Test::Utils::tempdir() . '/events';
+$ENV{VQPG_GPU_DOUBLE_LOG} = $events;
+
 my $node = new_vqpg_node('main', conf => q{
 shared_preload_libraries = 'vqpg'
 max_worker_processes = 8
 min_parallel_table_scan_size = 0
 max_parallel_maintenance_workers = 0
+restart_after_crash = on
 });
 
 # Restart the server with a stand-in that does this
@@ -287,7 +294,124 @@ for my $case ([ 'wait 8', 'clustering' ], [ 'wait 60', 'encoding' ])
 	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'wide_v'}), '0', "$fault: no index");
 }
 
-# The messages of a cancel are those of any other
+#
+# The end of a session, and a timeout: the same process has closed the device, no
+# file is left, and the server says why the session ended and nothing else
+#
+
+sub files
+{
+	my $database = $node->safe_psql('postgres', q{
+		CHECKPOINT;
+		SELECT oid FROM pg_database WHERE datname = 'postgres'});
+
+	opendir my $folder, $node->data_dir . "/base/$database" or die $!;
+	return join ' ', sort grep { /^\d+/ } readdir $folder;
+}
+
+# Start a build in a session of its own; wait until it is so far
+sub start_build
+{
+	my ($statement, $phase) = @_;
+	my $session = $node->background_psql('postgres', on_error_stop => 0, on_error_die => 0);
+
+	$session->query_until(qr/start/, "\\echo start\nSET ivfpq.gpu = on; SET maintenance_work_mem = '8MB';\n$statement;\n");
+	ok($node->poll_query_until('postgres', qq{
+			SELECT count(*) > 0 FROM pg_stat_progress_create_index WHERE phase = 'building index: $phase'}),
+		"a build is $phase");
+	usleep(300_000);
+	return $session;
+}
+
+# In the encoding phase its rows take long: the device is open, and CPU code runs
+my $create_slow = 'CREATE INDEX slow_v ON slow USING ivfpq (slow(v) array_l2_ops) WITH (lists = 10)';
+
+with_fault('');
+$node->safe_psql('postgres', q{
+	CREATE TABLE slow AS SELECT id, v FROM items WHERE id <= 1000;
+	CREATE FUNCTION slow(v real[]) RETURNS real[] LANGUAGE plpgsql IMMUTABLE AS $$
+		BEGIN
+			PERFORM pg_stat_clear_snapshot();
+			IF EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase = 'building index: encoding') THEN
+				PERFORM pg_sleep(30);
+			END IF;
+			RETURN v;
+		END $$});
+
+for my $case (
+	[ 'wait 8', $create_wide, 'clustering', 'terminate' ],
+	[ 'wait 60', $create_wide, 'encoding', 'terminate' ],
+	[ '', $create_slow, 'encoding', 'terminate' ],
+	[ 'wait 8', $create_wide, 'clustering', 'timeout' ],
+	[ 'wait 60', $create_wide, 'encoding', 'timeout' ],
+	[ '', $create_slow, 'encoding', 'timeout' ])
+{
+	my ($fault, $statement, $phase, $how) = @$case;
+	my $name = ($fault || 'between two calls') . ", $how";
+
+	with_fault($fault);
+	unlink $events;
+
+	my $files = files();
+	my $log_start = -s $node->logfile;
+	my $started = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
+	my $told = time;
+
+	if ($how eq 'terminate')
+	{
+		my $session = start_build($statement, $phase);
+
+		$told = time;
+		$node->safe_psql('postgres', 'SELECT pg_terminate_backend(pid) FROM pg_stat_progress_create_index');
+		$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index');
+		eval { $session->quit };
+	}
+	else
+	{
+		$told += 3;
+		run_sql("SET ivfpq.gpu = on; SET maintenance_work_mem = '8MB'; SET statement_timeout = '3s'; $statement;");
+	}
+	cmp_ok(time - $told, '<', 3, "$name: it ends soon");
+
+	my $log = slurp_file($node->logfile, $log_start);
+	my $expected = $how eq 'terminate' ? qr/FATAL:  terminating connection due to administrator command/
+	  : qr/ERROR:  canceling statement due to statement timeout/;
+
+	like($log, $expected, "$name: the reason is in the log");
+	unlike($log, qr/WARNING|PANIC|terminated by signal/, "$name: and nothing worse");
+	like(slurp_file($events), qr/^open (\d+)\nclose \g1\n$/, "$name: the device was closed by the process that opened it");
+	is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $started, "$name: the server went on");
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname IN ('wide_v', 'slow_v')}), '0',
+		"$name: no index");
+	is(files(), $files, "$name: no file");
+}
+
+# kill -9 of the process that has the device: nobody can close it but the driver
+with_fault('wait 8');
+unlink $events;
+{
+	my $session = start_build($create_wide, 'clustering');
+	my $pid = $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_progress_create_index');
+
+	kill 'KILL', $pid;
+	usleep(200_000);
+	ok($node->poll_query_until('postgres', 'SELECT true', 't'), 'kill -9: the server recovers');
+	eval { $session->quit };
+	is(slurp_file($events), "open $pid\n", 'kill -9: it was the process that had the device');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'wide_v'}), '0', 'kill -9: no index');
+}
+
+# The next build is none the worse for all of that
+with_fault('');
+unlink $events;
+$node->safe_psql('postgres', "SET ivfpq.gpu = on; $create_wide");
+is($node->safe_psql('postgres', $wide_trainer), 'double', 'the next build is trained on the device');
+like(slurp_file($events), qr/^open (\d+)\nclose \g1\n$/, 'the next build opens and closes it');
+ok_check($node, 'wide_v', 'true', 'the next build');
+is($node->safe_psql('postgres', q{SELECT rows FROM ivfpq_index_info('wide_v')}), $rows, 'the next build has all rows');
+$node->safe_psql('postgres', 'DROP INDEX wide_v');
+
+# The messages of a timeout are those of any other
 with_fault('wait 8');
 {
 	my ($code, $err) = run_sql("SET ivfpq.gpu = auto; SET statement_timeout = '3s'; $create_wide;");

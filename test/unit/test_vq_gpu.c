@@ -12,6 +12,7 @@
 
 #include "check.h"
 
+#include "gpu/vq_gpu_cluster.h"
 #include "gpu/vq_gpu_loader.h"
 #include "kernels/vq_codec.h"
 
@@ -524,6 +525,66 @@ test_bad_arguments_lose_nothing(void)
 	run_close(run);
 }
 
+/*----------
+ * Between the steps of k-means
+ *----------
+ */
+
+/*
+ * Steps that a clustering takes whose error falls by this share in each of the
+ * first ones, and no more after those.  Of 100 centroids, the first and
+ * the last have uneven counts in as many of the steps as that says.
+ */
+static size_t
+count_steps(double share, size_t nfalling, size_t nuneven)
+{
+	double		sum_values[100];
+	uint64_t	counts[100];
+	float		centroids[100] = {0};
+	VqKmeansSize sizes[100];
+	VqKmeansSums sums = {.ncentroids = 100,.dim = 1,.sums = sum_values,.counts = counts,.error = 1000};
+	VqGpuClustering clustering;
+	VqRng		rng;
+	size_t		nsteps = 0;
+	bool		wants_more = true;
+
+	vq_rng_seed(&rng, 1);
+	vq_gpu_cluster_begin(&clustering);
+	while (wants_more && nsteps < 1000)
+	{
+		for (size_t j = 0; j < 100; j++)
+		{
+			counts[j] = 100;
+			sum_values[j] = (double) (100 * j);
+		}
+		counts[0] = nsteps < nuneven ? 1 : 100;
+		counts[99] = nsteps < nuneven ? 1000 : 100;
+		sums.error *= nsteps < nfalling ? 1 - share : 1;
+		nsteps++;
+		wants_more = vq_gpu_cluster_next(&clustering, &sums, sizes, &rng, centroids);
+		CHECK(clustering.error == sums.error, "the error is %g", clustering.error);
+	}
+	return nsteps;
+}
+
+static void
+test_clustering_ends_when_it_does_not_pay(void)
+{
+	CHECK(count_steps(0.1, 1000, 0) == VQ_GPU_CLUSTER_STEPS, "got %zu", count_steps(0.1, 1000, 0));
+	CHECK(count_steps(0.001, 1000, 0) == 2 + 3, "got %zu", count_steps(0.001, 1000, 0));
+	CHECK(count_steps(0.1, 6, 0) == 7 + 3, "got %zu", count_steps(0.1, 6, 0));
+}
+
+static void
+test_clustering_goes_on_after_balancing(void)
+{
+	/* three more steps, counted from the last balancing; twice at most */
+	CHECK(count_steps(0.1, 6, 7) == 7 + 3, "got %zu", count_steps(0.1, 6, 7));
+	CHECK(count_steps(0.1, 6, 8) == 7 + 1 + 3, "got %zu", count_steps(0.1, 6, 8));
+	CHECK(count_steps(0.1, 6, 1000) == 7 + 1 + 3, "got %zu", count_steps(0.1, 6, 1000));
+	CHECK(count_steps(0.1, 1000, 1000) == 16 + 1 + 3, "got %zu", count_steps(0.1, 1000, 1000));
+}
+
 void
 suite_vq_gpu(void)
 {
@@ -543,4 +604,6 @@ suite_vq_gpu(void)
 	RUN_TEST(test_a_request_to_stop_is_heard);
 	RUN_TEST(test_a_call_that_hangs_is_stopped);
 	RUN_TEST(test_bad_arguments_lose_nothing);
+	RUN_TEST(test_clustering_ends_when_it_does_not_pay);
+	RUN_TEST(test_clustering_goes_on_after_balancing);
 }

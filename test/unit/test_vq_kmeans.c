@@ -407,6 +407,49 @@ test_imbalance_is_one_when_balanced(void)
 	CHECK(vq_kmeans_imbalance(nothing, 4) == 1, "got %g", vq_kmeans_imbalance(nothing, 4));
 }
 
+static void
+test_balancing_moves_tiny_centroids_to_crowded_ones(void)
+{
+	static const uint64_t counts[] = {100, 2, 310, 100, 1, 105, 250, 100};
+	float		centroids[8][2];
+	VqKmeansSize sizes[8];
+	VqRng		rng;
+
+	for (size_t j = 0; j < 8; j++)
+	{
+		centroids[j][0] = centroids[j][1] = (float) (j + 1);
+		sizes[j] = (VqKmeansSize) {.count = counts[j],.centroid = (uint32_t) j};
+	}
+	qsort(sizes, 8, sizeof(VqKmeansSize), vq_kmeans_compare_sizes);
+	CHECK(sizes[2].centroid == 0 && sizes[3].centroid == 3 && sizes[4].centroid == 7, "equal ones are in another order");
+	vq_rng_seed(&rng, 1);
+	CHECK(vq_kmeans_balance(sizes, 8, 2, &rng, &centroids[0][0]) == 2, "not two were moved");
+	for (size_t d = 0; d < 2; d++)
+	{
+		CHECK(fabsf(centroids[4][d] - 3) < 0.01f && centroids[4][d] != centroids[2][d], "got %g", centroids[4][d]);
+		CHECK(fabsf(centroids[1][d] - 7) < 0.01f && centroids[1][d] != centroids[6][d], "got %g", centroids[1][d]);
+		CHECK(centroids[0][d] == 1 && centroids[3][d] == 4 && centroids[5][d] == 6 && centroids[7][d] == 8,
+			  "one that is as it should be was moved");
+	}
+}
+
+static void
+test_balancing_leaves_what_would_not_pay(void)
+{
+	VqKmeansSize sizes[201];
+	float		centroids[201] = {0};
+	VqRng		rng;
+
+	/* two of 200 are one in a hundred, of 201 less */
+	for (size_t n = 200; n <= 201; n++)
+	{
+		for (size_t j = 0; j < n; j++)
+			sizes[j] = (VqKmeansSize) {.count = j < 2 ? 1 : j >= n - 2 ? 1000 : 100,.centroid = (uint32_t) j};
+		vq_rng_seed(&rng, 1);
+		CHECK(vq_kmeans_balance(sizes, n, 1, &rng, centroids) == (n == 200 ? 2 : 0), "of %zu", n);
+	}
+}
+
 void
 suite_vq_kmeans(void)
 {
@@ -421,4 +464,6 @@ suite_vq_kmeans(void)
 	RUN_TEST(test_fewer_rows_than_centroids_end_and_stay_finite);
 	RUN_TEST(test_update_without_rows_changes_nothing);
 	RUN_TEST(test_imbalance_is_one_when_balanced);
+	RUN_TEST(test_balancing_moves_tiny_centroids_to_crowded_ones);
+	RUN_TEST(test_balancing_leaves_what_would_not_pay);
 }
