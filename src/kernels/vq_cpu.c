@@ -35,6 +35,9 @@
 #define LEAF7_AVX512VL	(1u << 31)
 #define LEAF7C_VBMI		(1u << 1)
 
+/* CPUID leaf 7, subleaf 1, eax */
+#define LEAF7_1_AVX512_BF16	(1u << 5)
+
 static inline bool
 has_all(uint32_t value, uint32_t bits)
 {
@@ -73,6 +76,8 @@ detect_features(void)
 		features |= VQ_CPU_AVX512;
 		if (has_all(leaf7_ecx, LEAF7C_VBMI))
 			features |= VQ_CPU_AVX512_VBMI;
+		if (__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && has_all(eax, LEAF7_1_AVX512_BF16))
+			features |= VQ_CPU_AVX512_BF16;
 	}
 	return features;
 }
