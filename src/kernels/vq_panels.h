@@ -50,9 +50,10 @@ extern size_t vq_panels_work_bytes(size_t ncentroids, size_t dim);
 
 /*----------
  * scores[i][j] is the larger the nearer centroid j is to row i: minus half of
- * the squared distance and a summand of the row's own, to 2^-8 of
- * |row - origin| |centroid - origin|.  float[nrows][vq_panels_columns]; those
- * without a centroid have minus infinity.
+ * the squared distance, plus a summand of the row's own, within 2^-8 of
+ * (|row - origin| + |centroid - origin|) |centroid - origin|.  scores is
+ * float[nrows][vq_panels_columns(ncentroids)]; columns without a centroid have
+ * minus infinity.
  *
  * Row i is rows[row_nos[i]], or rows[i] where row_nos is NULL; rows is
  * float[][dim].
