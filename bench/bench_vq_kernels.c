@@ -41,9 +41,14 @@ typedef struct Buffers
 	uint8_t    *bytes;			/* output */
 	uint32_t	sums[VQ_BLOCK_LANES];
 	uint16_t	s[VQ_BLOCK_LANES];
+	uint32_t   *pairs;			/* of bfloat16 */
+	uint32_t	at[ROWS][2];
 } Buffers;
 
-/* What one call works on; dim doubles as m of the scans and n of fwht and bound */
+/*
+ * What one call works on; dim doubles as n of the scans, of fwht and of bound,
+ * ksub as the columns of scores
+ */
 typedef struct Shape
 {
 	size_t		dim;
@@ -131,6 +136,24 @@ run_bound(const VqKernels *kernels, const Shape *shape, Buffers *b)
 	kernels->bound(b->x, b->s, b->codes, b->sums, shape->dim, &bound, 0.0f, b->floats);
 }
 
+static void
+run_residual_bf16(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->residual_bf16(b->x, b->y, shape->dim, b->pairs);
+}
+
+static void
+run_scores_bf16(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->scores_bf16(b->pairs, ROWS, shape->dim / 2, b->pairs + ROWS * shape->dim / 2, b->x, shape->ksub, b->floats);
+}
+
+static void
+run_largest_two(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->largest_two(b->x, ROWS, shape->ksub, b->at);
+}
+
 #define ROW_HEADERS (ROWS * sizeof(VqRowHeader))
 
 static const Case cases[] = {
@@ -171,6 +194,14 @@ static const Case cases[] = {
 	{"scan8", run_scan8, {32, 20, 0, 256}, 32, 20 * 288},
 	{"scan8", run_scan8, {8, 20, 0, 256}, 8, 20 * 264},
 	{"bound", run_bound, {VQ_BLOCK_LANES, 0, 0, 0}, VQ_BLOCK_LANES, VQ_BLOCK_LANES * 11},
+	/* ksub is the number of columns */
+	{"residual_bf16", run_residual_bf16, {300, 0, 0, 0}, 1, 300 * 8},
+	{"scores_bf16", run_scores_bf16, {128, 0, 0, 64}, ROWS, (ROWS + 64) * 128 * 2},
+	{"scores_bf16", run_scores_bf16, {300, 0, 0, 48}, ROWS, (ROWS + 48) * 300 * 2},
+	{"scores_bf16", run_scores_bf16, {300, 0, 0, 64}, ROWS, (ROWS + 64) * 300 * 2},
+	{"scores_bf16", run_scores_bf16, {300, 0, 0, 80}, ROWS, (ROWS + 80) * 300 * 2},
+	{"scores_bf16", run_scores_bf16, {768, 0, 0, 64}, ROWS, (ROWS + 64) * 768 * 2},
+	{"largest_two", run_largest_two, {0, 0, 0, 64}, ROWS, ROWS * 64 * 4},
 };
 
 /* Processor time of this process: other work on the machine counts for little */
@@ -259,7 +290,11 @@ main(int argc, char **argv)
 	/* Zeros are values of both kinds of rows; random bytes might be NaNs */
 	b.rows = allocate(MAX_BYTES);
 
-	printf("%-14s %5s %4s %5s %5s  %-8s %10s %10s %8s\n",
+	b.pairs = allocate(MAX_FLOATS * sizeof(uint32_t));
+	for (size_t i = 0; i < MAX_FLOATS / 2; i++)
+		vq_kernels_scalar.residual_bf16(b.x + 2 * i, b.y + 2 * i, 2, b.pairs + i);
+
+	printf("%-14s %5s %4s %5s %5s  %-11s %10s %10s %8s\n",
 		   "operation", "dim", "m", "dsub", "ksub", "table", "ns/call", "ns/code", "GB/s");
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 	{
@@ -275,7 +310,7 @@ main(int argc, char **argv)
 			if (!vq_kernels_supported(kernels))
 				continue;
 			ns = measure(c, kernels, &b);
-			printf("%-14s %5zu %4zu %5zu %5zu  %-8s %10.1f", c->operation,
+			printf("%-14s %5zu %4zu %5zu %5zu  %-11s %10.1f", c->operation,
 				   c->shape.dim, c->shape.m, c->shape.dsub, c->shape.ksub, kernels->name, ns);
 			if (c->ncodes > 0)
 				printf(" %10.2f", ns / (double) c->ncodes);
@@ -293,5 +328,6 @@ main(int argc, char **argv)
 	free(b.codes);
 	free(b.lut);
 	free(b.bytes);
+	free(b.pairs);
 	return 0;
 }

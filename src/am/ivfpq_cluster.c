@@ -255,13 +255,57 @@ typedef struct ListGroup
 	bool		is_settled;
 } ListGroup;
 
+/* What label_group needs for groups of all sizes */
+typedef struct GroupWork
+{
+	size_t		chunk;			/* rows at a time */
+	float	   *distances;		/* [chunk] */
+	float	   *work;			/* for products of a library */
+	void	   *panels;			/* for those of bfloat16, if the kernels have fast ones, or NULL */
+	void	   *panels_work;
+} GroupWork;
+
+static void
+alloc_group_work(GroupWork *work, uint32 largest, size_t dim)
+{
+	work->chunk = ivfpq_chunk_rows(largest, dim);
+	work->distances = alloc_array(work->chunk, sizeof(float));
+	work->work = NULL;
+	work->panels = NULL;
+	if (vq_kernels->is_bf16_fast)
+	{
+		work->panels = alloc_array(vq_panels_bytes(largest, dim), 1);
+		work->panels_work = alloc_array(vq_panels_work_bytes(largest, dim), 1);
+	}
+	else
+		work->work = alloc_array(vq_kmeans_assign_floats(work->chunk, largest), sizeof(float));
+}
+
+static void
+free_group_work(GroupWork *work)
+{
+	pfree(work->distances);
+	if (work->panels)
+	{
+		pfree(work->panels);
+		pfree(work->panels_work);
+	}
+	else
+		pfree(work->work);
+}
+
 /* Label own rows of a group with its lists and add them up; returns the error */
 static double
 label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
-			const IvfpqLists *part, const float *norms, size_t chunk, float *work,
-			float *distances, VqKmeansSums *sums)
+			const IvfpqLists *part, const float *norms, const GroupWork *work, VqKmeansSums *sums)
 {
+	size_t		chunk = work->chunk;
+	float	   *distances = work->distances;
 	double		error = 0.0;
+	VqPanels	panels;
+
+	if (work->panels)
+		vq_panels_pack(vq_kernels, part->centroids, part->nlists, part->dim, work->panels, &panels);
 
 	for (size_t first = 0; first < group->nrows; first += chunk)
 	{
@@ -269,8 +313,11 @@ label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
 		const float *x = row(sample, group->first_row + first);
 		uint32	   *labels = sample->labels + group->first_row + first;
 
-		vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, part->centroids, norms,
-						 part->nlists, part->dim, work, labels, distances);
+		if (work->panels)
+			vq_panels_assign(vq_kernels, &panels, x, NULL, count, work->panels_work, labels, distances);
+		else
+			vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, part->centroids, norms,
+							 part->nlists, part->dim, work->work, labels, distances);
 		vq_kmeans_accumulate(sums, x, count, labels, NULL);
 		for (size_t i = 0; i < count; i++)
 			error += distances[i];
@@ -289,17 +336,13 @@ cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, Iv
 	uint32		largest = 1;
 	float	   *norms = alloc_array(lists->nlists, sizeof(float));
 	double	   *errors = alloc_array(ngroups, sizeof(double));
-	size_t		chunk;
-	float	   *distances;
-	float	   *work;
+	GroupWork	work;
 	VqKmeansSums sums;
 	uint32		nopen = ngroups;
 
 	for (uint32 g = 0; g < ngroups; g++)
 		largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
-	chunk = ivfpq_chunk_rows(largest, dim);
-	distances = alloc_array(chunk, sizeof(float));
-	work = alloc_array(vq_kmeans_assign_floats(chunk, largest), sizeof(float));
+	alloc_group_work(&work, largest, dim);
 	alloc_sums(&sums, lists);
 	for (int i = 0; i < GROUP_ITERATIONS && nopen > 0; i++)
 	{
@@ -317,8 +360,8 @@ cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, Iv
 			part.centroids = lists->centroids + start * dim;
 			part_sums.sums = sums.sums + start * dim;
 			part_sums.counts = sums.counts + start;
-			errors[g] = label_group(team, sample, &groups[g], &part, norms + start, chunk, work,
-									distances, &part_sums);
+			errors[g] = label_group(team, sample, &groups[g], &part, norms + start, &work,
+									&part_sums);
 		}
 		add_up(team, &sums);
 		ivfpq_team_sum_f64(team, errors, ngroups);
@@ -340,8 +383,7 @@ cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, Iv
 	}
 	pfree(norms);
 	pfree(errors);
-	pfree(distances);
-	pfree(work);
+	free_group_work(&work);
 	free_sums(&sums);
 }
 

@@ -12,6 +12,7 @@
 #include "am/ivfpq.h"
 #include "am/ivfpq_team.h"
 #include "kernels/vq_kmeans.h"
+#include "kernels/vq_panels.h"
 
 /* Fixed, so that the same data gives the same index to a team of the same size */
 #define IVFPQ_SEED		UINT64CONST(0x7671706776710001)

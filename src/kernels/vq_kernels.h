@@ -58,10 +58,16 @@ typedef struct VqBound
 #define VQ_E_SCALE_LOG2	103		/* 127 - 24: largest is 1.875 * 2^7 */
 #define VQ_E_SMALL_UNIT	(1.0f / (1 << 26))	/* what 1 is worth below e = 8, where the float would be denormal */
 
+/* Columns of scores_bf16 that are stored side by side */
+#define VQ_PANEL_COLUMNS	16
+
 typedef struct VqKernels
 {
 	const char *name;
 	uint32_t	required_features;	/* VQ_CPU_... bits, all of them needed */
+
+	/* Whether products of bfloat16 by this table outrun those of float32 by a library */
+	bool		is_bf16_fast;
 
 	/*
 	 * |a - b|^2 and <a,b> of float[dim] vectors, accumulated in float32 in
@@ -130,6 +136,30 @@ typedef struct VqKernels
 	 */
 	uint32_t	(*bound) (const float *a, const uint16_t *s, const uint8_t *e, const uint32_t *sums,
 						  size_t n, const VqBound *bound, float ceiling, float *low);
+
+	/*----------
+	 * Products in bfloat16, the upper half of a float, to choose candidates by
+	 * (vq_panels.h).  Values come in pairs, the first one in the lower half; a
+	 * last one without a partner has zero as the other.  Denormal numbers may
+	 * count as zero.
+	 *
+	 * residual_bf16: out = x - origin, rounded to the nearest, ties to even; x
+	 *		   and origin are float[dim], out is uint32_t[(dim + 1) / 2].
+	 * scores_bf16: scores[i][j] = <row_i, column_j> - offsets[j]; rows is
+	 *		   uint32_t[nrows][npairs], panels is uint32_t[ncolumns / 16][npairs][16],
+	 *		   ncolumns is a multiple of 16, offsets are finite or plus infinity,
+	 *		   scores is float[nrows][ncolumns].  Relative error at most
+	 *		   2 * npairs * FLT_EPSILON of the sum of absolute terms.  A score
+	 *		   depends on its own row and column and on nothing else, bit by bit.
+	 * largest_two: at[i][0] = the j with the largest scores[i][j], and at[i][1]
+	 *		   that of the largest of the others, the lowest on a tie; scores is
+	 *		   float[nrows][ncolumns], ncolumns is a multiple of 16 and not 0.
+	 *----------
+	 */
+	void		(*residual_bf16) (const float *x, const float *origin, size_t dim, uint32_t *out);
+	void		(*scores_bf16) (const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
+								const float *offsets, size_t ncolumns, float *scores);
+	void		(*largest_two) (const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2]);
 } VqKernels;
 
 /* The tables compiled in, best first; ends with "scalar", then NULL */
@@ -148,6 +178,7 @@ extern const VqKernels vq_kernels_scalar;
 #if defined(__x86_64__)
 extern const VqKernels vq_kernels_avx2;
 extern const VqKernels vq_kernels_avx512;
+extern const VqKernels vq_kernels_avx512_bf16;
 #endif
 
 #endif							/* VQ_KERNELS_H */

@@ -835,6 +835,26 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 
 VQ_TARGET_END
 
+/* Not worth more: without the instructions, products of float32 are as fast */
+static void
+residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
+{
+	vq_kernels_scalar.residual_bf16(x, origin, dim, out);
+}
+
+static void
+scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
+			const float *offsets, size_t ncolumns, float *scores)
+{
+	vq_kernels_scalar.scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, scores);
+}
+
+static void
+largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2])
+{
+	vq_kernels_scalar.largest_two(scores, nrows, ncolumns, at);
+}
+
 const VqKernels vq_kernels_avx2 = {
 	.name = "avx2",
 	.required_features = VQ_CPU_AVX2,
@@ -849,6 +869,9 @@ const VqKernels vq_kernels_avx2 = {
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,
+	.residual_bf16 = residual_bf16,
+	.scores_bf16 = scores_bf16,
+	.largest_two = largest_two,
 };
 
 #endif							/* __x86_64__ */

@@ -736,22 +736,270 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 	return is_below;
 }
 
+/* Up to 64 scores, minus infinity where there are fewer */
+typedef struct Scores64
+{
+	__m512		part[4];
+} Scores64;
+
+static inline float
+largest_of_64(const Scores64 *scores)
+{
+	return _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(scores->part[0], scores->part[1]),
+											  _mm512_max_ps(scores->part[2], scores->part[3])));
+}
+
+/* A bit for each score that equals value */
+static inline uint64_t
+equal_of_64(const Scores64 *scores, float value)
+{
+	__m512		v = _mm512_set1_ps(value);
+
+	return (uint64_t) _mm512_cmp_ps_mask(scores->part[0], v, _CMP_EQ_OQ) |
+		(uint64_t) _mm512_cmp_ps_mask(scores->part[1], v, _CMP_EQ_OQ) << 16 |
+		(uint64_t) _mm512_cmp_ps_mask(scores->part[2], v, _CMP_EQ_OQ) << 32 |
+		(uint64_t) _mm512_cmp_ps_mask(scores->part[3], v, _CMP_EQ_OQ) << 48;
+}
+
+static void
+largest_two_of_row(const float *scores, size_t ncolumns, uint32_t at[2])
+{
+	const __m512 nothing = _mm512_set1_ps(-INFINITY);
+	float		first = -INFINITY;
+	float		second = -INFINITY;
+
+	at[0] = 0;
+	at[1] = 1;
+	for (size_t j = 0; j < ncolumns; j += 64)
+	{
+		Scores64	s = {{_mm512_loadu_ps(scores + j),
+			j + 16 < ncolumns ? _mm512_loadu_ps(scores + j + 16) : nothing,
+			j + 32 < ncolumns ? _mm512_loadu_ps(scores + j + 32) : nothing,
+		j + 48 < ncolumns ? _mm512_loadu_ps(scores + j + 48) : nothing}};
+		float		largest = largest_of_64(&s);
+		uint64_t	is_largest;
+		uint32_t	largest_at;
+
+		if (!(largest > second))
+			continue;
+		is_largest = equal_of_64(&s, largest);
+		largest_at = (uint32_t) (j + (size_t) __builtin_ctzll(is_largest));
+		is_largest &= 0 - is_largest;
+		s.part[0] = _mm512_mask_mov_ps(s.part[0], (__mmask16) is_largest, nothing);
+		s.part[1] = _mm512_mask_mov_ps(s.part[1], (__mmask16) (is_largest >> 16), nothing);
+		s.part[2] = _mm512_mask_mov_ps(s.part[2], (__mmask16) (is_largest >> 32), nothing);
+		s.part[3] = _mm512_mask_mov_ps(s.part[3], (__mmask16) (is_largest >> 48), nothing);
+		if (largest > first)
+		{
+			second = first;
+			at[1] = at[0];
+			first = largest;
+			at[0] = largest_at;
+			largest = largest_of_64(&s);
+			if (!(largest > second))
+				continue;
+			largest_at = (uint32_t) (j + (size_t) __builtin_ctzll(equal_of_64(&s, largest)));
+		}
+		second = largest;
+		at[1] = largest_at;
+	}
+
+	/* column 0 is the only one above minus infinity */
+	if (at[1] == at[0])
+		at[1] = 1;
+}
+
+static void
+largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2])
+{
+	for (size_t i = 0; i < nrows; i++)
+		largest_two_of_row(scores + i * ncolumns, ncolumns, at[i]);
+}
+
 VQ_TARGET_END
+
+/* The operations above, for the tables below */
+#define AVX512_OPERATIONS \
+	.l2sq_f32 = l2sq_f32, \
+	.ip_f32 = ip_f32, \
+	.ip_norms_f32 = ip_norms_f32, \
+	.l2sq_rows_f32 = l2sq_rows_f32, \
+	.l2sq_rows_i8 = l2sq_rows_i8, \
+	.fwht = fwht, \
+	.pq_encode = pq_encode, \
+	.pq_lut = pq_lut, \
+	.scan4 = scan4, \
+	.scan8 = scan8, \
+	.bound = bound, \
+	.largest_two = largest_two
+
+/* Not worth more: without the instructions, products of float32 are as fast */
+static void
+residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
+{
+	vq_kernels_avx2.residual_bf16(x, origin, dim, out);
+}
+
+static void
+scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
+			const float *offsets, size_t ncolumns, float *scores)
+{
+	vq_kernels_avx2.scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, scores);
+}
 
 const VqKernels vq_kernels_avx512 = {
 	.name = "avx512",
 	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512,
-	.l2sq_f32 = l2sq_f32,
-	.ip_f32 = ip_f32,
-	.ip_norms_f32 = ip_norms_f32,
-	.l2sq_rows_f32 = l2sq_rows_f32,
-	.l2sq_rows_i8 = l2sq_rows_i8,
-	.fwht = fwht,
-	.pq_encode = pq_encode,
-	.pq_lut = pq_lut,
-	.scan4 = scan4,
-	.scan8 = scan8,
-	.bound = bound,
+	AVX512_OPERATIONS,
+	.residual_bf16 = residual_bf16,
+	.scores_bf16 = scores_bf16,
+};
+
+VQ_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")
+
+static inline __m512
+load_residual(__mmask16 mask, const float *x, const float *origin)
+{
+	return _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x), _mm512_maskz_loadu_ps(mask, origin));
+}
+
+static void
+residual_by_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
+{
+	size_t		i = 0;
+
+	for (; i + 32 <= dim; i += 32)
+		_mm512_storeu_si512(out + i / 2,
+							(__m512i) _mm512_cvtne2ps_pbh(load_residual(0xFFFF, x + i + 16, origin + i + 16),
+														  load_residual(0xFFFF, x + i, origin + i)));
+	if (i < dim)
+	{
+		uint32_t	mask = (UINT32_C(1) << (dim - i)) - 1;
+		__mmask16	low = (__mmask16) mask;
+		__mmask16	high = (__mmask16) (mask >> 16);
+		__m512		second = high ? load_residual(high, x + i + 16, origin + i + 16) : _mm512_setzero_ps();
+
+		_mm512_mask_storeu_epi32(out + i / 2, first_lanes((dim - i + 1) / 2),
+								 (__m512i) _mm512_cvtne2ps_pbh(second, load_residual(low, x + i, origin + i)));
+	}
+}
+
+/*
+ * nrows by npanels registers of sums, both constants: gcc unrolls these loops
+ * because it is told to, and then the array is in registers.
+ */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 12")
+#endif
+
+static inline __attribute__((always_inline)) void
+score_block(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels, size_t npanels,
+			const float *offsets, size_t ncolumns, float *scores)
+{
+	__m512		sums[12][4];
+
+	UNROLL
+	for (size_t i = 0; i < nrows; i++)
+	{
+		UNROLL
+		for (size_t j = 0; j < npanels; j++)
+			sums[i][j] = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_loadu_ps(offsets + j * 16));
+	}
+	for (size_t p = 0; p < npairs; p++)
+	{
+		__m512i		columns[4];
+
+		UNROLL
+		for (size_t j = 0; j < npanels; j++)
+			columns[j] = _mm512_loadu_si512(panels + (j * npairs + p) * 16);
+		UNROLL
+		for (size_t i = 0; i < nrows; i++)
+		{
+			__m512i		pair = _mm512_set1_epi32((int) rows[i * npairs + p]);
+
+			UNROLL
+			for (size_t j = 0; j < npanels; j++)
+				sums[i][j] = _mm512_dpbf16_ps(sums[i][j], (__m512bh) pair, (__m512bh) columns[j]);
+		}
+	}
+	UNROLL
+	for (size_t i = 0; i < nrows; i++)
+	{
+		UNROLL
+		for (size_t j = 0; j < npanels; j++)
+			_mm512_storeu_ps(scores + i * ncolumns + j * 16, sums[i][j]);
+	}
+}
+
+/*
+ * All rows, so many at a time.  The last block overlaps the one before it: that
+ * writes the same scores again, and takes less time than row by row.
+ */
+static inline __attribute__((always_inline)) void
+score_panels(const uint32_t *rows, size_t nrows, size_t block, size_t npairs, const uint32_t *panels,
+			 size_t npanels, const float *offsets, size_t ncolumns, float *scores)
+{
+	if (nrows < block)
+	{
+		for (size_t i = 0; i < nrows; i++)
+			score_block(rows + i * npairs, 1, npairs, panels, npanels, offsets, ncolumns, scores + i * ncolumns);
+		return;
+	}
+	for (size_t i = 0; i < nrows; i += block)
+	{
+		size_t		first = i + block <= nrows ? i : nrows - block;
+
+		score_block(rows + first * npairs, block, npairs, panels, npanels, offsets, ncolumns,
+					scores + first * ncolumns);
+	}
+}
+
+/*
+ * 24 sums are enough to hide the latency, and leave registers for the columns.
+ * Panels are taken up to four at a time and as evenly as they go.
+ */
+static void
+scores_by_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
+			   const float *offsets, size_t ncolumns, float *scores)
+{
+	size_t		npanels = ncolumns / 16;
+	size_t		nsteps = (npanels + 3) / 4;
+
+	for (size_t step = 0; step < nsteps; step++)
+	{
+		size_t		first = npanels * step / nsteps;
+		const uint32_t *p = panels + first * npairs * 16;
+		const float *o = offsets + first * 16;
+		float	   *out = scores + first * 16;
+
+		switch (npanels * (step + 1) / nsteps - first)
+		{
+			case 4:
+				score_panels(rows, nrows, 6, npairs, p, 4, o, ncolumns, out);
+				break;
+			case 3:
+				score_panels(rows, nrows, 8, npairs, p, 3, o, ncolumns, out);
+				break;
+			case 2:
+				score_panels(rows, nrows, 12, npairs, p, 2, o, ncolumns, out);
+				break;
+			default:
+				score_panels(rows, nrows, 12, npairs, p, 1, o, ncolumns, out);
+		}
+	}
+}
+
+VQ_TARGET_END
+
+const VqKernels vq_kernels_avx512_bf16 = {
+	.name = "avx512_bf16",
+	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_BF16,
+	.is_bf16_fast = true,
+	AVX512_OPERATIONS,
+	.residual_bf16 = residual_by_bf16,
+	.scores_bf16 = scores_by_bf16,
 };
 
 #endif							/* __x86_64__ */

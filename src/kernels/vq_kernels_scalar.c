@@ -317,6 +317,78 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 	return is_below;
 }
 
+/* The bits of a float, rounded to their upper half */
+static uint32_t
+round_bf16(float value)
+{
+	uint32_t	bits;
+
+	memcpy(&bits, &value, sizeof(bits));
+	return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
+}
+
+static float
+unpack_bf16(uint32_t upper_half)
+{
+	uint32_t	bits = upper_half << 16;
+	float		value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+static void
+residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
+{
+	for (size_t i = 0; i < dim; i++)
+	{
+		uint32_t	half = round_bf16(x[i] - origin[i]);
+
+		out[i / 2] = i % 2 == 0 ? half : out[i / 2] | half << 16;
+	}
+}
+
+static void
+scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
+			const float *offsets, size_t ncolumns, float *scores)
+{
+	for (size_t i = 0; i < nrows; i++)
+		for (size_t j = 0; j < ncolumns; j++)
+		{
+			const uint32_t *row = rows + i * npairs;
+			const uint32_t *column = panels + j / VQ_PANEL_COLUMNS * npairs * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS;
+			float		score = -offsets[j];
+
+			for (size_t p = 0; p < npairs; p++, column += VQ_PANEL_COLUMNS)
+				score += unpack_bf16(row[p] & 0xFFFF) * unpack_bf16(*column & 0xFFFF) +
+					unpack_bf16(row[p] >> 16) * unpack_bf16(*column >> 16);
+			scores[i * ncolumns + j] = score;
+		}
+}
+
+static void
+largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2])
+{
+	for (size_t i = 0; i < nrows; i++, scores += ncolumns)
+	{
+		uint32_t	first = 0;
+		uint32_t	second = 1;
+
+		for (uint32_t j = 1; j < ncolumns; j++)
+		{
+			if (scores[j] > scores[first])
+			{
+				second = first;
+				first = j;
+			}
+			else if (j == 1 || scores[j] > scores[second])
+				second = j;
+		}
+		at[i][0] = first;
+		at[i][1] = second;
+	}
+}
+
 const VqKernels vq_kernels_scalar = {
 	.name = "scalar",
 	.required_features = 0,
@@ -331,4 +403,7 @@ const VqKernels vq_kernels_scalar = {
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,
+	.residual_bf16 = residual_bf16,
+	.scores_bf16 = scores_bf16,
+	.largest_two = largest_two,
 };

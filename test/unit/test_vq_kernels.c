@@ -140,7 +140,7 @@ test_cpu_features_imply_their_base(void)
 	CHECK(vq_cpu_features() == features, "changed to %x", vq_cpu_features());
 	if (features & VQ_CPU_AVX512)
 		CHECK(features & VQ_CPU_AVX2, "%x", features);
-	if (features & VQ_CPU_AVX512_VBMI)
+	if (features & (VQ_CPU_AVX512_VBMI | VQ_CPU_AVX512_BF16))
 		CHECK(features & VQ_CPU_AVX512, "%x", features);
 }
 
@@ -757,6 +757,224 @@ test_bound_tells_which_are_not_above_the_ceiling(void)
 	}
 }
 
+/* The upper half of a float, rounded to the nearest, ties to even */
+static uint32_t
+nearest_bf16(float value)
+{
+	uint32_t	bits;
+	uint32_t	rest;
+
+	memcpy(&bits, &value, sizeof(bits));
+	rest = bits & 0xFFFF;
+	bits >>= 16;
+	return bits + (rest > 0x8000 || (rest == 0x8000 && bits % 2 == 1));
+}
+
+static double
+bf16_value(uint32_t half)
+{
+	uint32_t	bits = half << 16;
+	float		value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+static void
+test_residual_bf16_rounds_to_nearest_even(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 21);
+	for (size_t i = 0; i < NDIMS; i++)
+	{
+		size_t		dim = dim_at(i);
+		size_t		npairs = (dim + 1) / 2;
+
+		/* integers of 17 bits have many ties, floats have none */
+		for (int kind = 0; kind < 2; kind++)
+		{
+			float	   *x = kind == 0 ? random_floats(&rng, dim) : random_integers(&rng, dim, 65536);
+			float	   *origin = kind == 0 ? random_floats(&rng, dim) : random_integers(&rng, dim, 65536);
+			uint32_t   *got = allocate(npairs * sizeof(uint32_t));
+
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				table_at(t)->residual_bf16(x, origin, dim, got);
+				for (size_t k = 0; k < 2 * npairs; k++)
+				{
+					uint32_t	half = k % 2 == 0 ? got[k / 2] & 0xFFFF : got[k / 2] >> 16;
+					uint32_t	want = k < dim ? nearest_bf16(x[k] - origin[k]) : 0;
+
+					CHECK(half == want, "%s dim %zu at %zu: got %04x, want %04x", table_at(t)->name, dim, k, half, want);
+				}
+			}
+			free(x);
+			free(origin);
+			free(got);
+		}
+	}
+}
+
+static uint32_t *
+random_pairs(VqRng *rng, size_t n)
+{
+	float	   *floats = random_floats(rng, 2 * n);
+	uint32_t   *pairs = allocate(n * sizeof(uint32_t));
+
+	for (size_t i = 0; i < n; i++)
+		pairs[i] = nearest_bf16(floats[2 * i]) | nearest_bf16(floats[2 * i + 1]) << 16;
+	free(floats);
+	return pairs;
+}
+
+/* Row counts around those that kernels take at a time, columns of one to nine panels */
+static void
+test_scores_bf16_agree_with_doubles(void)
+{
+	static const size_t pair_counts[] = {0, 1, 2, 3, 17, 150};
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 22);
+	for (size_t n = 0; n < sizeof(pair_counts) / sizeof(pair_counts[0]); n++)
+		for (size_t ncolumns = 16; ncolumns <= 144; ncolumns += 16)
+			for (size_t nrows = 0; nrows <= (pair_counts[n] <= 3 ? 26 : 7); nrows++)
+			{
+				size_t		npairs = pair_counts[n];
+				uint32_t   *rows = random_pairs(&rng, nrows * npairs);
+				uint32_t   *panels = random_pairs(&rng, ncolumns * npairs);
+				float	   *offsets = random_floats(&rng, ncolumns);
+				float	   *got = allocate(nrows * ncolumns * sizeof(float));
+
+				offsets[ncolumns - 1] = INFINITY;
+				for (size_t t = 0; table_at(t) != NULL; t++)
+				{
+					table_at(t)->scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, got);
+					for (size_t k = 0; k < nrows * ncolumns; k++)
+					{
+						size_t		j = k % ncolumns;
+						const uint32_t *row = rows + k / ncolumns * npairs;
+						const uint32_t *column = panels + j / 16 * npairs * 16 + j % 16;
+						Reference	want = {0, 0};
+
+						if (j == ncolumns - 1)
+						{
+							CHECK(got[k] == -INFINITY, "%s: got %g", table_at(t)->name, got[k]);
+							continue;
+						}
+						add_term(&want, -offsets[j]);
+						for (size_t p = 0; p < npairs; p++)
+						{
+							add_term(&want, bf16_value(row[p] & 0xFFFF) * bf16_value(column[p * 16] & 0xFFFF));
+							add_term(&want, bf16_value(row[p] >> 16) * bf16_value(column[p * 16] >> 16));
+						}
+						CHECK(is_close(got[k], &want, 2 * npairs), "%s %zu rows, %zu columns, %zu pairs, score %zu: got %g, want %g",
+							  table_at(t)->name, nrows, ncolumns, npairs, k, got[k], want.sum);
+					}
+				}
+				free(rows);
+				free(panels);
+				free(offsets);
+				free(got);
+			}
+}
+
+static void
+test_scores_bf16_of_a_row_depend_on_no_other(void)
+{
+	size_t		npairs = 75;
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 23);
+	for (size_t ncolumns = 16; ncolumns <= 144; ncolumns += 16)
+	{
+		uint32_t   *rows = random_pairs(&rng, 40 * npairs);
+		uint32_t   *panels = random_pairs(&rng, ncolumns * npairs);
+		float	   *offsets = random_floats(&rng, ncolumns);
+		float	   *together = allocate(40 * ncolumns * sizeof(float));
+		float	   *apart = allocate(40 * ncolumns * sizeof(float));
+
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			table_at(t)->scores_bf16(rows, 40, npairs, panels, offsets, ncolumns, together);
+			for (size_t count = 1; count < 40; count += 6)
+			{
+				for (size_t first = 0; first < 40; first += count)
+					table_at(t)->scores_bf16(rows + first * npairs, 40 - first < count ? 40 - first : count, npairs,
+											 panels, offsets, ncolumns, apart + first * ncolumns);
+				CHECK(memcmp(together, apart, 40 * ncolumns * sizeof(float)) == 0, "%s: %zu columns, %zu rows at a time",
+					  table_at(t)->name, ncolumns, count);
+			}
+		}
+		free(rows);
+		free(panels);
+		free(offsets);
+		free(together);
+		free(apart);
+	}
+}
+
+static void
+test_largest_two_takes_the_lowest_on_a_tie(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 24);
+	for (size_t ncolumns = 16; ncolumns <= 208; ncolumns += 16)
+	{
+		/* from nearly all equal to nearly all different, and minus infinity in between */
+		for (int limit = 0; limit <= 1000; limit = limit * 3 + 1)
+		{
+			size_t		nrows = 20;
+			float	   *scores = random_integers(&rng, nrows * ncolumns, limit);
+			uint32_t	(*got)[2] = allocate(nrows * sizeof(*got));
+
+			for (size_t k = 0; k < nrows * ncolumns; k++)
+				if (vq_rng_below(&rng, nrows) < k / ncolumns)
+					scores[k] = -INFINITY;
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				table_at(t)->largest_two(scores, nrows, ncolumns, got);
+				for (size_t i = 0; i < nrows; i++)
+				{
+					const float *row = scores + i * ncolumns;
+					size_t		first = 0;
+					size_t		second;
+
+					for (size_t j = 1; j < ncolumns; j++)
+						first = row[j] > row[first] ? j : first;
+					second = first == 0 ? 1 : 0;
+					for (size_t j = second + 1; j < ncolumns; j++)
+						second = j != first && row[j] > row[second] ? j : second;
+					CHECK(got[i][0] == first && got[i][1] == second, "%s %zu columns row %zu: got %u and %u, want %zu and %zu",
+						  table_at(t)->name, ncolumns, i, got[i][0], got[i][1], first, second);
+				}
+			}
+			free(scores);
+			free(got);
+		}
+	}
+}
+
+static void
+test_largest_two_of_nans_are_columns(void)
+{
+	float		scores[80];
+	uint32_t	got[1][2];
+
+	for (size_t nan_every = 1; nan_every < 5; nan_every++)
+	{
+		for (size_t j = 0; j < 80; j++)
+			scores[j] = j % nan_every == 0 ? NAN : -(float) j;
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			table_at(t)->largest_two(scores, 1, 80, got);
+			CHECK(got[0][0] < 80 && got[0][1] < 80 && got[0][0] != got[0][1], "%s: got %u and %u",
+				  table_at(t)->name, got[0][0], got[0][1]);
+		}
+	}
+}
+
 void
 suite_vq_kernels(void)
 {
@@ -775,4 +993,9 @@ suite_vq_kernels(void)
 	RUN_TEST(test_bound_decodes_every_e_exactly);
 	RUN_TEST(test_bound_agrees_with_doubles);
 	RUN_TEST(test_bound_tells_which_are_not_above_the_ceiling);
+	RUN_TEST(test_residual_bf16_rounds_to_nearest_even);
+	RUN_TEST(test_scores_bf16_agree_with_doubles);
+	RUN_TEST(test_scores_bf16_of_a_row_depend_on_no_other);
+	RUN_TEST(test_largest_two_takes_the_lowest_on_a_tie);
+	RUN_TEST(test_largest_two_of_nans_are_columns);
 }

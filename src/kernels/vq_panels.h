@@ -1,0 +1,75 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_panels.h
+ *	  Centroids in bfloat16, and the nearest of them.
+ *
+ * What vq_kmeans_assign does with products of a library, for processors whose
+ * kernel table has is_bf16_fast.  Products in bfloat16 choose two candidates
+ * for each row, and differences in float32 choose between those.
+ *
+ * Rows and centroids are rounded after the mean of the centroids is taken off
+ * both: bfloat16 has 8 bits, and what all centroids have in common tells
+ * nothing about which is nearest.
+ *
+ * A row's scores, label and distance depend on no other row.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_PANELS_H
+#define VQ_PANELS_H
+
+#include "kernels/vq_kernels.h"
+
+typedef struct VqPanels
+{
+	size_t		ncentroids;
+	size_t		dim;
+	const float *centroids;		/* [ncentroids][dim], the caller's */
+
+	/* in the memory given by the caller */
+	float	   *origin;			/* [dim], mean of the centroids */
+	float	   *offsets;		/* [ncolumns], |centroid - origin|^2 / 2 of what is in panels; infinity beyond */
+	uint32_t   *panels;			/* [ncolumns / 16][(dim + 1) / 2][16] */
+} VqPanels;
+
+/* ncentroids, made up to a multiple of VQ_PANEL_COLUMNS */
+extern size_t vq_panels_columns(size_t ncentroids);
+
+/* Bytes of memory for one VqPanels, a multiple of 4 */
+extern size_t vq_panels_bytes(size_t ncentroids, size_t dim);
+
+/*
+ * Fill in panels from centroids, float[ncentroids][dim], which stay where they
+ * are as long as panels are used.  memory is aligned to 4 bytes.
+ */
+extern void vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroids,
+						   size_t dim, void *memory, VqPanels *panels);
+
+/* Bytes of workspace for the functions below, whatever the number of rows */
+extern size_t vq_panels_work_bytes(size_t ncentroids, size_t dim);
+
+/*----------
+ * scores[i][j] is the larger the nearer centroid j is to row i: minus half of
+ * the squared distance, plus a summand of the row's own, within 2^-8 of
+ * (|row - origin| + |centroid - origin|) |centroid - origin|.  scores is
+ * float[nrows][vq_panels_columns(ncentroids)]; columns without a centroid have
+ * minus infinity.
+ *
+ * Row i is rows[row_nos[i]], or rows[i] where row_nos is NULL; rows is
+ * float[][dim].
+ *----------
+ */
+extern void vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
+							 const float *rows, const uint32_t *row_nos, size_t nrows,
+							 void *work, float *scores);
+
+/*
+ * labels[i] = the nearer of the two centroids with the largest scores (the
+ * lower one on a tie), and distances[i] = |row - centroid|^2 from differences.
+ * Rows as above; ncentroids is not 0.
+ */
+extern void vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
+							 const float *rows, const uint32_t *row_nos, size_t nrows,
+							 void *work, uint32_t *labels, float *distances);
+
+#endif							/* VQ_PANELS_H */

@@ -1,0 +1,274 @@
+/*-------------------------------------------------------------------------
+ *
+ * test_vq_panels.c
+ *	  The nearest of two candidates is the nearest of all, or nearly so, and
+ *	  garbage chooses no centroid that does not exist.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "check.h"
+
+#include "kernels/vq_panels.h"
+#include "kernels/vq_rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows and centroids, all in memory, and the results */
+typedef struct Fixture
+{
+	const VqKernels *kernels;
+	size_t		nrows;
+	size_t		ncentroids;
+	size_t		dim;
+	float	   *rows;
+	float	   *centroids;
+	void	   *memory;
+	void	   *work;
+	uint32_t   *labels;
+	float	   *distances;
+	VqPanels	panels;
+} Fixture;
+
+/* Every coordinate is shift plus something in [-1, 1) */
+static void
+fixture_open(Fixture *fixture, const VqKernels *kernels, size_t nrows, size_t ncentroids, size_t dim, float shift)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 31);
+	fixture->kernels = kernels;
+	fixture->nrows = nrows;
+	fixture->ncentroids = ncentroids;
+	fixture->dim = dim;
+	fixture->rows = malloc(nrows * dim * sizeof(float));
+	fixture->centroids = malloc(ncentroids * dim * sizeof(float));
+	for (size_t i = 0; i < nrows * dim; i++)
+		fixture->rows[i] = shift + (float) (2 * vq_rng_double(&rng) - 1);
+	for (size_t i = 0; i < ncentroids * dim; i++)
+		fixture->centroids[i] = shift + (float) (2 * vq_rng_double(&rng) - 1);
+	fixture->memory = malloc(vq_panels_bytes(ncentroids, dim));
+	fixture->work = malloc(vq_panels_work_bytes(ncentroids, dim));
+	fixture->labels = malloc(nrows * sizeof(uint32_t));
+	fixture->distances = malloc(nrows * sizeof(float));
+}
+
+static void
+fixture_close(Fixture *fixture)
+{
+	free(fixture->rows);
+	free(fixture->centroids);
+	free(fixture->memory);
+	free(fixture->work);
+	free(fixture->labels);
+	free(fixture->distances);
+}
+
+static void
+fixture_assign(Fixture *fixture, const uint32_t *row_nos, size_t nrows)
+{
+	vq_panels_pack(fixture->kernels, fixture->centroids, fixture->ncentroids, fixture->dim, fixture->memory,
+				   &fixture->panels);
+	vq_panels_assign(fixture->kernels, &fixture->panels, fixture->rows, row_nos, nrows, fixture->work,
+					 fixture->labels, fixture->distances);
+}
+
+static double
+distance_between(const Fixture *fixture, size_t row, size_t centroid)
+{
+	double		distance = 0;
+
+	for (size_t i = 0; i < fixture->dim; i++)
+	{
+		double		difference = (double) fixture->rows[row * fixture->dim + i] -
+			fixture->centroids[centroid * fixture->dim + i];
+
+		distance += difference * difference;
+	}
+	return distance;
+}
+
+/* Distances are right, and no more than a few rows miss their nearest centroid, by next to nothing */
+static void
+check_labels(const Fixture *fixture, const char *what)
+{
+	size_t		nwrong = 0;
+
+	for (size_t i = 0; i < fixture->nrows; i++)
+	{
+		double		got;
+		double		nearest = INFINITY;
+
+		CHECK(fixture->labels[i] < fixture->ncentroids, "%s: row %zu has label %u", what, i, fixture->labels[i]);
+		if (fixture->labels[i] >= fixture->ncentroids)
+			continue;
+		got = distance_between(fixture, i, fixture->labels[i]);
+		for (size_t j = 0; j < fixture->ncentroids; j++)
+			nearest = fmin(nearest, distance_between(fixture, i, j));
+		CHECK(fabs(fixture->distances[i] - got) <= 1e-5 * got, "%s: row %zu: got %g, want %g",
+			  what, i, fixture->distances[i], got);
+		CHECK(got <= nearest * 1.02, "%s: row %zu: %g away, nearest %g", what, i, got, nearest);
+		nwrong += got > nearest * (1 + 1e-6);
+	}
+	CHECK(nwrong * 100 <= fixture->nrows, "%s: %zu of %zu are not with the nearest", what, nwrong, fixture->nrows);
+}
+
+/* The n-th table that this processor can run, NULL after the last */
+static const VqKernels *
+table_at(size_t n)
+{
+	for (size_t i = 0; vq_kernels_all[i] != NULL; i++)
+		if (vq_kernels_supported(vq_kernels_all[i]) && n-- == 0)
+			return vq_kernels_all[i];
+	return NULL;
+}
+
+static void
+test_panels_find_the_nearest_and_its_distance(void)
+{
+	static const size_t shapes[][3] = {
+		/* rows, centroids, dim */
+		{1, 1, 1}, {5, 1, 9}, {30, 2, 2}, {100, 15, 33}, {97, 16, 31}, {24, 17, 32}, {300, 48, 20},
+		{200, 63, 64}, {130, 65, 7}, {50, 130, 300}, {60, 3000, 5},
+	};
+
+	for (size_t t = 0; table_at(t) != NULL; t++)
+		for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+		{
+			Fixture		fixture;
+
+			fixture_open(&fixture, table_at(t), shapes[i][0], shapes[i][1], shapes[i][2], 0);
+			fixture_assign(&fixture, NULL, fixture.nrows);
+			check_labels(&fixture, table_at(t)->name);
+			fixture_close(&fixture);
+		}
+}
+
+/* Rounded as they are, these would all be equal */
+static void
+test_what_centroids_have_in_common_costs_no_precision(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+
+		fixture_open(&fixture, table_at(t), 200, 40, 16, 300);
+		fixture_assign(&fixture, NULL, fixture.nrows);
+		check_labels(&fixture, table_at(t)->name);
+		fixture_close(&fixture);
+	}
+}
+
+static void
+test_a_row_goes_where_it_goes_alone(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+		uint32_t	labels[250];
+		float		distances[250];
+
+		fixture_open(&fixture, table_at(t), 250, 70, 50, 0);
+		fixture_assign(&fixture, NULL, 250);
+		memcpy(labels, fixture.labels, sizeof(labels));
+		memcpy(distances, fixture.distances, sizeof(distances));
+		for (uint32_t i = 0; i < 250; i += 7)
+		{
+			uint32_t	row_nos[3] = {249 - i, i, i / 2};
+			size_t		count = 1 + i % 3;
+
+			fixture_assign(&fixture, row_nos, count);
+			for (size_t k = 0; k < count; k++)
+				CHECK(fixture.labels[k] == labels[row_nos[k]] && fixture.distances[k] == distances[row_nos[k]],
+					  "%s: row %u: %u at %g, want %u at %g", table_at(t)->name, row_nos[k],
+					  fixture.labels[k], fixture.distances[k], labels[row_nos[k]], distances[row_nos[k]]);
+		}
+		fixture_close(&fixture);
+	}
+}
+
+static void
+test_panels_take_the_lower_of_equal_centroids(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+
+		fixture_open(&fixture, table_at(t), 40, 20, 10, 0);
+		memcpy(fixture.centroids + 10 * 10, fixture.centroids, 10 * 10 * sizeof(float));
+		fixture_assign(&fixture, NULL, fixture.nrows);
+		for (size_t i = 0; i < fixture.nrows; i++)
+			CHECK(fixture.labels[i] < 10, "%s: row %zu: got %u", table_at(t)->name, i, fixture.labels[i]);
+		fixture_close(&fixture);
+	}
+}
+
+static void
+test_scores_order_centroids_by_distance(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+		float	   *scores;
+		size_t		ncolumns = vq_panels_columns(50);
+
+		fixture_open(&fixture, table_at(t), 110, 50, 40, 0);
+		scores = malloc(110 * ncolumns * sizeof(float));
+		fixture_assign(&fixture, NULL, fixture.nrows);
+		vq_panels_scores(fixture.kernels, &fixture.panels, fixture.rows, NULL, 110, fixture.work, scores);
+		for (size_t i = 0; i < 110; i++)
+		{
+			const float *row_scores = scores + i * ncolumns;
+			double		first = distance_between(&fixture, i, 0);
+
+			for (size_t j = 1; j < 50; j++)
+			{
+				double		want = (first - distance_between(&fixture, i, j)) / 2;
+
+				/* |row - origin| and |centroid - origin| are below sqrt(40) * 2 and sqrt(40) */
+				CHECK(fabs(row_scores[j] - row_scores[0] - want) < 80.0 / 256, "%s: row %zu centroid %zu: got %g, want %g",
+					  table_at(t)->name, i, j, row_scores[j] - row_scores[0], want);
+			}
+			for (size_t j = 50; j < ncolumns; j++)
+				CHECK(row_scores[j] == -INFINITY, "%s: got %g", table_at(t)->name, row_scores[j]);
+		}
+		free(scores);
+		fixture_close(&fixture);
+	}
+}
+
+static void
+test_garbage_chooses_a_centroid_that_exists(void)
+{
+	static const float values[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e30f, 1e-40f};
+
+	for (size_t t = 0; table_at(t) != NULL; t++)
+		for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+			for (size_t ncentroids = 1; ncentroids < 20; ncentroids += 6)
+			{
+				Fixture		fixture;
+
+				fixture_open(&fixture, table_at(t), 30, ncentroids, 6, 0);
+				for (size_t k = 0; k < 30 * 6; k += 5)
+					fixture.rows[k] = values[i];
+				if (i % 2 == 0)
+					fixture.centroids[2] = values[i];
+				fixture_assign(&fixture, NULL, fixture.nrows);
+				for (size_t row = 0; row < 30; row++)
+					CHECK(fixture.labels[row] < ncentroids, "%s: label %u of %zu", table_at(t)->name,
+						  fixture.labels[row], ncentroids);
+				fixture_close(&fixture);
+			}
+}
+
+void
+suite_vq_panels(void)
+{
+	RUN_TEST(test_panels_find_the_nearest_and_its_distance);
+	RUN_TEST(test_what_centroids_have_in_common_costs_no_precision);
+	RUN_TEST(test_a_row_goes_where_it_goes_alone);
+	RUN_TEST(test_panels_take_the_lower_of_equal_centroids);
+	RUN_TEST(test_scores_order_centroids_by_distance);
+	RUN_TEST(test_garbage_chooses_a_centroid_that_exists);
+}
