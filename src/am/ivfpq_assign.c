@@ -69,12 +69,6 @@ struct IvfpqAssigner
 	float	   *gathered_distances;
 };
 
-static void *
-alloc_array(size_t count, size_t size)
-{
-	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
-}
-
 /* Centre of a group: the mean of its lists */
 static void
 compute_centres(IvfpqAssigner *assigner)
@@ -108,30 +102,30 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 	assigner->dim = dim;
 	assigner->centroids = lists->centroids;
 	assigner->nlists = lists->nlists;
-	assigner->norms = alloc_array(lists->nlists, sizeof(float));
+	assigner->norms = ivfpq_alloc_array(lists->nlists, sizeof(float));
 	assigner->chunk = ivfpq_chunk_rows(lists->nlists, dim);
 	assigner->gathered = MemoryContextAllocExtended(CurrentMemoryContext, GATHERED_ROWS * dim * sizeof(float),
 													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	assigner->gathered_labels = alloc_array(GATHERED_ROWS, sizeof(uint32));
-	assigner->gathered_distances = alloc_array(GATHERED_ROWS, sizeof(float));
+	assigner->gathered_labels = ivfpq_alloc_array(GATHERED_ROWS, sizeof(uint32));
+	assigner->gathered_distances = ivfpq_alloc_array(GATHERED_ROWS, sizeof(float));
 	if (ngroups >= MIN_GROUPS)
 	{
 		assigner->ngroups = ngroups;
 		assigner->depth = depth;
 		assigner->starts = lists->starts;
-		assigner->centres = alloc_array(ngroups, dim * sizeof(float));
-		assigner->centre_norms = alloc_array(ngroups, sizeof(float));
-		assigner->products = alloc_array(DEALT_ROWS, ngroups * sizeof(float));
-		assigner->dealt = alloc_array(DEALT_ROWS, depth * sizeof(uint32));
-		assigner->dealt_starts = alloc_array(ngroups + 1, sizeof(uint32));
-		assigner->nearest_groups = alloc_array(DEALT_ROWS, depth * sizeof(uint32));
+		assigner->centres = ivfpq_alloc_array(ngroups, dim * sizeof(float));
+		assigner->centre_norms = ivfpq_alloc_array(ngroups, sizeof(float));
+		assigner->products = ivfpq_alloc_array(DEALT_ROWS, ngroups * sizeof(float));
+		assigner->dealt = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
+		assigner->dealt_starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
+		assigner->nearest_groups = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
 		assigner->chunk = GATHERED_ROWS;
 		largest = 0;
 		for (uint32 g = 0; g < ngroups; g++)
 			largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
 	}
-	assigner->work = alloc_array(vq_kmeans_assign_floats(Max(assigner->chunk, GATHERED_ROWS), Max(largest, 1)),
-								 sizeof(float));
+	assigner->work = ivfpq_alloc_array(vq_kmeans_assign_floats(Max(assigner->chunk, GATHERED_ROWS), Max(largest, 1)),
+									   sizeof(float));
 	ivfpq_assigner_refresh(assigner);
 	return assigner;
 }

@@ -40,25 +40,13 @@
 #define SETTLED					0.998	/* error, relative to the iteration before */
 #define LABELLED_ROWS			16384	/* at a time */
 
-static void *
-alloc_array(size_t count, size_t size)
-{
-	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
-}
-
-static float *
-row(const IvfpqSample *sample, size_t i)
-{
-	return sample->rows + i * sample->dim;
-}
-
 static void
 alloc_sums(VqKmeansSums *sums, const IvfpqLists *lists)
 {
 	sums->ncentroids = lists->nlists;
 	sums->dim = lists->dim;
-	sums->sums = alloc_array(lists->nlists, lists->dim * sizeof(double));
-	sums->counts = alloc_array(lists->nlists, sizeof(uint64_t));
+	sums->sums = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(double));
+	sums->counts = ivfpq_alloc_array(lists->nlists, sizeof(uint64_t));
 }
 
 static void
@@ -237,7 +225,7 @@ static void
 cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
 			 int iterations, VqRng *rng, double *error)
 {
-	uint64	   *counts = alloc_array(team->size, sizeof(uint64));
+	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
 
 	ivfpq_team_gather(team, nrows, counts);
 	place_own_rows(team, rows, lists->dim, counts, 1, lists->centroids, lists->nlists);
@@ -266,7 +254,7 @@ label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
 	for (size_t first = 0; first < group->nrows; first += chunk)
 	{
 		size_t		count = Min(chunk, group->nrows - first);
-		const float *x = row(sample, group->first_row + first);
+		const float *x = ivfpq_sample_row(sample, group->first_row + first);
 		uint32	   *labels = sample->labels + group->first_row + first;
 
 		vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, part->centroids, norms,
@@ -287,8 +275,8 @@ cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, Iv
 	size_t		dim = lists->dim;
 	uint32		ngroups = lists->ngroups;
 	uint32		largest = 1;
-	float	   *norms = alloc_array(lists->nlists, sizeof(float));
-	double	   *errors = alloc_array(ngroups, sizeof(double));
+	float	   *norms = ivfpq_alloc_array(lists->nlists, sizeof(float));
+	double	   *errors = ivfpq_alloc_array(ngroups, sizeof(double));
 	size_t		chunk;
 	float	   *distances;
 	float	   *work;
@@ -298,8 +286,8 @@ cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, Iv
 	for (uint32 g = 0; g < ngroups; g++)
 		largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
 	chunk = ivfpq_chunk_rows(largest, dim);
-	distances = alloc_array(chunk, sizeof(float));
-	work = alloc_array(vq_kmeans_assign_floats(chunk, largest), sizeof(float));
+	distances = ivfpq_alloc_array(chunk, sizeof(float));
+	work = ivfpq_alloc_array(vq_kmeans_assign_floats(chunk, largest), sizeof(float));
 	alloc_sums(&sums, lists);
 	for (int i = 0; i < GROUP_ITERATIONS && nopen > 0; i++)
 	{
@@ -353,14 +341,14 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	IvfpqLists	centres = {.dim = dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
 	uint32		ngroups = centres.nlists;
 	double		share = Min(1.0, (double) ngroups * ROWS_PER_GROUP / sample->total_rows);
-	size_t	   *rows_start = alloc_array(ngroups + 1, sizeof(size_t));
-	uint64	   *counts = alloc_array(ngroups, team->size * sizeof(uint64));
-	uint64	   *sizes = alloc_array(ngroups, sizeof(uint64));
-	uint32	   *allotted = alloc_array(ngroups, sizeof(uint32));
-	ListGroup  *groups = alloc_array(ngroups, sizeof(ListGroup));
+	size_t	   *rows_start = ivfpq_alloc_array(ngroups + 1, sizeof(size_t));
+	uint64	   *counts = ivfpq_alloc_array(ngroups, team->size * sizeof(uint64));
+	uint64	   *sizes = ivfpq_alloc_array(ngroups, sizeof(uint64));
+	uint32	   *allotted = ivfpq_alloc_array(ngroups, sizeof(uint32));
+	ListGroup  *groups = ivfpq_alloc_array(ngroups, sizeof(ListGroup));
 	IvfpqAssigner *assigner;
 
-	centres.centroids = alloc_array(ngroups, dim * sizeof(float));
+	centres.centroids = ivfpq_alloc_array(ngroups, dim * sizeof(float));
 	cluster_rows(team, sample->rows, (size_t) ceil(sample->nrows * share), &centres,
 				 sample->labels, GROUP_ITERATIONS, rng, NULL);
 	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
@@ -386,11 +374,11 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	ivfpq_balance_groups(sizes, ngroups, sample->total_rows, lists->nlists, allotted);
 
 	lists->ngroups = ngroups;
-	lists->starts = alloc_array(ngroups + 1, sizeof(uint32));
+	lists->starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
 	lists->starts[0] = 0;
 	for (uint32 g = 0; g < ngroups; g++)
 	{
-		place_own_rows(team, row(sample, rows_start[g]), dim, counts + g, ngroups,
+		place_own_rows(team, ivfpq_sample_row(sample, rows_start[g]), dim, counts + g, ngroups,
 					   lists->centroids + lists->starts[g] * dim, allotted[g]);
 		lists->starts[g + 1] = lists->starts[g] + allotted[g];
 	}
@@ -448,11 +436,11 @@ static void
 group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 {
 	IvfpqLists	centres = {.dim = lists->dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
-	uint32	   *groups = alloc_array(lists->nlists, sizeof(uint32));
-	float	   *work = alloc_array(lists->nlists, lists->dim * sizeof(float));
+	uint32	   *groups = ivfpq_alloc_array(lists->nlists, sizeof(uint32));
+	float	   *work = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(float));
 	IvfpqAssigner *assigner;
 
-	centres.centroids = alloc_array(centres.nlists, centres.dim * sizeof(float));
+	centres.centroids = ivfpq_alloc_array(centres.nlists, centres.dim * sizeof(float));
 	cluster_rows(team, lists->centroids, lists->nlists, &centres, groups, GROUP_ITERATIONS, rng, NULL);
 	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
 	label_rows(team, assigner, lists->centroids, lists->nlists, lists->dim, groups, NULL);
@@ -460,7 +448,7 @@ group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 	pfree(centres.centroids);
 
 	lists->ngroups = centres.nlists;
-	lists->starts = alloc_array(lists->ngroups + 1, sizeof(uint32));
+	lists->starts = ivfpq_alloc_array(lists->ngroups + 1, sizeof(uint32));
 	ivfpq_balance_sort(lists, groups, work);
 	pfree(groups);
 	pfree(work);
