@@ -256,13 +256,36 @@ ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32 list_no, fl
 }
 
 void
+ivfpq_report_dim(Relation index, uint32 index_dim, int dim, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_EXCEPTION),
+			 errmsg("expected a vector of %u dimensions, not %d", index_dim, dim),
+			 errdetail("Index \"%s\" holds vectors of %u dimensions.",
+					   RelationGetRelationName(index), index_dim),
+			 errhint("%s", hint ? hint :
+					 "All vectors of an indexed column, and the queries to it, have the same number of dimensions.")));
+}
+
+void
 ivfpq_check_dim(Relation index, uint32 index_dim, int dim)
 {
-	if ((uint32) dim != index_dim)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("expected a vector of %u dimensions, not %d", index_dim, dim),
-				 errdetail("Index \"%s\" holds vectors of %u dimensions.",
-						   RelationGetRelationName(index), index_dim),
-				 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions.")));
+	const char *hint = NULL;
+	IvfpqMetaPageData meta;
+
+	if ((uint32) dim == index_dim)
+		return;
+
+	/* If its first row has decided, this row may be gone, or never have come to be */
+	ivfpq_meta_read(index, &meta);
+	if (ivfpq_dim_is_from_row(index, &meta))
+		hint = psprintf("If the table holds no vector of %u dimensions, because its first rows were rolled back or deleted, VACUUM the table. If the error remains, REINDEX the index.",
+						index_dim);
+	ivfpq_report_dim(index, index_dim, dim, hint);
+}
+
+bool
+ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta)
+{
+	return meta->dim > 0 && meta->codec == IVFPQ_CODEC_NONE && ivfpq_options(index)->dims == 0;
 }
