@@ -149,8 +149,8 @@ extern void ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32
 /* ERROR unless a vector has as many dimensions as those of the index, which must have its metapage */
 extern void ivfpq_check_dim(Relation index, uint32 index_dim, int dim);
 
-/* That ERROR, with this hint or, if it is NULL, the usual one */
-pg_noreturn extern void ivfpq_report_dim(Relation index, uint32 index_dim, int dim, const char *hint);
+/* That ERROR; whether its hint tells how an index without rows gets another dimension */
+pg_noreturn extern void ivfpq_report_dim(Relation index, uint32 index_dim, int dim, bool may_be_outdated);
 
 /* Whether the dimension is that of the index's first row, rather than trained on or asked for */
 extern bool ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta);

@@ -44,7 +44,7 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vecto
 	if (build->meta.dim == 0)
 		build->meta.dim = vector->dim;
 	if ((uint32) vector->dim != build->meta.dim)
-		ivfpq_report_dim(build->index, build->meta.dim, vector->dim, NULL);
+		ivfpq_report_dim(build->index, build->meta.dim, vector->dim, false);
 	return build->meta.metric != VQ_METRIC_COSINE ||
 		vq_inner_product(vector->x, vector->x, vector->dim) > 0;
 }
