@@ -14,6 +14,7 @@
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/shmem.h"
 #include "utils/backend_progress.h"
 #include "utils/memutils.h"
 #include "utils/sampling.h"

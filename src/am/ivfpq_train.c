@@ -16,6 +16,7 @@
 
 #include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
+#include "storage/shmem.h"
 #include "utils/memutils.h"
 
 #include "base/vq_guc.h"
