@@ -24,7 +24,6 @@
 
 #include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
 #include "base/vq_guc.h"
 
