@@ -300,32 +300,6 @@ layer-check:
 header-check:
 	PG_CONFIG='$(PG_CONFIG)' $(top)/test/check_layers.sh headers
 
-# The options of PostgreSQL's own pgindent
-INDENT = pg_bsd_indent -bad -bap -bbb -bc -bl -cli1 -cp33 -cdb -nce -d0 -di12 -nfc1 -i4 -l79 \
-	-lp -lpl -nip -npro -sac -tpg -ts4 -U$(top)/typedefs.list
-formatted_files = $(addprefix $(here),$(call files_in,src/*.c src/*/*.[ch] test/*/*.[ch] bench/*.[ch]))
-
-format:
-	for file in $(formatted_files); do $(INDENT) "$$file" && rm -f "$$(basename "$$file").BAK" || exit 1; done
-
-format-check:
-	@mkdir -p .build
-	@bad=0; for file in $(formatted_files); do \
-		cp "$$file" .build/format.c && (cd .build && $(subst -U$(top),-U$(abspath $(top)),$(INDENT)) format.c) && \
-		diff -u --label "$$file" --label "$$file, formatted" "$$file" .build/format.c || bad=1; \
-	done; rm -f .build/format.c*; exit $$bad
-
-# Every type name that the sources mention, which is what the formatter has to
-# know: of the server, by the debug information of the library, and their own
-typedefs: all
-	@mkdir -p .build
-	(readelf --debug-dump=info $(shlib) | \
-		awk '/DW_TAG_/ {wanted = /DW_TAG_typedef/} wanted && /DW_AT_name/ {print $$NF}'; \
-		sed -n 's/^}[ 	]*\([A-Za-z_0-9]*\);$$/\1/p' $(formatted_files)) | \
-		LC_ALL=C sort -u >.build/typedefs
-	grep -ohE '[A-Za-z_][A-Za-z_0-9]*' $(formatted_files) | LC_ALL=C sort -u >.build/words
-	LC_ALL=C comm -12 .build/typedefs .build/words >$(top)/typedefs.list
-
 help:
 	@echo 'all            build vqpg.so'
 	@echo 'install        install it into the server of PG_CONFIG'
@@ -349,9 +323,7 @@ help:
 	@echo ''
 	@echo 'layer-check    includes point downwards only'
 	@echo 'header-check   every header compiles on its own'
-	@echo 'format         indent all sources; format-check shows what that would change'
-	@echo 'typedefs       renew typedefs.list, which the formatter needs'
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit fuzz bench bounds isolation tap layer-check header-check format format-check typedefs help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit fuzz bench bounds isolation tap layer-check header-check help

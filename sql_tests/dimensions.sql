@@ -72,7 +72,7 @@ SELECT ivfpq_check('items_index', true);
 DROP TABLE items;
 
 -- An index on an empty table takes its dimension from the first row, even from one that is rolled back
-CREATE TABLE items (id int, embedding real[]);
+CREATE TABLE items (id int, embedding real[]) WITH (autovacuum_enabled = off);
 CREATE INDEX items_index ON items USING ivfpq (embedding);
 SELECT dims FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (1, NULL);
@@ -84,18 +84,52 @@ INSERT INTO items VALUES (1, '{1,2,3}');
 ROLLBACK;
 SELECT dims FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (1, '{1,2}');
+SELECT id FROM items ORDER BY embedding <-> '{1,2}' LIMIT 1;
 
--- Until it is emptied or made anew
-TRUNCATE items;
-INSERT INTO items VALUES (1, '{1,2}');
+-- Until it is vacuumed and found empty, is emptied at once, or made anew
+VACUUM items;
 SELECT dims FROM ivfpq_index_info('items_index');
+INSERT INTO items VALUES (1, '{1,2}');
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2,3}');
+TRUNCATE items;
+INSERT INTO items VALUES (1, '{1,2,3,4}'), (2, '{1,2,3,5}');
+SELECT dims FROM ivfpq_index_info('items_index');
+DELETE FROM items WHERE id = 1;
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2,3}');
 DELETE FROM items;
 VACUUM items;
 INSERT INTO items VALUES (1, '{1,2,3}');
+SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
+DELETE FROM items;
 REINDEX INDEX items_index;
-INSERT INTO items VALUES (1, '{1,2,3}');
+INSERT INTO items VALUES (1, '{1,2}');
 SELECT dims FROM ivfpq_index_info('items_index');
 SELECT ivfpq_check('items_index', true);
+DROP TABLE items;
+
+-- A zero vector is not in a cosine index, but has a dimension; REINDEX helps if it has gone
+CREATE TABLE items (id int, embedding real[]) WITH (autovacuum_enabled = off);
+CREATE INDEX items_index ON items USING ivfpq (embedding array_cosine_ops);
+INSERT INTO items VALUES (1, '{0,0,0}');
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2}');
+DELETE FROM items;
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2}');
+REINDEX INDEX items_index;
+INSERT INTO items VALUES (1, '{1,2}');
+SELECT ivfpq_check('items_index', true);
+DROP TABLE items;
+
+-- An index that was trained keeps the dimension of what it has learnt
+CREATE TABLE items (id int, embedding real[]) WITH (autovacuum_enabled = off);
+INSERT INTO items SELECT i, ARRAY[i, -i] FROM generate_series(1, 512) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+DELETE FROM items;
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2,3}');
 DROP TABLE items;
 
 -- Or it is told its dimension
@@ -104,6 +138,8 @@ CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (dims = 3);
 SELECT dims FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (1, '{1,2}');
 SELECT id FROM items ORDER BY embedding <-> '{1,2}' LIMIT 1;
+VACUUM items;
+INSERT INTO items VALUES (1, '{1,2}');
 INSERT INTO items VALUES (1, '{1,2,3}');
 TRUNCATE items;
 INSERT INTO items VALUES (1, '{1,2}');

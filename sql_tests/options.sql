@@ -3,7 +3,7 @@
 --
 
 -- Settings are known once the library is loaded, which its first use does
-LOAD '$libdir/vqpg';
+LOAD 'vqpg';
 
 -- Defaults
 SELECT name, setting, min_val, max_val, enumvals, context FROM pg_settings WHERE name LIKE 'ivfpq.%' ORDER BY name;

@@ -62,6 +62,8 @@ INSERT INTO damaged VALUES (3001, '{1,2,3}');
 CREATE INDEX CONCURRENTLY damaged_index ON damaged USING ivfpq (embedding);
 SELECT indisvalid FROM pg_index WHERE indexrelid = 'damaged_index'::regclass;
 SELECT ivfpq_check('damaged_index');
+SELECT dims FROM ivfpq_index_info('damaged_index');
+SELECT count(*) FROM ivfpq_list_info('damaged_index');
 DELETE FROM damaged WHERE id = 3001;
 REINDEX INDEX CONCURRENTLY damaged_index;
 SELECT ivfpq_check('damaged_index', true);

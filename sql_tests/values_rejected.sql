@@ -83,7 +83,7 @@ CREATE INDEX ON others USING ivfpq (b);
 CREATE INDEX ON others USING ivfpq (c);
 
 -- A function made to read a type that is none of numbers says so
-CREATE FUNCTION text_distance(text[], text[]) RETURNS float8 AS '$libdir/vqpg', 'array_l2_distance' LANGUAGE C STRICT;
+CREATE FUNCTION text_distance(text[], text[]) RETURNS float8 AS 'vqpg', 'array_l2_distance' LANGUAGE C STRICT;
 SELECT text_distance('{a}', '{b}');
 
 -- So does an index that somebody's operator class made on such a type, and one

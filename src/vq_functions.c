@@ -155,6 +155,12 @@ open_ivfpq_index(Oid index_oid, IvfpqMetaPageData *meta, bool is_for_statistics)
 
 	ivfpq_check_readable(index);
 	check_privileges(index, is_for_statistics);
+	if (!index->rd_index->indisready)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("index \"%s\" is not ready", RelationGetRelationName(index)),
+				 errdetail("It is being built concurrently, or that has failed."),
+				 errhint("If it has failed, REINDEX or drop the index.")));
 	ivfpq_meta_read(index, meta);
 	return index;
 }

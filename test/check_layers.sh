@@ -99,6 +99,8 @@ check_arrows()
 		done)"
 	claim 'nothing is compiled for the machine it is compiled on' \
 		"$(grep -nE -- '-march=native|-ffast-math' Makefile)"
+	claim 'lines are indented by tabs, and end without a space' \
+		"$(grep -nP '[ \t]$|^\t* +\t|^ {4}' src/*.c src/*/*.[ch] test/*/*.[ch] bench/*.[ch])"
 	claim 'every file opens with its name' \
 		"$(for file in src/*.c src/*/*.[ch]; do
 			sed -n 3p "$file" | grep -qxF " * $(basename "$file")" || echo "$file"

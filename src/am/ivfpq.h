@@ -146,8 +146,14 @@ extern void ivfpq_model_distances(Relation index, const IvfpqModel *model, const
 /* Centroid of one list, float[dim] */
 extern void ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32 list_no, float *centroid);
 
-/* ERROR unless a vector has as many dimensions as those of the index */
+/* ERROR unless a vector has as many dimensions as those of the index, which must have its metapage */
 extern void ivfpq_check_dim(Relation index, uint32 index_dim, int dim);
+
+/* That ERROR; whether its hint tells how an index without rows gets another dimension */
+pg_noreturn extern void ivfpq_report_dim(Relation index, uint32 index_dim, int dim, bool may_be_outdated);
+
+/* Whether the dimension is that of the index's first row, rather than trained on or asked for */
+extern bool ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta);
 
 /*----------
  * Pages: the only callers of the buffer manager and of WAL.
@@ -161,6 +167,9 @@ extern void ivfpq_meta_read(Relation index, IvfpqMetaPageData *meta);
 
 /* Fix the dimension of an index that has none yet; returns the one in force */
 extern uint32 ivfpq_meta_set_dim(Relation index, uint32 dim);
+
+/* Undo that.  The caller has locked out all inserts, and seen that the index holds nothing. */
+extern void ivfpq_meta_forget_dim(Relation index);
 
 /* Count a row that was left out because it is a zero vector */
 extern void ivfpq_meta_count_zero_vector(Relation index);

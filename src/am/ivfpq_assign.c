@@ -78,12 +78,6 @@ struct IvfpqAssigner
 	float	   *gathered_distances; /* [GATHERED_ROWS] */
 };
 
-static void *
-alloc_array(size_t count, size_t size)
-{
-	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
-}
-
 /* Lists that a row is compared with at a time: those of a group, or all */
 static uint32
 part_lists(const IvfpqAssigner *assigner, uint32 group)
@@ -123,8 +117,8 @@ alloc_panels(IvfpqAssigner *assigner)
 
 	for (uint32 g = 0; g < nparts; g++)
 		nbytes += vq_panels_bytes(part_lists(assigner, g), dim);
-	assigner->panels = alloc_array(nparts, sizeof(VqPanels));
-	assigner->panels_memory = alloc_array(nbytes, 1);
+	assigner->panels = ivfpq_alloc_array(nparts, sizeof(VqPanels));
+	assigner->panels_memory = ivfpq_alloc_array(nbytes, 1);
 }
 
 /* Panels of the lists and centres as they are now */
@@ -158,23 +152,23 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 	assigner->dim = dim;
 	assigner->centroids = lists->centroids;
 	assigner->nlists = lists->nlists;
-	assigner->norms = alloc_array(lists->nlists, sizeof(float));
+	assigner->norms = ivfpq_alloc_array(lists->nlists, sizeof(float));
 	assigner->chunk = ivfpq_chunk_rows(lists->nlists, dim);
 	assigner->gathered = MemoryContextAllocExtended(CurrentMemoryContext, GATHERED_ROWS * dim * sizeof(float),
 													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	assigner->gathered_labels = alloc_array(GATHERED_ROWS, sizeof(uint32));
-	assigner->gathered_distances = alloc_array(GATHERED_ROWS, sizeof(float));
+	assigner->gathered_labels = ivfpq_alloc_array(GATHERED_ROWS, sizeof(uint32));
+	assigner->gathered_distances = ivfpq_alloc_array(GATHERED_ROWS, sizeof(float));
 	if (ngroups >= MIN_GROUPS)
 	{
 		assigner->ngroups = ngroups;
 		assigner->depth = depth;
 		assigner->starts = lists->starts;
-		assigner->centres = alloc_array(ngroups, dim * sizeof(float));
-		assigner->centre_norms = alloc_array(ngroups, sizeof(float));
-		assigner->products = alloc_array(DEALT_ROWS, vq_panels_columns(ngroups) * sizeof(float));
-		assigner->dealt = alloc_array(DEALT_ROWS, depth * sizeof(uint32));
-		assigner->dealt_starts = alloc_array(ngroups + 1, sizeof(uint32));
-		assigner->nearest_groups = alloc_array(DEALT_ROWS, depth * sizeof(uint32));
+		assigner->centres = ivfpq_alloc_array(ngroups, dim * sizeof(float));
+		assigner->centre_norms = ivfpq_alloc_array(ngroups, sizeof(float));
+		assigner->products = ivfpq_alloc_array(DEALT_ROWS, vq_panels_columns(ngroups) * sizeof(float));
+		assigner->dealt = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
+		assigner->dealt_starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
+		assigner->nearest_groups = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
 		assigner->chunk = GATHERED_ROWS;
 		largest = 0;
 		for (uint32 g = 0; g < ngroups; g++)
@@ -187,7 +181,7 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 	}
 	else
 		work_bytes = vq_kmeans_assign_floats(Max(assigner->chunk, GATHERED_ROWS), Max(largest, 1)) * sizeof(float);
-	assigner->work = alloc_array(work_bytes, 1);
+	assigner->work = ivfpq_alloc_array(work_bytes, 1);
 	ivfpq_assigner_refresh(assigner);
 	return assigner;
 }

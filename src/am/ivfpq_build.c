@@ -28,6 +28,7 @@
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "storage/ipc.h"
+#include "storage/shmem.h"
 #include "utils/backend_progress.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"

@@ -105,6 +105,17 @@ array_pages(size_t nbytes)
 	return (nbytes + IVFPQ_PAGE_BYTES - 1) / IVFPQ_PAGE_BYTES;
 }
 
+/* Numbers in the codebook of a code that the metapage was found to be right about */
+static size_t
+codebook_floats(uint32 dim, uint32 m, uint32 nbits)
+{
+	VqPq		pq;
+
+	if (vq_pq_init(&pq, dim, m, nbits) != VQ_OK)
+		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u", dim, m, nbits);
+	return vq_pq_codebook_floats(&pq);
+}
+
 /* Meta checks ranges only; here all regions must touch */
 static void
 check_regions(CheckState *check)
@@ -112,7 +123,6 @@ check_regions(CheckState *check)
 	const IvfpqMetaPageData *meta = &check->meta;
 	BlockNumber expected = IVFPQ_METAPAGE_BLKNO + 1;
 	IvfpqRowLayout layout;
-	VqPq		pq;
 
 	if (meta->codec == IVFPQ_CODEC_NONE)
 	{
@@ -123,7 +133,6 @@ check_regions(CheckState *check)
 	}
 	else
 	{
-		vq_pq_init(&pq, meta->dim, meta->m, meta->nbits);
 		ivfpq_row_layout(meta->dim, meta->centroid_kind, &layout);
 		if (meta->mean_start != expected)
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
@@ -138,14 +147,12 @@ check_regions(CheckState *check)
 		{
 			VqBlockShape shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
 			uint32		per_page = IVFPQ_PAGE_BYTES / vq_block_bytes(&shape, VQ_BLOCK_LANES);
-			VqPq		coarse;
 
-			vq_pq_init(&coarse, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS);
 			if (meta->coarse_codebook_start != expected)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codebook of centroids starts at block %u, not %u.",
 												meta->coarse_codebook_start, expected));
-			expected += array_pages(vq_pq_codebook_floats(&coarse) * sizeof(float));
+			expected += array_pages(codebook_floats(meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) * sizeof(float));
 			if (meta->coarse_code_start != expected)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codes of centroids start at block %u, not %u.",
@@ -156,7 +163,7 @@ check_regions(CheckState *check)
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 								   psprintf("The codebook starts at block %u, not %u.",
 											meta->codebook_start, expected));
-		expected += array_pages(vq_pq_codebook_floats(&pq) * sizeof(float));
+		expected += array_pages(codebook_floats(meta->dim, meta->m, meta->nbits) * sizeof(float));
 	}
 	if (meta->directory_start != expected)
 		ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
@@ -260,10 +267,9 @@ check_coarse(CheckState *check)
 		.bad_block = -1
 	};
 	size_t		block_bytes = vq_block_bytes(&findings.shape, VQ_BLOCK_LANES);
-	VqPq		pq;
 
-	vq_pq_init(&pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS);
-	check_floats(check, meta->coarse_codebook_start, vq_pq_codebook_floats(&pq), "codebook of centroids");
+	check_floats(check, meta->coarse_codebook_start,
+				 codebook_floats(meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS), "codebook of centroids");
 	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes,
 					  (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES, check_codes, &findings);
 	if (findings.bad_block >= 0)
@@ -278,13 +284,11 @@ check_model(CheckState *check)
 {
 	const IvfpqMetaPageData *meta = &check->meta;
 	RowFindings findings = {.meta = meta, .bad_row = -1};
-	VqPq		pq;
 
 	if (meta->codec == IVFPQ_CODEC_NONE)
 		return;
-	vq_pq_init(&pq, meta->dim, meta->m, meta->nbits);
 	check_floats(check, meta->mean_start, meta->dim, "mean");
-	check_floats(check, meta->codebook_start, vq_pq_codebook_floats(&pq), "codebook");
+	check_floats(check, meta->codebook_start, codebook_floats(meta->dim, meta->m, meta->nbits), "codebook");
 	if (meta->coarse_m > 0)
 		check_coarse(check);
 

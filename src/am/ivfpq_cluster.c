@@ -24,7 +24,6 @@
 
 #include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
 #include "base/vq_guc.h"
 #include "gpu/vq_gpu_cluster.h"
@@ -40,25 +39,13 @@
 #define SETTLED					0.998	/* error, relative to the iteration before */
 #define LABELLED_ROWS			16384	/* at a time */
 
-static void *
-alloc_array(size_t count, size_t size)
-{
-	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
-}
-
-static float *
-row(const IvfpqSample *sample, size_t i)
-{
-	return sample->rows + i * sample->dim;
-}
-
 static void
 alloc_sums(VqKmeansSums *sums, const IvfpqLists *lists)
 {
 	sums->ncentroids = lists->nlists;
 	sums->dim = lists->dim;
-	sums->sums = alloc_array(lists->nlists, lists->dim * sizeof(double));
-	sums->counts = alloc_array(lists->nlists, sizeof(uint64_t));
+	sums->sums = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(double));
+	sums->counts = ivfpq_alloc_array(lists->nlists, sizeof(uint64_t));
 }
 
 static void
@@ -237,7 +224,7 @@ static void
 cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
 			 int iterations, VqRng *rng, double *error)
 {
-	uint64	   *counts = alloc_array(team->size, sizeof(uint64));
+	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
 
 	ivfpq_team_gather(team, nrows, counts);
 	place_own_rows(team, rows, lists->dim, counts, 1, lists->centroids, lists->nlists);
@@ -269,16 +256,16 @@ static void
 alloc_group_work(GroupWork *work, uint32 largest, size_t dim)
 {
 	work->chunk = ivfpq_chunk_rows(largest, dim);
-	work->distances = alloc_array(work->chunk, sizeof(float));
+	work->distances = ivfpq_alloc_array(work->chunk, sizeof(float));
 	work->work = NULL;
 	work->panels = NULL;
 	if (vq_kernels->is_bf16_fast)
 	{
-		work->panels = alloc_array(vq_panels_bytes(largest, dim), 1);
-		work->panels_work = alloc_array(vq_panels_work_bytes(largest, dim), 1);
+		work->panels = ivfpq_alloc_array(vq_panels_bytes(largest, dim), 1);
+		work->panels_work = ivfpq_alloc_array(vq_panels_work_bytes(largest, dim), 1);
 	}
 	else
-		work->work = alloc_array(vq_kmeans_assign_floats(work->chunk, largest), sizeof(float));
+		work->work = ivfpq_alloc_array(vq_kmeans_assign_floats(work->chunk, largest), sizeof(float));
 }
 
 static void
@@ -310,7 +297,7 @@ label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
 	for (size_t first = 0; first < group->nrows; first += chunk)
 	{
 		size_t		count = Min(chunk, group->nrows - first);
-		const float *x = row(sample, group->first_row + first);
+		const float *x = ivfpq_sample_row(sample, group->first_row + first);
 		uint32	   *labels = sample->labels + group->first_row + first;
 
 		if (work->panels)
@@ -334,8 +321,8 @@ cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, Iv
 	size_t		dim = lists->dim;
 	uint32		ngroups = lists->ngroups;
 	uint32		largest = 1;
-	float	   *norms = alloc_array(lists->nlists, sizeof(float));
-	double	   *errors = alloc_array(ngroups, sizeof(double));
+	float	   *norms = ivfpq_alloc_array(lists->nlists, sizeof(float));
+	double	   *errors = ivfpq_alloc_array(ngroups, sizeof(double));
 	GroupWork	work;
 	VqKmeansSums sums;
 	uint32		nopen = ngroups;
@@ -395,14 +382,14 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	IvfpqLists	centres = {.dim = dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
 	uint32		ngroups = centres.nlists;
 	double		share = Min(1.0, (double) ngroups * ROWS_PER_GROUP / sample->total_rows);
-	size_t	   *rows_start = alloc_array(ngroups + 1, sizeof(size_t));
-	uint64	   *counts = alloc_array(ngroups, team->size * sizeof(uint64));
-	uint64	   *sizes = alloc_array(ngroups, sizeof(uint64));
-	uint32	   *allotted = alloc_array(ngroups, sizeof(uint32));
-	ListGroup  *groups = alloc_array(ngroups, sizeof(ListGroup));
+	size_t	   *rows_start = ivfpq_alloc_array(ngroups + 1, sizeof(size_t));
+	uint64	   *counts = ivfpq_alloc_array(ngroups, team->size * sizeof(uint64));
+	uint64	   *sizes = ivfpq_alloc_array(ngroups, sizeof(uint64));
+	uint32	   *allotted = ivfpq_alloc_array(ngroups, sizeof(uint32));
+	ListGroup  *groups = ivfpq_alloc_array(ngroups, sizeof(ListGroup));
 	IvfpqAssigner *assigner;
 
-	centres.centroids = alloc_array(ngroups, dim * sizeof(float));
+	centres.centroids = ivfpq_alloc_array(ngroups, dim * sizeof(float));
 	cluster_rows(team, sample->rows, (size_t) ceil(sample->nrows * share), &centres,
 				 sample->labels, GROUP_ITERATIONS, rng, NULL);
 	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
@@ -428,11 +415,11 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	ivfpq_balance_groups(sizes, ngroups, sample->total_rows, lists->nlists, allotted);
 
 	lists->ngroups = ngroups;
-	lists->starts = alloc_array(ngroups + 1, sizeof(uint32));
+	lists->starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
 	lists->starts[0] = 0;
 	for (uint32 g = 0; g < ngroups; g++)
 	{
-		place_own_rows(team, row(sample, rows_start[g]), dim, counts + g, ngroups,
+		place_own_rows(team, ivfpq_sample_row(sample, rows_start[g]), dim, counts + g, ngroups,
 					   lists->centroids + lists->starts[g] * dim, allotted[g]);
 		lists->starts[g + 1] = lists->starts[g] + allotted[g];
 	}
@@ -456,7 +443,7 @@ cluster_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, IvfpqL
 {
 	VqGpuClustering clustering;
 	VqKmeansSums sums;
-	VqKmeansSize *sizes = alloc_array(lists->nlists, sizeof(VqKmeansSize));
+	VqKmeansSize *sizes = ivfpq_alloc_array(lists->nlists, sizeof(VqKmeansSize));
 	bool		is_done = ivfpq_gpu_sample_begin(gpu, sample, lists->nlists);
 	bool		wants_more = is_done;
 
@@ -481,11 +468,11 @@ static void
 group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 {
 	IvfpqLists	centres = {.dim = lists->dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
-	uint32	   *groups = alloc_array(lists->nlists, sizeof(uint32));
-	float	   *work = alloc_array(lists->nlists, lists->dim * sizeof(float));
+	uint32	   *groups = ivfpq_alloc_array(lists->nlists, sizeof(uint32));
+	float	   *work = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(float));
 	IvfpqAssigner *assigner;
 
-	centres.centroids = alloc_array(centres.nlists, centres.dim * sizeof(float));
+	centres.centroids = ivfpq_alloc_array(centres.nlists, centres.dim * sizeof(float));
 	cluster_rows(team, lists->centroids, lists->nlists, &centres, groups, GROUP_ITERATIONS, rng, NULL);
 	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
 	label_rows(team, assigner, lists->centroids, lists->nlists, lists->dim, groups, NULL);
@@ -493,7 +480,7 @@ group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 	pfree(centres.centroids);
 
 	lists->ngroups = centres.nlists;
-	lists->starts = alloc_array(lists->ngroups + 1, sizeof(uint32));
+	lists->starts = ivfpq_alloc_array(lists->ngroups + 1, sizeof(uint32));
 	ivfpq_balance_sort(lists, groups, work);
 	pfree(groups);
 	pfree(work);

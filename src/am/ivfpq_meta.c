@@ -4,9 +4,9 @@
  *	  The metapage, and what all pages have in common.
  *
  * What a page says is input: it is checked here before anything believes it.
- * The metapage is changed only when an empty index sees its first row and
- * when a zero vector is left out, never by an ordinary insert, so that it is
- * no hot spot.
+ * The metapage is changed only when an empty index sees its first row, when a
+ * VACUUM finds it empty again, and when a zero vector is left out, never by an
+ * ordinary insert, so that it is no hot spot.
  *
  *-------------------------------------------------------------------------
  */
@@ -170,6 +170,22 @@ ivfpq_meta_set_dim(Relation index, uint32 dim)
 	}
 	UnlockReleaseBuffer(buffer);
 	return dim_in_force;
+}
+
+void
+ivfpq_meta_forget_dim(Relation index)
+{
+	Buffer		buffer = ReadBuffer(index, IVFPQ_METAPAGE_BLKNO);
+	GenericXLogState *state;
+	Page		page;
+
+	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
+	ivfpq_page_check(index, buffer, IVFPQ_PAGE_META);
+	state = GenericXLogStart(index);
+	page = GenericXLogRegisterBuffer(state, buffer, 0);
+	ivfpq_page_meta(page)->dim = 0;
+	GenericXLogFinish(state);
+	UnlockReleaseBuffer(buffer);
 }
 
 void

@@ -256,13 +256,33 @@ ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32 list_no, fl
 }
 
 void
+ivfpq_report_dim(Relation index, uint32 index_dim, int dim, bool may_be_outdated)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_EXCEPTION),
+			 errmsg("expected a vector of %u dimensions, not %d", index_dim, dim),
+			 errdetail("Index \"%s\" holds vectors of %u dimensions.",
+					   RelationGetRelationName(index), index_dim),
+			 may_be_outdated ?
+			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions. "
+					 "If the table has none of %u, as its first rows were rolled back or deleted, VACUUM it; if that does not help, REINDEX the index.",
+					 index_dim) :
+			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions.")));
+}
+
+void
 ivfpq_check_dim(Relation index, uint32 index_dim, int dim)
 {
-	if ((uint32) dim != index_dim)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_EXCEPTION),
-				 errmsg("expected a vector of %u dimensions, not %d", index_dim, dim),
-				 errdetail("Index \"%s\" holds vectors of %u dimensions.",
-						   RelationGetRelationName(index), index_dim),
-				 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions.")));
+	IvfpqMetaPageData meta;
+
+	if ((uint32) dim == index_dim)
+		return;
+	ivfpq_meta_read(index, &meta);
+	ivfpq_report_dim(index, index_dim, dim, ivfpq_dim_is_from_row(index, &meta));
+}
+
+bool
+ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta)
+{
+	return meta->dim > 0 && meta->codec == IVFPQ_CODEC_NONE && ivfpq_options(index)->dims == 0;
 }

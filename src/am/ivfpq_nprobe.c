@@ -19,18 +19,6 @@
 #define PROBE_NEIGHBOURS		10
 #define PROBE_COVERAGE			0.975	/* of near neighbours in the lists probed */
 
-static void *
-alloc_array(size_t count, size_t size)
-{
-	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
-}
-
-static float *
-row(const IvfpqSample *sample, size_t i)
-{
-	return sample->rows + i * sample->dim;
-}
-
 /* A near neighbour of a query, in the sample */
 typedef struct Neighbour
 {
@@ -78,7 +66,7 @@ static void
 choose_queries(IvfpqTeam *team, const IvfpqSample *sample, ProbeQueries *queries)
 {
 	size_t		dim = sample->dim;
-	uint64	   *counts = alloc_array(team->size, sizeof(uint64));
+	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
 
 	queries->nown = Min(sample->nrows,
 						(size_t) ceil((double) PROBE_QUERIES * sample->nrows / Max(sample->total_rows, 1)));
@@ -93,11 +81,11 @@ choose_queries(IvfpqTeam *team, const IvfpqSample *sample, ProbeQueries *queries
 	}
 	queries->rows = MemoryContextAllocExtended(CurrentMemoryContext, Max(queries->count, 1) * dim * sizeof(float),
 											   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	queries->own_rows = alloc_array(queries->nown, sizeof(size_t));
+	queries->own_rows = ivfpq_alloc_array(queries->nown, sizeof(size_t));
 	for (size_t q = 0; q < queries->nown; q++)
 	{
 		queries->own_rows[q] = q * sample->nrows / queries->nown;
-		memcpy(queries->rows + (queries->first_own + q) * dim, row(sample, queries->own_rows[q]),
+		memcpy(queries->rows + (queries->first_own + q) * dim, ivfpq_sample_row(sample, queries->own_rows[q]),
 			   dim * sizeof(float));
 	}
 	ivfpq_team_sum_f32(team, queries->rows, queries->count * dim);
@@ -120,16 +108,16 @@ find_own_neighbours(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
 	size_t		dim = sample->dim;
 	size_t		nqueries = queries->count;
 	size_t		chunk = ivfpq_chunk_rows(nqueries, dim);
-	float	   *products = alloc_array(chunk, nqueries * sizeof(float));
+	float	   *products = ivfpq_alloc_array(chunk, nqueries * sizeof(float));
 
 	for (size_t first = 0; first < sample->nrows; first += chunk)
 	{
 		size_t		count = Min(chunk, sample->nrows - first);
 
-		blas->products(count, nqueries, dim, row(sample, first), queries->rows, products);
+		blas->products(count, nqueries, dim, ivfpq_sample_row(sample, first), queries->rows, products);
 		for (size_t i = 0; i < count; i++)
 		{
-			const float *x = row(sample, first + i);
+			const float *x = ivfpq_sample_row(sample, first + i);
 			float		norm_sq = metric == VQ_METRIC_IP ? 0.0f : vq_kernels->ip_f32(x, x, dim);
 
 			for (size_t q = 0; q < nqueries; q++)
@@ -156,7 +144,7 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
 
 	if (team->size == 1)
 		return;
-	all = alloc_array(team->size, count * sizeof(Neighbour));
+	all = ivfpq_alloc_array(team->size, count * sizeof(Neighbour));
 	memset(all, 0, team->size * count * sizeof(Neighbour));
 	memcpy(all + team->number * count, neighbours, count * sizeof(Neighbour));
 	ivfpq_team_sum_u64(team, (uint64 *) all, team->size * count);
@@ -186,14 +174,14 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric, 
 	ProbeQueries queries;
 	Neighbour  *neighbours;
 	uint64	   *ranks;
-	float	   *values = alloc_array(nlists, sizeof(float));
+	float	   *values = ivfpq_alloc_array(nlists, sizeof(float));
 	size_t		nplaces;
 	size_t		nranks;
 	uint32		nprobe = 1;
 
 	choose_queries(team, sample, &queries);
 	nplaces = queries.count * PROBE_NEIGHBOURS;
-	neighbours = alloc_array(nplaces, sizeof(Neighbour));
+	neighbours = ivfpq_alloc_array(nplaces, sizeof(Neighbour));
 	for (size_t n = 0; n < nplaces; n++)
 		neighbours[n] = (Neighbour) {.value = INFINITY};
 	find_own_neighbours(team, sample, metric, &queries, neighbours);

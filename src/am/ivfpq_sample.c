@@ -14,6 +14,7 @@
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/shmem.h"
 #include "utils/backend_progress.h"
 #include "utils/memutils.h"
 #include "utils/sampling.h"
@@ -43,7 +44,8 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vecto
 	vq_datum_read(values[0], build->index->rd_opcintype[0], vector);
 	if (build->meta.dim == 0)
 		build->meta.dim = vector->dim;
-	ivfpq_check_dim(build->index, build->meta.dim, vector->dim);
+	if ((uint32) vector->dim != build->meta.dim)
+		ivfpq_report_dim(build->index, build->meta.dim, vector->dim, false);
 	return build->meta.metric != VQ_METRIC_COSINE ||
 		vq_inner_product(vector->x, vector->x, vector->dim) > 0;
 }

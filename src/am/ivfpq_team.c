@@ -20,6 +20,7 @@
 #include "pgstat.h"
 #include "storage/barrier.h"
 #include "storage/condition_variable.h"
+#include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/backend_progress.h"
 

@@ -16,6 +16,7 @@
 
 #include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
+#include "storage/shmem.h"
 #include "utils/memutils.h"
 
 #include "base/vq_guc.h"
@@ -27,18 +28,6 @@
 #define CODEBOOK_MEMORY_PART	8	/* of maintenance_work_mem, for residuals beside the sample */
 #define CODED_VALUES			1e7	/* distances to values of codes, between two looks for interrupts */
 
-static void *
-alloc_array(size_t count, size_t size)
-{
-	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
-}
-
-static float *
-row(const IvfpqSample *sample, size_t i)
-{
-	return sample->rows + i * sample->dim;
-}
-
 /* Mean of the rows, or of their directions; and counts the team's rows */
 static void
 compute_mean(IvfpqTeam *team, IvfpqSample *sample, bool normalise, float *mean)
@@ -47,7 +36,7 @@ compute_mean(IvfpqTeam *team, IvfpqSample *sample, bool normalise, float *mean)
 
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
-		const float *x = row(sample, i);
+		const float *x = ivfpq_sample_row(sample, i);
 		double		length = 1.0;
 
 		if (normalise)
@@ -77,7 +66,7 @@ unit_scale(IvfpqTeam *team, const IvfpqSample *sample, const float *mean)
 
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
-		const float *x = row(sample, i);
+		const float *x = ivfpq_sample_row(sample, i);
 
 		for (size_t d = 0; d < sample->dim; d++)
 		{
@@ -111,7 +100,7 @@ ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, VqCodec *codec, float *m
 
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
-		if (vq_codec_transform(vq_kernels, codec, row(sample, i), row(sample, kept)) == VQ_OK)
+		if (vq_codec_transform(vq_kernels, codec, ivfpq_sample_row(sample, i), ivfpq_sample_row(sample, kept)) == VQ_OK)
 			kept++;
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
@@ -133,9 +122,9 @@ train_codebook(IvfpqTeam *team, const VqPq *pq, const float *rows, size_t nrows,
 	size_t		padded = (size_t) pq->m * pq->dsub;
 	size_t		nsums = vq_pq_sums_doubles(pq);
 	size_t		chunk = Max(1, CODED_VALUES / ((double) pq->ksub * padded));
-	double	   *sums = alloc_array(nsums, sizeof(double));
+	double	   *sums = ivfpq_alloc_array(nsums, sizeof(double));
 	uint8	   *codes = palloc(pq->m);
-	uint64	   *counts = alloc_array(team->size, sizeof(uint64));
+	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
 	uint64		total = 0;
 	uint64		before = 0;		/* rows of members in front of this one */
 	double		last_error = INFINITY;
@@ -231,7 +220,7 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 	for (size_t i = 0; i < nrows; i++)
 	{
 		size_t		from = (i * sample->nrows + nrows - 1) / nrows;
-		const float *x = row(sample, from);
+		const float *x = ivfpq_sample_row(sample, from);
 		const float *centroid = lists->centroids + (size_t) sample->labels[from] * dim;
 		float	   *residual = sample->rows + i * padded;
 
@@ -263,9 +252,9 @@ ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape, const 
 	const VqPq *pq = &codec->pq;
 	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
 	uint32		nblocks = (lists->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
-	char	   *blocks = alloc_array(nblocks, block_bytes);
+	char	   *blocks = ivfpq_alloc_array(nblocks, block_bytes);
 	float	   *origin = palloc0(pq->dim * sizeof(float));
-	float	   *encode_work = alloc_array(vq_codec_encode_floats(codec), sizeof(float));
+	float	   *encode_work = ivfpq_alloc_array(vq_codec_encode_floats(codec), sizeof(float));
 	uint8	   *codes = palloc(pq->m);
 
 	for (uint32 i = 0; i < lists->nlists; i++)

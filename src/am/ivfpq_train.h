@@ -13,6 +13,8 @@
 #include "am/ivfpq_team.h"
 #include "kernels/vq_kmeans.h"
 #include "kernels/vq_panels.h"
+#include "storage/shmem.h"
+#include "utils/memutils.h"
 
 /* Fixed, so that the same data gives the same index to a team of the same size */
 #define IVFPQ_SEED		UINT64CONST(0x7671706776710001)
@@ -30,6 +32,13 @@ ivfpq_chunk_rows(size_t ncentroids, size_t dim)
 	double		rows = IVFPQ_CHUNK_PRODUCTS / ((double) ncentroids * dim);
 
 	return (size_t) Max(64, Min(1024, rows));
+}
+
+/* An array of any size in the current context, of one element at least */
+static inline void *
+ivfpq_alloc_array(size_t count, size_t size)
+{
+	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
 }
 
 /* ivfpq_blas.c: OpenBLAS if this machine has it */
@@ -85,6 +94,12 @@ typedef struct IvfpqSample
 	uint32	   *labels;			/* [nrows], list of each row */
 	double		error;			/* mean squared distance to centroids, from the last iteration */
 } IvfpqSample;
+
+static inline float *
+ivfpq_sample_row(const IvfpqSample *sample, size_t i)
+{
+	return sample->rows + i * sample->dim;
+}
 
 /*
  * ivfpq_gpu.h.  What takes one has it do the work where it can.  NULL for none:

@@ -8,8 +8,8 @@
  * CONCURRENTLY passes a callback that only takes notes, and inserts again
  * whatever it was not shown.
  *
- * Both functions may run in a worker of a parallel VACUUM: they keep nothing
- * between calls but the statistics.
+ * ambulkdelete may run in a worker of a parallel VACUUM: nothing is kept between
+ * calls but the statistics.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +17,7 @@
 
 #include "am/ivfpq.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 
 IndexBulkDeleteResult *
 ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
@@ -38,6 +39,52 @@ ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 	return stats;
 }
 
+/* Whether a block holds nothing; else *arg is set, and the walk over blocks ends */
+static bool
+look_for_entry(BlockNumber blkno, uint16 offset, void *block, void *arg)
+{
+	const VqBlockShape shape = {0};
+	bool	   *found = arg;
+
+	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used && !*found; slot++)
+		*found = vq_block_is_live(block, &shape, slot);
+	return !*found;
+}
+
+/*
+ * Whether the index has taken its dimension from a row, and no row that it
+ * knows of has a vector now.  Zero vectors that it left out may still be there.
+ */
+static bool
+has_idle_dim(Relation index)
+{
+	IvfpqMetaPageData meta;
+	bool		found = false;
+
+	ivfpq_meta_read(index, &meta);
+	if (!ivfpq_dim_is_from_row(index, &meta) || meta.zero_vectors > 0)
+		return false;
+	ivfpq_inspect_blocks(index, &meta, look_for_entry, &found);
+	return !found;
+}
+
+/*
+ * Let an empty index take another dimension.  An insert may have read the
+ * present one and not have written its entry yet; but it holds a lock on the
+ * index from before until after that.  So the index must be seen to be empty
+ * under a lock that no insert allows.  We do not wait for it, nor does anybody
+ * wait long for us, as hardly any index needs a second look.
+ */
+static void
+forget_idle_dim(Relation index)
+{
+	if (!has_idle_dim(index) || !ConditionalLockRelation(index, ShareLock))
+		return;
+	if (has_idle_dim(index))
+		ivfpq_meta_forget_dim(index);
+	UnlockRelation(index, ShareLock);
+}
+
 IndexBulkDeleteResult *
 ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 {
@@ -56,6 +103,7 @@ ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 		stats->estimated_count = true;
 	}
 
+	forget_idle_dim(info->index);
 	stats->num_pages = RelationGetNumberOfBlocks(info->index);
 	return stats;
 }

@@ -79,6 +79,24 @@ $primary->safe_psql('postgres', qq{
 ok_same_answers('after slots are used again');
 ok_finds_every_row($standby, 'items', $dim, 'standby');
 
+# An index that VACUUM has found empty takes another dimension
+$primary->safe_psql('postgres', $_)
+  for (
+	'CREATE TABLE emptied (id int, v real[])',
+	'CREATE INDEX emptied_v ON emptied USING ivfpq (v)',
+	"INSERT INTO emptied VALUES (1, '{1,2}')",
+	'DELETE FROM emptied',
+	'VACUUM (INDEX_CLEANUP ON) emptied'
+  );
+$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
+is($standby->safe_psql('postgres', "SELECT dims FROM ivfpq_index_info('emptied_v')"),
+	0, 'a dimension that the primary has forgotten is forgotten on the standby');
+$primary->safe_psql('postgres', "INSERT INTO emptied VALUES (2, '{1,2,3}')");
+$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
+is( $standby->safe_psql('postgres', "SET enable_seqscan = off; SELECT id FROM emptied ORDER BY v <-> '{1,2,3}' LIMIT 1"),
+	2, 'and another one is taken');
+ok_check($standby, 'emptied_v', 'true', 'with another dimension, standby');
+
 # An unlogged index has no contents there, and says so
 my ($code, $out, $err) = $standby->psql('postgres', "SELECT ivfpq_check('fleeting_v')");
 isnt($code, 0, 'unlogged index cannot be checked on a standby');

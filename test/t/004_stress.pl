@@ -1,6 +1,6 @@
 # Inserts, deletes, updates, searches and vacuum all at once: no statement
 # fails, no search returns a row twice, and afterwards the index is sound and
-# has every row.
+# has every row.  Also of the first row of an index, which decides its dimension.
 #
 # VQPG_STRESS_SECONDS (15 unless set) says for how long.
 
@@ -78,6 +78,44 @@ for my $table (qw(items small))
 		$node->safe_psql('postgres', "SELECT count(*) FROM $table"),
 		"stress of $table: after a vacuum there is one entry for each row");
 }
+
+# Vectors of different dimensions compete for an index that is emptied again and
+# again.  VACUUM lets it change its dimension; the table's rows never differ.
+$node->safe_psql('postgres', q{
+	CREATE TABLE mixed (id int, v real[]) WITH (vacuum_truncate = off);
+	CREATE INDEX mixed_v ON mixed USING ivfpq (v);
+	CREATE TABLE mixed_dims (dims int);
+});
+ok_pgbench($node, '-c 6 -j 2 -T ' . int(($seconds + 2) / 3), {
+	'mixed_insert@6' => q{
+\set dims random(1, 3)
+DO $$
+BEGIN
+	INSERT INTO mixed SELECT i, array_fill(i::real, ARRAY[:dims]) FROM generate_series(1, 3) i;
+	IF random() < 0.5 THEN RAISE 'rolled back'; END IF;
+EXCEPTION WHEN data_exception OR raise_exception THEN
+END $$;
+},
+	'mixed_search@3' => q{
+\set dims random(1, 3)
+SET enable_seqscan = off;
+DO $$
+BEGIN
+	PERFORM FROM mixed ORDER BY v <-> array_fill(1::real, ARRAY[:dims]) LIMIT 2;
+EXCEPTION WHEN data_exception THEN
+END $$;
+},
+	'mixed_delete@2' => q{
+SELECT 1 / (count(DISTINCT cardinality(v)) <= 1)::int FROM mixed;
+DELETE FROM mixed;
+},
+	'mixed_vacuum@2' => q{
+VACUUM (INDEX_CLEANUP ON) mixed;
+INSERT INTO mixed_dims SELECT dims FROM ivfpq_index_info('mixed_v');
+}}, 'rows of several dimensions');
+ok_check($node, 'mixed_v', 'true', 'rows of several dimensions');
+is($node->safe_psql('postgres', 'SELECT count(DISTINCT dims) FROM mixed_dims WHERE dims > 0'),
+	3, 'rows of several dimensions: the index has had each of them');
 
 # Many sessions at once put the first row into an empty index, when a lock that
 # they all wait for is released
