@@ -31,8 +31,8 @@
  * thrown out as others come, and more lists are compared than taken.  When
  * they are used up, the codes are scored again for so many times as many.
  */
-#define BOUNDS_PER_LIST		4
-#define MIN_BOUNDS			128
+#define BOUNDS_PER_LIST		12
+#define MIN_BOUNDS			256
 #define GROWTH				8
 
 /* A walk over the blocks of centroid codes */

@@ -104,37 +104,27 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 	return isnan(distance) ? INFINITY : distance;
 }
 
-void
-ivfpq_rerank_later(IvfpqReranker *reranker, const VqItem *item)
-{
-	ItemPointerData tid;
-
-	if (!reranker->looks_ahead || item == NULL)
-		return;
-	ivfpq_item_tid(item, &tid);
-	ivfpq_touch_row_buffer(reranker->fetch->rel, &tid);
-}
-
 bool
-ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *item)
+ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item)
 {
+	Relation	heap = reranker->fetch->rel;
 	ItemPointerData tid;
 
 	if (!reranker->looks_ahead || item == NULL)
 		return false;
 	ivfpq_item_tid(item, &tid);
-	return ivfpq_touch_row_page(reranker->fetch->rel, &tid);
-}
-
-void
-ivfpq_rerank_next(IvfpqReranker *reranker, const VqItem *item)
-{
-	ItemPointerData tid;
-
-	if (!reranker->looks_ahead || item == NULL)
-		return;
-	ivfpq_item_tid(item, &tid);
-	ivfpq_touch_row(reranker->fetch->rel, &tid);
+	switch (step)
+	{
+		case IVFPQ_APPROACH_BUFFER:
+			ivfpq_touch_row_buffer(heap, &tid);
+			break;
+		case IVFPQ_APPROACH_PAGE:
+			return ivfpq_touch_row_page(heap, &tid);
+		case IVFPQ_APPROACH_ROW:
+			ivfpq_touch_row(heap, &tid);
+			break;
+	}
+	return false;
 }
 
 bool

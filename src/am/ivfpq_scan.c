@@ -55,14 +55,14 @@
 #define EXPAND_BY		0.5
 
 /*
- * How many rows before its turn to fetch the page of a row, and the row, into
- * the caches, and how many more before that what tells where the page is.  A
- * disk is asked for as many pages as most searches need.
+ * How many rows before its turn a row is approached, in steps (ivfpq_search.h):
+ * itself, its page, and what tells where that is so many before the page.  A disk
+ * is asked for as many pages as most searches need.
  */
-#define BUFFERS_AHEAD		6
+#define ROWS_AHEAD			3
 #define PAGES_AHEAD			8
 #define PAGES_AHEAD_OF_DISK	32
-#define ROWS_AHEAD			3
+#define BUFFERS_AHEAD		6
 
 typedef struct IvfpqScan
 {
@@ -303,6 +303,15 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 	return take_lists(scan, state, count);
 }
 
+/* One step towards the row whose turn is after so many more; of fresh candidates, also towards those before */
+static void
+approach(IvfpqScan *state, IvfpqApproach step, uint32 ahead)
+{
+	for (uint32 i = state->candidates.is_fresh ? 0 : ahead; i <= ahead; i++)
+		if (ivfpq_rerank_approach(state->reranker, step, ivfpq_candidates_ahead(&state->candidates, i)))
+			state->pages_ahead = PAGES_AHEAD_OF_DISK;
+}
+
 /*
  * Have the next rows on their way, so that their fetch does not wait for memory,
  * nor for the disk.
@@ -310,23 +319,11 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 static void
 look_ahead(IvfpqScan *state)
 {
-	IvfpqCandidates *candidates = &state->candidates;
-	IvfpqReranker *reranker = state->reranker;
-
-	if (candidates->is_fresh)
-	{
+	if (state->candidates.is_fresh)
 		state->pages_ahead = PAGES_AHEAD;
-		for (uint32 i = 0; i < BUFFERS_AHEAD + PAGES_AHEAD; i++)
-			ivfpq_rerank_later(reranker, ivfpq_candidates_ahead(candidates, i));
-		for (uint32 i = 0; i < state->pages_ahead; i++)
-			if (ivfpq_rerank_soon(reranker, ivfpq_candidates_ahead(candidates, i)))
-				state->pages_ahead = PAGES_AHEAD_OF_DISK;
-		for (int i = 0; i < ROWS_AHEAD; i++)
-			ivfpq_rerank_next(reranker, ivfpq_candidates_ahead(candidates, i));
-	}
-	ivfpq_rerank_later(reranker, ivfpq_candidates_ahead(candidates, state->pages_ahead + BUFFERS_AHEAD));
-	ivfpq_rerank_soon(reranker, ivfpq_candidates_ahead(candidates, state->pages_ahead));
-	ivfpq_rerank_next(reranker, ivfpq_candidates_ahead(candidates, ROWS_AHEAD));
+	approach(state, IVFPQ_APPROACH_BUFFER, state->pages_ahead + BUFFERS_AHEAD);
+	approach(state, IVFPQ_APPROACH_PAGE, state->pages_ahead);
+	approach(state, IVFPQ_APPROACH_ROW, ROWS_AHEAD);
 }
 
 /*

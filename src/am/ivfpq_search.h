@@ -226,13 +226,19 @@ typedef struct IvfpqReranker IvfpqReranker;
 extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
 
 /*
- * Bring into the caches, some candidates apart: what tells where the page of a
- * row is, the page, and the row.  True if the page must be read from disk, which
- * has begun.  item may be NULL.
+ * A row comes into the processor's caches step by step, each some candidates
+ * after the one before: what tells whether its page is still where it was last,
+ * the page, the row.  True if the page must be read from disk, which has begun.
+ * item may be NULL.
  */
-extern void ivfpq_rerank_later(IvfpqReranker *reranker, const VqItem *item);
-extern bool ivfpq_rerank_soon(IvfpqReranker *reranker, const VqItem *item);
-extern void ivfpq_rerank_next(IvfpqReranker *reranker, const VqItem *item);
+typedef enum IvfpqApproach
+{
+	IVFPQ_APPROACH_BUFFER,
+	IVFPQ_APPROACH_PAGE,
+	IVFPQ_APPROACH_ROW
+} IvfpqApproach;
+
+extern bool ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item);
 
 /*
  * Distance of the indexed value of a row, by the scan's snapshot: squared for
