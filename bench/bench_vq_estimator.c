@@ -55,7 +55,7 @@ typedef struct Options
 	const char *kernels;
 	long		lists;			/* 0: four times the root of the number of rows */
 	long		nprobe;
-	long		m;				/* 0: two dimensions each */
+	long		m;				/* 0: as an index by default */
 	long		nbits;
 	long		max_rows;
 	long		max_queries;
@@ -550,7 +550,8 @@ static void
 build(Index *index, const Options *options, const Vectors *base)
 {
 	size_t		dim = base->dim;
-	size_t		m = options->m > 0 ? (size_t) options->m : (dim + 1) / 2;
+	size_t		dsub = dim < 256 || strcmp(options->metric, "ip") == 0 ? 2 : 3;
+	size_t		m = options->m > 0 ? (size_t) options->m : (dim + dsub - 1) / dsub;
 	VqPq	   *pq = &index->codec.pq;
 
 	memset(index, 0, sizeof(*index));

@@ -263,7 +263,7 @@ class FaissContender(Contender):
         self._m = m or max(divisor for divisor in range(1, dim // 2 + 1) if dim % divisor == 0)
         self.name = f"faiss (IVF{lists},PQ{self._m}x4fs,RFlat)"
         self.knob_limit = lists
-        self.variants = [f"k_factor={factor}" for factor in (2, 4, 10)]
+        self.variants = [f"k_factor={factor}" for factor in (4, 10, 20)]
         self.versions = {"faiss": faiss.__version__}
 
     def _prepare(self, rows: np.ndarray) -> np.ndarray:

@@ -23,6 +23,9 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 
+/* How many pages of chunks before their turn to have one fetched into the caches */
+#define PAGES_AHEAD		3
+
 /* Append a page of this kind with these contents */
 static BlockNumber
 append_array_page(Relation index, ForkNumber fork, const void *bytes, size_t nbytes)
@@ -245,14 +248,18 @@ ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 
 				  IvfpqChunksCallback callback, void *arg)
 {
 	uint32		per_page = IVFPQ_PAGE_BYTES / chunk_bytes;
+	BlockNumber end = start + (nchunks + per_page - 1) / per_page;
 
+	for (BlockNumber ahead = start + 1; ahead < Min(start + PAGES_AHEAD, end); ahead++)
+		ivfpq_touch_page(index, ahead, 0, BLCKSZ);
 	for (uint32 first = 0; first < nchunks; first += per_page)
 	{
 		uint32		count = Min(per_page, nchunks - first);
-		Buffer		buffer = lock_array_page(index, start + first / per_page, count * chunk_bytes);
+		BlockNumber blkno = start + first / per_page;
+		Buffer		buffer = lock_array_page(index, blkno, count * chunk_bytes);
 
-		if (first + per_page < nchunks)
-			ivfpq_touch_page(index, start + first / per_page + 1, 0, BLCKSZ);
+		if (blkno + PAGES_AHEAD < end)
+			ivfpq_touch_page(index, blkno + PAGES_AHEAD, 0, BLCKSZ);
 		callback(first, count, ivfpq_page_contents(BufferGetPage(buffer)), arg);
 		UnlockReleaseBuffer(buffer);
 		CHECK_FOR_INTERRUPTS();

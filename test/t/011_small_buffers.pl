@@ -1,6 +1,7 @@
 # A backend remembers in which buffer it saw a page, and where rows of the table
 # are in memory.  With fewer buffers than pages those memories are wrong most of
-# the time, and after REINDEX always: searches must not notice.
+# the time, and after REINDEX always: searches must not notice.  But the server
+# must notice what they use.
 
 use strict;
 use warnings;
@@ -93,6 +94,23 @@ is($stderr, '', 'no search differs from the exact one while rows move');
 $writers->finish;
 unlike($$writer_errors, qr/ERROR|FATAL/, 'no update fails');
 ok_check($node, 'items_v', 'true', 'at the end');
+
+# The server must learn that pages are used, although it is not asked where they are
+$node->append_conf('postgresql.conf', 'shared_buffers = 64MB');
+$node->restart;
+is($node->safe_psql('postgres', q{
+	CREATE EXTENSION pg_buffercache;
+	SET enable_seqscan = off; SET enable_sort = off; SET ivfpq.nprobe = 300;
+	DO $$
+	BEGIN
+		FOR i IN 1 .. 8 LOOP
+			PERFORM id FROM items ORDER BY v <-> (SELECT v FROM queries LIMIT 1) LIMIT 10;
+		END LOOP;
+	END $$;
+	SELECT min(usagecount) FROM pg_buffercache
+		WHERE relfilenode = pg_relation_filenode('items_v') AND relforknumber = 0
+		AND relblocknumber >= pg_relation_size('items_v') / current_setting('block_size')::int / 2
+	}), 5, 'pages that every search reads count as much used');
 
 $node->stop;
 done_testing();
