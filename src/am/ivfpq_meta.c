@@ -172,36 +172,49 @@ ivfpq_meta_set_dim(Relation index, uint32 dim)
 	return dim_in_force;
 }
 
+/* A change of the metapage, as one WAL record */
+typedef struct MetaChange
+{
+	Buffer		buffer;
+	GenericXLogState *state;
+	IvfpqMetaPageData *meta;	/* to be changed */
+} MetaChange;
+
+static void
+begin_change(Relation index, MetaChange *change)
+{
+	change->buffer = ReadBuffer(index, IVFPQ_METAPAGE_BLKNO);
+	LockBuffer(change->buffer, BUFFER_LOCK_EXCLUSIVE);
+	ivfpq_page_check(index, change->buffer, IVFPQ_PAGE_META);
+	change->state = GenericXLogStart(index);
+	change->meta = ivfpq_page_meta(GenericXLogRegisterBuffer(change->state, change->buffer, 0));
+}
+
+static void
+end_change(MetaChange *change)
+{
+	GenericXLogFinish(change->state);
+	UnlockReleaseBuffer(change->buffer);
+}
+
 void
 ivfpq_meta_forget_dim(Relation index)
 {
-	Buffer		buffer = ReadBuffer(index, IVFPQ_METAPAGE_BLKNO);
-	GenericXLogState *state;
-	Page		page;
+	MetaChange	change;
 
-	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	ivfpq_page_check(index, buffer, IVFPQ_PAGE_META);
-	state = GenericXLogStart(index);
-	page = GenericXLogRegisterBuffer(state, buffer, 0);
-	ivfpq_page_meta(page)->dim = 0;
-	GenericXLogFinish(state);
-	UnlockReleaseBuffer(buffer);
+	begin_change(index, &change);
+	change.meta->dim = 0;
+	end_change(&change);
 }
 
 void
 ivfpq_meta_count_zero_vector(Relation index)
 {
-	Buffer		buffer = ReadBuffer(index, IVFPQ_METAPAGE_BLKNO);
-	GenericXLogState *state;
-	Page		page;
+	MetaChange	change;
 
-	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	ivfpq_page_check(index, buffer, IVFPQ_PAGE_META);
-	state = GenericXLogStart(index);
-	page = GenericXLogRegisterBuffer(state, buffer, 0);
-	ivfpq_page_meta(page)->zero_vectors++;
-	GenericXLogFinish(state);
-	UnlockReleaseBuffer(buffer);
+	begin_change(index, &change);
+	change.meta->zero_vectors++;
+	end_change(&change);
 }
 
 Buffer

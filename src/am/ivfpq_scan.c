@@ -303,27 +303,35 @@ next_batch(IndexScanDesc scan, IvfpqScan *state)
 	return take_lists(scan, state, count);
 }
 
-/* One step towards the row whose turn is after so many more; of fresh candidates, also towards those before */
+/*
+ * One step towards the row whose turn is after so many more; of fresh candidates,
+ * also towards those before.  *ahead may grow on the way.
+ */
 static void
-approach(IvfpqScan *state, IvfpqApproach step, uint32 ahead)
+approach(IvfpqScan *state, IvfpqApproach step, const uint32 *ahead)
 {
-	for (uint32 i = state->candidates.is_fresh ? 0 : ahead; i <= ahead; i++)
+	for (uint32 i = state->candidates.is_fresh ? 0 : *ahead; i <= *ahead; i++)
 		if (ivfpq_rerank_approach(state->reranker, step, ivfpq_candidates_ahead(&state->candidates, i)))
 			state->pages_ahead = PAGES_AHEAD_OF_DISK;
 }
 
 /*
  * Have the next rows on their way, so that their fetch does not wait for memory,
- * nor for the disk.
+ * nor for the disk.  Once one comes from there, those up to the larger distance
+ * are asked for at once.
  */
 static void
 look_ahead(IvfpqScan *state)
 {
+	const uint32 rows_ahead = ROWS_AHEAD;
+	uint32		buffers_ahead;
+
 	if (state->candidates.is_fresh)
 		state->pages_ahead = PAGES_AHEAD;
-	approach(state, IVFPQ_APPROACH_BUFFER, state->pages_ahead + BUFFERS_AHEAD);
-	approach(state, IVFPQ_APPROACH_PAGE, state->pages_ahead);
-	approach(state, IVFPQ_APPROACH_ROW, ROWS_AHEAD);
+	buffers_ahead = state->pages_ahead + BUFFERS_AHEAD;
+	approach(state, IVFPQ_APPROACH_BUFFER, &buffers_ahead);
+	approach(state, IVFPQ_APPROACH_PAGE, &state->pages_ahead);
+	approach(state, IVFPQ_APPROACH_ROW, &rows_ahead);
 }
 
 /*
