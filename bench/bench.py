@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import math
 import os
 import signal
 import struct
@@ -69,7 +68,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--hnsw-with", default="m=16,ef_construction=64", metavar="OPTIONS")
     run.add_argument("--ivfflat-with", default="", metavar="OPTIONS",
                      help="default: lists as pgvector advises")
-    run.add_argument("--faiss-lists", type=int, help="default: as many as ivfpq has")
+    run.add_argument("--faiss-lists", type=int, help="default: 4 sqrt(rows), as FAISS compares with all of them")
     run.add_argument("--faiss-m", type=integers, default=[0], metavar="N,N",
                      help="0: half the dimensions")
     run.add_argument("--nprobe", type=integers, metavar="N,N",
@@ -170,13 +169,14 @@ def open_set(text: str, arguments: argparse.Namespace, scratch: str) -> Dataset:
 
 
 def contenders(arguments: argparse.Namespace, server: Server, client: Client, data: Dataset,
-               metric: str, faiss_lists: list[int]):
+               metric: str):
     """(name, function that makes the contender), in the order of --systems."""
+    faiss_lists = arguments.faiss_lists or round(4 * data.base.rows ** 0.5)
     epsilons = [f"SET ivfpq.epsilon = {value:g}" for value in arguments.epsilon or []]
     for system in arguments.systems.split(","):
         if system == "faiss":
             for m in arguments.faiss_m:
-                yield system, partial(FaissContender, data, metric, arguments.k, faiss_lists[0], m)
+                yield system, partial(FaissContender, data, metric, arguments.k, faiss_lists, m)
             continue
         variants = []
         if system in ("ivfpq", "ivfpq_vector"):
@@ -287,8 +287,7 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
         "systems": {}, "skipped": {},
     }
     points: list[Point] = []
-    faiss_lists = [arguments.faiss_lists or 2 ** round(math.log2(2 * data.base.rows ** 0.5))]
-    for system, make in contenders(arguments, server, client, data, metric, faiss_lists):
+    for system, make in contenders(arguments, server, client, data, metric):
         try:
             contender = make()
         except Unavailable as reason:
@@ -300,9 +299,6 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
                 contender, arguments, server, client, cluster, data, metric, judge, points)
         finally:
             contender.close()
-        lists = contender.build_result.info.get("lists")
-        if system == "ivfpq" and lists and not arguments.faiss_lists:
-            faiss_lists[0] = int(lists)
     server.close()
     name = arguments.name or time.strftime("%Y%m%d-%H%M-") + f"{data.name}-{metric}"
     stem = report.write(arguments.results, name, results, points)

@@ -124,7 +124,9 @@ typedef struct IvfpqModel
 	VqBlockShape shape;
 	VqCodec		codec;			/* valid if meta.codec is not NONE */
 	VqBlockShape coarse_shape;	/* m is 0 if centroids are not coded */
-	VqCodec		coarse;			/* of centroids, against the origin */
+	VqCodec		coarse;			/* of centroids, against the centres of their groups */
+	const uint32 *group_lists;	/* [ngroups + 1], first list of each group */
+	const uint32 *group_blocks; /* [ngroups + 1], its first block of centroid codes */
 	size_t		usual_reranks;	/* rows that recent searches of this backend fetched */
 } IvfpqModel;
 
@@ -135,9 +137,15 @@ typedef struct IvfpqModel
 extern IvfpqModel *ivfpq_model_get(Relation index, MemoryContext owner);
 
 /*
+ * First list of each group, and its first block of centroid codes; both are
+ * uint32[ngroups + 1], and end with the number of all.  Of an index with groups.
+ */
+extern void ivfpq_groups_read(Relation index, const IvfpqMetaPageData *meta, uint32 *lists, uint32 *blocks);
+
+/*
  * distance_sq[i] = |q - centroid|^2 and norm_sq[i] = |centroid|^2 of nlists
- * lists from first_list on; q is float[dim] in model space.  Locks one page at
- * a time.
+ * lists from first_list on; q is float[dim] in model space.  After the last list
+ * come the centres of groups, as if they were lists.  Locks one page at a time.
  */
 extern void ivfpq_model_distances(Relation index, const IvfpqModel *model, const float *q,
 								  uint32 first_list, uint32 nlists,
@@ -260,13 +268,15 @@ extern void ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint3
 
 /*
  * Chunks of bytes that are never split between pages, such as the blocks of
- * centroid codes.  The callback gets each page's chunks, share-locked.
+ * centroid codes.  The callback gets each page's chunks, share-locked.  With
+ * wanted, an element per chunk, pages whose chunks all have 0 there are passed
+ * over.
  */
 typedef void (*IvfpqChunksCallback) (uint32 first_chunk, uint32 nchunks, const char *chunks, void *arg);
 extern BlockNumber ivfpq_chunks_write(Relation index, ForkNumber fork, const char *chunks,
 									  size_t chunk_bytes, uint32 nchunks);
 extern void ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 nchunks,
-							  IvfpqChunksCallback callback, void *arg);
+							  const uint32 *wanted, IvfpqChunksCallback callback, void *arg);
 
 /* ivfpq_list.c */
 

@@ -243,25 +243,71 @@ ivfpq_chunks_write(Relation index, ForkNumber fork, const char *chunks, size_t c
 	return start;
 }
 
+/* The chunks of a region, page by page */
+typedef struct ChunkPages
+{
+	Relation	index;
+	BlockNumber start;
+	size_t		chunk_bytes;
+	uint32		nchunks;
+	uint32		per_page;
+	const uint32 *wanted;		/* [nchunks], or NULL */
+} ChunkPages;
+
+/* First chunk of the first page from that of chunk first on which has any that is wanted; nchunks if none has */
+static uint32
+next_wanted(const ChunkPages *pages, uint32 first)
+{
+	uint32		chunk = first;
+
+	if (pages->wanted)
+		while (chunk < pages->nchunks && pages->wanted[chunk] == 0)
+			chunk++;
+	return chunk < pages->nchunks ? chunk / pages->per_page * pages->per_page : pages->nchunks;
+}
+
+/* Touch the wanted chunks of the page that starts with chunk first */
+static void
+touch_chunks(const ChunkPages *pages, uint32 first)
+{
+	const char *page;
+
+	if (first >= pages->nchunks)
+		return;
+	page = ivfpq_guess_page(pages->index, pages->start + first / pages->per_page);
+	if (page == NULL)
+		return;
+	for (uint32 i = 0; i < Min(pages->per_page, pages->nchunks - first); i++)
+		if (pages->wanted == NULL || pages->wanted[first + i] != 0)
+			ivfpq_touch(page + IVFPQ_CONTENTS_OFFSET + i * pages->chunk_bytes, pages->chunk_bytes);
+}
+
 void
 ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 nchunks,
-				  IvfpqChunksCallback callback, void *arg)
+				  const uint32 *wanted, IvfpqChunksCallback callback, void *arg)
 {
-	uint32		per_page = IVFPQ_PAGE_BYTES / chunk_bytes;
-	BlockNumber end = start + (nchunks + per_page - 1) / per_page;
+	ChunkPages	pages = {
+		.index = index, .start = start, .chunk_bytes = chunk_bytes, .nchunks = nchunks,
+		.per_page = IVFPQ_PAGE_BYTES / chunk_bytes, .wanted = wanted
+	};
+	uint32		first = next_wanted(&pages, 0);
+	uint32		ahead = first;
 
-	for (BlockNumber ahead = start + 1; ahead < Min(start + PAGES_AHEAD, end); ahead++)
-		ivfpq_touch_page(index, ahead, 0, BLCKSZ);
-	for (uint32 first = 0; first < nchunks; first += per_page)
+	for (int i = 1; i < PAGES_AHEAD; i++)
 	{
-		uint32		count = Min(per_page, nchunks - first);
-		BlockNumber blkno = start + first / per_page;
-		Buffer		buffer = lock_array_page(index, blkno, count * chunk_bytes);
+		ahead = next_wanted(&pages, ahead + pages.per_page);
+		touch_chunks(&pages, ahead);
+	}
+	while (first < nchunks)
+	{
+		uint32		count = Min(pages.per_page, nchunks - first);
+		Buffer		buffer = lock_array_page(index, start + first / pages.per_page, count * chunk_bytes);
 
-		if (blkno + PAGES_AHEAD < end)
-			ivfpq_touch_page(index, blkno + PAGES_AHEAD, 0, BLCKSZ);
+		ahead = next_wanted(&pages, ahead + pages.per_page);
+		touch_chunks(&pages, ahead);
 		callback(first, count, ivfpq_page_contents(BufferGetPage(buffer)), arg);
 		UnlockReleaseBuffer(buffer);
 		CHECK_FOR_INTERRUPTS();
+		first = next_wanted(&pages, first + pages.per_page);
 	}
 }

@@ -85,24 +85,21 @@ part_lists(const IvfpqAssigner *assigner, uint32 group)
 	return assigner->ngroups > 0 ? assigner->starts[group + 1] - assigner->starts[group] : assigner->nlists;
 }
 
-/* Centre of a group: the mean of its lists */
-static void
-compute_centres(IvfpqAssigner *assigner)
+void
+ivfpq_group_centres(const float *centroids, size_t dim, const uint32 *starts, uint32 ngroups, float *centres)
 {
-	size_t		dim = assigner->dim;
 	double	   *sum = palloc(dim * sizeof(double));
 
-	for (uint32 g = 0; g < assigner->ngroups; g++)
+	for (uint32 g = 0; g < ngroups; g++)
 	{
-		uint32		nlists = assigner->starts[g + 1] - assigner->starts[g];
-		float	   *centre = assigner->centres + g * dim;
+		uint32		nlists = starts[g + 1] - starts[g];
 
 		memset(sum, 0, dim * sizeof(double));
-		for (uint32 j = assigner->starts[g]; j < assigner->starts[g + 1]; j++)
+		for (uint32 j = starts[g]; j < starts[g + 1]; j++)
 			for (size_t d = 0; d < dim; d++)
-				sum[d] += assigner->centroids[j * dim + d];
+				sum[d] += centroids[j * dim + d];
 		for (size_t d = 0; d < dim; d++)
-			centre[d] = (float) (sum[d] / Max(nlists, 1));
+			centres[g * dim + d] = (float) (sum[d] / Max(nlists, 1));
 	}
 	pfree(sum);
 }
@@ -210,7 +207,8 @@ ivfpq_assigner_refresh(IvfpqAssigner *assigner)
 	vq_kmeans_norms(vq_kernels, assigner->centroids, assigner->nlists, assigner->dim, assigner->norms);
 	if (assigner->ngroups > 0)
 	{
-		compute_centres(assigner);
+		ivfpq_group_centres(assigner->centroids, assigner->dim, assigner->starts, assigner->ngroups,
+							assigner->centres);
 		vq_kmeans_norms(vq_kernels, assigner->centres, assigner->ngroups, assigner->dim,
 						assigner->centre_norms);
 	}

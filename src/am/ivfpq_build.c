@@ -90,7 +90,7 @@ choose_centroid_kind(const float *centroids, uint32 nlists, uint32 dim, double r
 	return rounding / nlists <= MAX_ROUNDING * residual_error ? IVFPQ_CENTROID_I8 : IVFPQ_CENTROID_F32;
 }
 
-/* Codes of the centroids, for searches */
+/* Codes of the centroids, if they have groups, for searches */
 static void
 train_coarse(IvfpqBuild *build)
 {
@@ -100,7 +100,7 @@ train_coarse(IvfpqBuild *build)
 	size_t		codebook_bytes;
 	float	   *codebook;
 
-	if (meta->nlists < IVFPQ_MIN_CODED_LISTS)
+	if (meta->ngroups == 0)
 		return;
 	if (vq_pq_init(&codec.pq, meta->dim, shape.m, shape.nbits) != VQ_OK)
 		elog(ERROR, "unexpected centroid codes: %u dimensions, m %u", meta->dim, shape.m);
@@ -111,12 +111,13 @@ train_coarse(IvfpqBuild *build)
 	meta->coarse_m = shape.m;
 	if (build->writer)
 	{
-		char	   *blocks = ivfpq_train_coarse_codes(&codec, &shape, &build->lists);
+		uint32		nblocks;
+		char	   *blocks = ivfpq_train_coarse_codes(&codec, &shape, &build->lists, &nblocks);
 
 		meta->coarse_codebook_start = ivfpq_array_write(build->index, MAIN_FORKNUM, codebook, codebook_bytes);
 		meta->coarse_code_start =
 			ivfpq_chunks_write(build->index, MAIN_FORKNUM, blocks, vq_block_bytes(&shape, VQ_BLOCK_LANES),
-							   (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES);
+							   nblocks);
 		pfree(blocks);
 	}
 	pfree(codebook);
@@ -140,26 +141,35 @@ begin_codec(IvfpqBuild *build)
 }
 
 /*
- * Write mean and centroids; afterwards all members have the centroids as they
- * were stored, which is what rows are assigned to and coded against
+ * Write mean, centroids and groups; afterwards all members have the centroids as
+ * they were stored, which is what rows are assigned to and coded against
  */
 static void
 write_centroids(IvfpqBuild *build)
 {
 	IvfpqMetaPageData *meta = &build->meta;
-	size_t		nfloats = (size_t) build->lists.nlists * meta->dim;
+	IvfpqLists *lists = &build->lists;
+	uint32		nrows;
 
-	meta->centroid_kind = choose_centroid_kind(build->lists.centroids, meta->nlists, meta->dim,
-											   build->sample.error);
+	if (lists->nlists >= IVFPQ_MIN_CODED_LISTS)
+	{
+		ivfpq_train_centres(lists);
+		meta->ngroups = lists->ngroups;
+	}
+	nrows = lists->nlists + meta->ngroups;
+	meta->centroid_kind = choose_centroid_kind(lists->centroids, nrows, meta->dim, build->sample.error);
 	if (build->writer)
 	{
 		meta->mean_start = ivfpq_array_write(build->index, MAIN_FORKNUM, build->mean, meta->dim * sizeof(float));
 		meta->centroid_start = ivfpq_rows_write(build->index, MAIN_FORKNUM, meta->dim, meta->centroid_kind,
-												build->lists.centroids, meta->nlists);
+												lists->centroids, nrows);
+		if (meta->ngroups > 0)
+			meta->group_start = ivfpq_array_write(build->index, MAIN_FORKNUM, lists->starts,
+												  (meta->ngroups + 1) * sizeof(uint32));
 	}
 	else
-		memset(build->lists.centroids, 0, nfloats * sizeof(float));
-	ivfpq_team_sum_f32(build->trainers, build->lists.centroids, nfloats);
+		memset(lists->centroids, 0, (size_t) nrows * meta->dim * sizeof(float));
+	ivfpq_team_sum_f32(build->trainers, lists->centroids, (size_t) nrows * meta->dim);
 }
 
 static void
@@ -365,6 +375,7 @@ init_meta(IvfpqMetaPageData *meta, Relation index, const IvfpqOptions *options)
 	meta->scale = 1.0f;
 	meta->mean_start = InvalidBlockNumber;
 	meta->centroid_start = InvalidBlockNumber;
+	meta->group_start = InvalidBlockNumber;
 	meta->coarse_codebook_start = InvalidBlockNumber;
 	meta->coarse_code_start = InvalidBlockNumber;
 	meta->codebook_start = InvalidBlockNumber;

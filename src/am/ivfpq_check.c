@@ -73,6 +73,8 @@ typedef struct CheckState
 	bool		is_quiet;		/* nobody writes while we look */
 	IvfpqMetaPageData meta;
 	VqBlockShape shape;
+	uint32	   *group_lists;	/* [ngroups + 1], as ivfpq_groups_read gives them */
+	uint32	   *group_blocks;
 	IvfpqDirEntry *directory;	/* [nlists] */
 	ChainEnd   *chains;			/* [nlists] */
 	Tuplesortstate *tids;		/* int8; NULL unless is_quiet */
@@ -142,12 +144,20 @@ check_regions(CheckState *check)
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 								   psprintf("The centroids start at block %u, not %u.",
 											meta->centroid_start, expected));
-		expected += ivfpq_row_pages(&layout, meta->nlists);
+		expected += ivfpq_row_pages(&layout, meta->nlists + meta->ngroups);
 		if (meta->coarse_m > 0)
 		{
 			VqBlockShape shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
 			uint32		per_page = IVFPQ_PAGE_BYTES / vq_block_bytes(&shape, VQ_BLOCK_LANES);
 
+			if (meta->group_start != expected)
+				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
+									   psprintf("The groups of lists start at block %u, not %u.",
+												meta->group_start, expected));
+			expected += array_pages((meta->ngroups + 1) * sizeof(uint32));
+			check->group_lists = palloc((meta->ngroups + 1) * sizeof(uint32));
+			check->group_blocks = palloc((meta->ngroups + 1) * sizeof(uint32));
+			ivfpq_groups_read(check->index, meta, check->group_lists, check->group_blocks);
 			if (meta->coarse_codebook_start != expected)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codebook of centroids starts at block %u, not %u.",
@@ -157,7 +167,7 @@ check_regions(CheckState *check)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codes of centroids start at block %u, not %u.",
 												meta->coarse_code_start, expected));
-			expected += ((meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES + per_page - 1) / per_page;
+			expected += (check->group_blocks[meta->ngroups] + per_page - 1) / per_page;
 		}
 		if (meta->codebook_start != expected)
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
@@ -222,26 +232,35 @@ check_rows(uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *
 /* What the walk over centroid codes found, under the same rule */
 typedef struct CodeFindings
 {
-	uint32		nlists;
+	const CheckState *check;
+	uint32		group;			/* of the next block */
 	VqBlockShape shape;
-	int64		bad_block;		/* -1 if none */
+	int64		bad_group;		/* -1 if none */
 } CodeFindings;
 
 static void
 check_codes(uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
 {
 	CodeFindings *findings = arg;
+	const uint32 *group_lists = findings->check->group_lists;
+	const uint32 *group_blocks = findings->check->group_blocks;
 	size_t		block_bytes = vq_block_bytes(&findings->shape, VQ_BLOCK_LANES);
 
-	for (uint32 i = 0; i < nblocks && findings->bad_block < 0; i++)
+	for (uint32 i = 0; i < nblocks && findings->bad_group < 0; i++)
 	{
 		char	   *block = unconstify(char *, blocks) + i * block_bytes;
 		const VqBlockHeader *header = (const VqBlockHeader *) block;
-		uint32		first_list = (first_block + i) * VQ_BLOCK_LANES;
+		uint32		first_list;
 		const char *reason;
-		bool		is_sound = vq_block_validate(block, block_bytes, &findings->shape, 1, &reason) == VQ_OK &&
+		bool		is_sound;
+
+		while (group_blocks[findings->group + 1] <= first_block + i)
+			findings->group++;
+		first_list = group_lists[findings->group] +
+			(first_block + i - group_blocks[findings->group]) * VQ_BLOCK_LANES;
+		is_sound = vq_block_validate(block, block_bytes, &findings->shape, 1, &reason) == VQ_OK &&
 			header->capacity == VQ_BLOCK_LANES &&
-			header->used == Min(VQ_BLOCK_LANES, findings->nlists - first_list);
+			header->used == Min(VQ_BLOCK_LANES, group_lists[findings->group + 1] - first_list);
 
 		for (uint32 slot = 0; is_sound && slot < header->used; slot++)
 		{
@@ -252,7 +271,7 @@ check_codes(uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
 				ItemPointerGetOffsetNumberNoCheck(&tid) == FirstOffsetNumber;
 		}
 		if (!is_sound)
-			findings->bad_block = first_block + i;
+			findings->bad_group = findings->group;
 	}
 }
 
@@ -262,21 +281,23 @@ check_coarse(CheckState *check)
 {
 	const IvfpqMetaPageData *meta = &check->meta;
 	CodeFindings findings = {
-		.nlists = meta->nlists,
+		.check = check,
 		.shape = {meta->coarse_m, IVFPQ_COARSE_NBITS},
-		.bad_block = -1
+		.bad_group = -1
 	};
 	size_t		block_bytes = vq_block_bytes(&findings.shape, VQ_BLOCK_LANES);
 
 	check_floats(check, meta->coarse_codebook_start,
 				 codebook_floats(meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS), "codebook of centroids");
-	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes,
-					  (meta->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES, check_codes, &findings);
-	if (findings.bad_block >= 0)
+	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes, check->group_blocks[meta->ngroups],
+					  NULL, check_codes, &findings);
+	if (findings.bad_group >= 0)
 		ivfpq_report_corrupted(check->index,
-							   meta->coarse_code_start + findings.bad_block / (IVFPQ_PAGE_BYTES / block_bytes),
-							   psprintf("The codes of the centroids from " INT64_FORMAT " on are not those of %u lists.",
-										findings.bad_block * VQ_BLOCK_LANES, meta->nlists));
+							   meta->coarse_code_start +
+							   check->group_blocks[findings.bad_group] / (IVFPQ_PAGE_BYTES / block_bytes),
+							   psprintf("The codes of the centroids of group " INT64_FORMAT " are not those of lists %u to %u.",
+										findings.bad_group, check->group_lists[findings.bad_group],
+										check->group_lists[findings.bad_group + 1] - 1));
 }
 
 static void
@@ -293,13 +314,16 @@ check_model(CheckState *check)
 		check_coarse(check);
 
 	ivfpq_row_layout(meta->dim, meta->centroid_kind, &findings.layout);
-	ivfpq_rows_walk(check->index, meta, 0, meta->nlists, check_rows, &findings);
+	ivfpq_rows_walk(check->index, meta, 0, meta->nlists + meta->ngroups, check_rows, &findings);
 	if (findings.bad_row >= 0)
 		ivfpq_report_corrupted(check->index,
 							   meta->centroid_start +
 							   findings.bad_row / findings.layout.rows_per_page * findings.layout.parts,
+							   findings.bad_row < meta->nlists ?
 							   psprintf("The centroid of list " INT64_FORMAT " is not a finite vector.",
-										findings.bad_row));
+										findings.bad_row) :
+							   psprintf("The centre of group " INT64_FORMAT " is not a finite vector.",
+										findings.bad_row - meta->nlists));
 }
 
 /* Whether a block could lie at this place of the file */

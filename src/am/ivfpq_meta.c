@@ -108,11 +108,16 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 	if (meta->coarse_m > 0 &&
 		(vq_pq_init(&pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) != VQ_OK ||
 		 vq_block_bytes(&coarse_shape, VQ_BLOCK_LANES) > IVFPQ_PAGE_BYTES ||
-		 meta->coarse_codebook_start <= meta->centroid_start ||
+		 meta->ngroups < 1 || meta->ngroups > Min(meta->nlists, PG_UINT16_MAX) ||
+		 meta->group_start <= meta->centroid_start ||
+		 meta->coarse_codebook_start <= meta->group_start ||
 		 meta->coarse_code_start <= meta->coarse_codebook_start ||
 		 meta->codebook_start <= meta->coarse_code_start))
-		return psprintf("Centroid codes have %u sub-quantisers; their codebook and they start at blocks %u and %u.",
-						meta->coarse_m, meta->coarse_codebook_start, meta->coarse_code_start);
+		return psprintf("Centroid codes have %u sub-quantisers and %u groups; groups, codebook and codes start at blocks %u, %u and %u.",
+						meta->coarse_m, meta->ngroups, meta->group_start,
+						meta->coarse_codebook_start, meta->coarse_code_start);
+	if (meta->coarse_m == 0 && meta->ngroups > 0)
+		return psprintf("There are %u groups of lists, but no codes of centroids.", meta->ngroups);
 	if (meta->mean_start == 0 || meta->centroid_start <= meta->mean_start ||
 		meta->codebook_start <= meta->centroid_start ||
 		meta->directory_start <= meta->codebook_start)

@@ -70,6 +70,37 @@ load_codec(Relation index, CachedModel *cached)
 	codec->signs = signs;
 }
 
+void
+ivfpq_groups_read(Relation index, const IvfpqMetaPageData *meta, uint32 *lists, uint32 *blocks)
+{
+	bool		is_sound;
+
+	ivfpq_array_read(index, meta->group_start, (meta->ngroups + 1) * sizeof(uint32), lists);
+	is_sound = lists[0] == 0 && lists[meta->ngroups] == meta->nlists;
+	blocks[0] = 0;
+	for (uint32 g = 0; g < meta->ngroups; g++)
+	{
+		is_sound &= lists[g] <= lists[g + 1];
+		blocks[g + 1] = blocks[g] + (lists[g + 1] - lists[g] + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
+	}
+	if (!is_sound)
+		ivfpq_report_corrupted(index, meta->group_start,
+							   psprintf("The borders of %u groups do not divide %u lists.",
+										meta->ngroups, meta->nlists));
+}
+
+static void
+load_groups(Relation index, CachedModel *cached)
+{
+	size_t		nbytes = (cached->model.meta.ngroups + 1) * sizeof(uint32);
+	uint32	   *lists = MemoryContextAlloc(cached->context, nbytes);
+	uint32	   *blocks = MemoryContextAlloc(cached->context, nbytes);
+
+	ivfpq_groups_read(index, &cached->model.meta, lists, blocks);
+	cached->model.group_lists = lists;
+	cached->model.group_blocks = blocks;
+}
+
 /* Read the codebook of centroids */
 static void
 load_coarse_codec(Relation index, CachedModel *cached)
@@ -105,7 +136,10 @@ load_model(Relation index, const IvfpqMetaPageData *meta)
 	if (meta->codec != IVFPQ_CODEC_NONE)
 		load_codec(index, cached);
 	if (meta->coarse_m > 0)
+	{
+		load_groups(index, cached);
 		load_coarse_codec(index, cached);
+	}
 
 	/* whole and right: let it outlive the query */
 	MemoryContextSetParent(context, CacheMemoryContext);

@@ -5,9 +5,12 @@
  *
  *		block 0					metapage
  *		mean_start ..			float[dim], the mean of the training sample
- *		centroid_start ..		one row per list: VqRowHeader and its values
+ *		centroid_start ..		one row per list, then one per group, the centre of
+ *								its lists: VqRowHeader and its values
+ *		group_start				uint32[ngroups + 1], the first list of each group
  *		coarse_codebook_start	float[coarse_m][dsub][16]
- *		coarse_code_start		centroids as codes: full blocks (vq_block.h), whose
+ *		coarse_code_start		centroids as codes against the centre of their group:
+ *								full blocks (vq_block.h), each of one group, whose
  *								TIDs are (number of the list, 1)
  *		codebook_start ..		float[m][dsub][ksub]
  *		directory_start ..		one IvfpqDirEntry per list
@@ -15,9 +18,10 @@
  *
  * An index that was not trained (its table was empty or small) has one list
  * and neither mean, codebook nor centroids; those starts are then
- * InvalidBlockNumber.  So are the two coarse ones of an index with few lists,
- * where comparing all centroids takes no longer than comparing their codes.  Everything but the metapage's counters, the directory
- * and the list pages is immutable once built.
+ * InvalidBlockNumber.  So are those of groups and of coarse codes in an index
+ * with few lists, where comparing all centroids takes no longer.  Everything but
+ * the metapage's counters, the directory and the list pages is immutable once
+ * built.
  *
  * Every page has the standard header, contents from MAXALIGN(header) up to
  * pd_lower, and an IvfpqPageOpaqueData in its special space.  pd_upper is
@@ -36,7 +40,7 @@
 
 #define IVFPQ_METAPAGE_BLKNO	0
 #define IVFPQ_MAGIC				0x49565051	/* "IVPQ" */
-#define IVFPQ_FORMAT_VERSION	1
+#define IVFPQ_FORMAT_VERSION	2
 
 /* Last two bytes of every page, for tools that look at raw files */
 #define IVFPQ_PAGE_ID			0xFF8D
@@ -94,17 +98,18 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 41     1  centroid_kind		IVFPQ_CENTROID_...
  *		 42     2  unused1
  *		 44     4  scale				float, a power of two
- *		 48    28  ..._start			first blocks, in the order above
- *		 76     4  coarse_m				sub-quantisers of centroid codes, or 0
- *		 80     4  nprobe				default measured by the build
- *		 84     4  train_rows			rows that trained it
- *		 88     4  imbalance			float; 1 when all lists are equal
- *		 92     4  unused2
- *		 96     8  build_rows			entries written by the build
- *		104     8  zero_vectors			rows left out: cosine of a zero vector
- *		112    64  trained_on			"cpu" or the name of a GPU; "" if untrained
- *		176    20  build_ms				time of each phase of the build, in their order
- *		196     4  unused3
+ *		 48    32  ..._start			first blocks, in the order above
+ *		 80     4  coarse_m				sub-quantisers of centroid codes, or 0
+ *		 84     4  ngroups				of lists, if their centroids are coded, or 0
+ *		 88     4  nprobe				default measured by the build
+ *		 92     4  train_rows			rows that trained it
+ *		 96     4  imbalance			float; 1 when all lists are equal
+ *		100     4  unused2
+ *		104     8  build_rows			entries written by the build
+ *		112     8  zero_vectors			rows left out: cosine of a zero vector
+ *		120    64  trained_on			"cpu" or the name of a GPU; "" if untrained
+ *		184    20  build_ms				time of each phase of the build, in their order
+ *		204     4  unused3
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -125,12 +130,14 @@ typedef struct IvfpqMetaPageData
 	float		scale;
 	BlockNumber mean_start;
 	BlockNumber centroid_start;
+	BlockNumber group_start;
 	BlockNumber coarse_codebook_start;
 	BlockNumber coarse_code_start;
 	BlockNumber codebook_start;
 	BlockNumber directory_start;
 	BlockNumber list_start;
 	uint32		coarse_m;
+	uint32		ngroups;
 	uint32		nprobe;
 	uint32		train_rows;
 	float		imbalance;
@@ -145,9 +152,9 @@ typedef struct IvfpqMetaPageData
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, codec) == 38, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, mean_start) == 48, "metapage layout is on disk");
-StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 96, "metapage layout is on disk");
-StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 176, "metapage layout is on disk");
-StaticAssertDecl(sizeof(IvfpqMetaPageData) == 200, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 104, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 184, "metapage layout is on disk");
+StaticAssertDecl(sizeof(IvfpqMetaPageData) == 208, "metapage layout is on disk");
 
 /*----------
  * Directory entry of one list:

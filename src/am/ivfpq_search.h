@@ -37,20 +37,25 @@ typedef struct IvfpqCoarse
 	float		epsilon;
 	bool		is_coded;
 
-	/* if coded, bounds of the nearest lists above floor; if not, values of all; id_high is the list */
+	/*
+	 * If coded, bounds of the nearest of the waiting lists; id_mid is the group,
+	 * id_high the place of the code.  If not, values of all; id_high is the list.
+	 */
 	VqPool		pool;
 	VqSelect	select;
-	bool		has_floor;
-	VqItem		floor;
+	float	   *distance_sq;	/* of the groups if coded, else of the lists */
+	float	   *norm_sq;
 
-	/* if coded: lists compared exactly and not yet taken, nearest at 0 */
-	IvfpqNearList *heap;
+	/* if coded */
+	VqQuery		tables;			/* of the coarse codec */
+	uint32		expected;		/* lists that groups have been opened for */
+	uint32		ntaken;
+	VqSelect	groups;			/* not yet opened, nearest first; id_high is the group */
+	uint32	   *waiting;		/* a word for each block of codes, a bit for each list in an
+								 * open group that has not been compared */
+	IvfpqNearList *heap;		/* compared and not taken, nearest at 0 */
 	size_t		nheap;
 	size_t		allocated;
-
-	/* if not: of all lists */
-	float	   *distance_sq;
-	float	   *norm_sq;
 } IvfpqCoarse;
 
 /*

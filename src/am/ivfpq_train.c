@@ -232,32 +232,48 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 }
 
 void
+ivfpq_train_centres(IvfpqLists *lists)
+{
+	lists->centroids = repalloc_huge(lists->centroids, mul_size((size_t) lists->nlists + lists->ngroups,
+																lists->dim * sizeof(float)));
+	lists->centres = lists->centroids + lists->nlists * lists->dim;
+	ivfpq_group_centres(lists->centroids, lists->dim, lists->starts, lists->ngroups, lists->centres);
+}
+
+void
 ivfpq_train_coarse(IvfpqTeam *team, const VqPq *pq, const IvfpqLists *lists, float *codebook)
 {
+	size_t		dim = pq->dim;
 	size_t		padded = (size_t) pq->m * pq->dsub;
 	size_t		nrows = 0;
 	float	   *rows = MemoryContextAllocExtended(CurrentMemoryContext,
 												  mul_size(lists->nlists / team->size + 1, padded * sizeof(float)),
 												  MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
-	for (uint32 i = team->number; i < lists->nlists; i += team->size)
-		memcpy(rows + nrows++ * padded, lists->centroids + (size_t) i * pq->dim, pq->dim * sizeof(float));
+	for (uint32 g = 0; g < lists->ngroups; g++)
+		for (uint32 i = lists->starts[g]; i < lists->starts[g + 1]; i++)
+		{
+			if (i % team->size != team->number)
+				continue;
+			for (size_t d = 0; d < dim; d++)
+				rows[nrows * padded + d] = lists->centroids[i * dim + d] - lists->centres[g * dim + d];
+			nrows++;
+		}
 	train_codebook(team, pq, rows, nrows, codebook);
 	pfree(rows);
 }
 
-char *
-ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape, const IvfpqLists *lists)
+/* Codes of the centroids of a group, to blocks; returns how many blocks */
+static uint32
+encode_group(const VqCodec *codec, const VqBlockShape *shape, const IvfpqLists *lists, uint32 group,
+			 float *work, uint8 *codes, char *blocks)
 {
-	const VqPq *pq = &codec->pq;
+	size_t		dim = lists->dim;
 	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
-	uint32		nblocks = (lists->nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
-	char	   *blocks = ivfpq_alloc_array(nblocks, block_bytes);
-	float	   *origin = palloc0(pq->dim * sizeof(float));
-	float	   *encode_work = ivfpq_alloc_array(vq_codec_encode_floats(codec), sizeof(float));
-	uint8	   *codes = palloc(pq->m);
+	uint32		first = lists->starts[group];
+	uint32		nlists = lists->starts[group + 1] - first;
 
-	for (uint32 i = 0; i < lists->nlists; i++)
+	for (uint32 i = 0; i < nlists; i++)
 	{
 		char	   *block = blocks + i / VQ_BLOCK_LANES * block_bytes;
 		ItemPointerData tid;
@@ -265,15 +281,30 @@ ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape, const 
 
 		if (i % VQ_BLOCK_LANES == 0)
 			vq_block_init(block, shape, 0, VQ_BLOCK_LANES);
-		ItemPointerSet(&tid, i, FirstOffsetNumber);
-		vq_codec_encode(vq_kernels, codec, lists->centroids + (size_t) i * pq->dim, origin,
-						encode_work, codes, &factors);
+		ItemPointerSet(&tid, first + i, FirstOffsetNumber);
+		vq_codec_encode(vq_kernels, codec, lists->centroids + (first + i) * dim, lists->centres + group * dim,
+						work, codes, &factors);
 		vq_block_put(block, shape, i % VQ_BLOCK_LANES, (const uint8 *) &tid, &factors, codes);
-		if (i % 1024 == 0)
-			CHECK_FOR_INTERRUPTS();
 	}
-	pfree(origin);
-	pfree(encode_work);
+	return (nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
+}
+
+char *
+ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape, const IvfpqLists *lists,
+						 uint32 *nblocks)
+{
+	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
+	char	   *blocks = ivfpq_alloc_array(lists->nlists / VQ_BLOCK_LANES + lists->ngroups, block_bytes);
+	float	   *work = ivfpq_alloc_array(vq_codec_encode_floats(codec), sizeof(float));
+	uint8	   *codes = palloc(codec->pq.m);
+
+	*nblocks = 0;
+	for (uint32 g = 0; g < lists->ngroups; g++)
+	{
+		*nblocks += encode_group(codec, shape, lists, g, work, codes, blocks + *nblocks * block_bytes);
+		CHECK_FOR_INTERRUPTS();
+	}
+	pfree(work);
 	pfree(codes);
 	return blocks;
 }

@@ -52,9 +52,14 @@ typedef struct IvfpqLists
 	float	   *centroids;		/* [nlists][dim] */
 	uint32		ngroups;		/* 0 if they are in no groups */
 	uint32	   *starts;			/* [ngroups + 1], first list of each group */
+	float	   *centres;		/* [ngroups][dim], of groups, in the same array after centroids; or NULL */
 } IvfpqLists;
 
-/* ivfpq_assign.c: memory comes from the current context and is kept until freed */
+/* ivfpq_assign.c: the mean of the lists of each group, float[ngroups][dim]; zero if it has none */
+extern void ivfpq_group_centres(const float *centroids, size_t dim, const uint32 *starts, uint32 ngroups,
+								float *centres);
+
+/* Memory comes from the current context and is kept until freed */
 typedef struct IvfpqAssigner IvfpqAssigner;
 
 /* A row is compared with the lists of so many groups: while centroids still move, and in the end */
@@ -149,12 +154,15 @@ extern void ivfpq_train_assign(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *samp
 extern uint32 ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
 								 const IvfpqLists *lists);
 
-/* ivfpq_train.c.  Codebook for the centroids themselves. */
+/* ivfpq_train.c.  Make the centres of groups; moves centroids. */
+extern void ivfpq_train_centres(IvfpqLists *lists);
+
+/* Codebook for centroids, against the centres of their groups */
 extern void ivfpq_train_coarse(IvfpqTeam *team, const VqPq *pq, const IvfpqLists *lists, float *codebook);
 
-/* Their codes as full blocks, ceil(nlists / 32) of them, palloc'd; for the leader alone */
+/* Their codes as full blocks, palloc'd, each of one group; for the leader alone */
 extern char *ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape,
-									  const IvfpqLists *lists);
+									  const IvfpqLists *lists, uint32 *nblocks);
 
 /* Codebook from residuals; overwrites rows */
 extern void ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqPq *pq,

@@ -50,12 +50,23 @@ my $sound = read_file();
 
 # Where things are in the file
 my ($dims, $lists, $m) = unpack 'x24 L L L', substr($sound, $contents, 40);
-my ($mean, $centroids, $coarse_codebook, $coarse_codes, $codebook, $directory, $list_pages) =
-  unpack 'L7', substr($sound, $contents + 48, 28);
+my ($mean, $centroids, $groups, $coarse_codebook, $coarse_codes, $codebook, $directory, $list_pages) =
+  unpack 'L8', substr($sound, $contents + 48, 32);
 
 is_deeply([ $dims, $lists, $m ], [ $dim, 300, 8 ], 'metapage is where this test expects it');
 
 sub address { my ($page, $offset) = @_; return $page * $page_size + $offset; }
+
+# A row of the centroids, which have a byte or a float for each dimension
+sub row_address
+{
+	my ($row) = @_;
+	my $value_bytes = unpack('C', substr($sound, $contents + 41, 1)) == 1 ? 1 : 4;
+	my $stride = 8 + 4 * int(($dim * $value_bytes + 3) / 4);
+	my $rows_per_page = int(($page_size - $contents - 8) / $stride);
+
+	return address($centroids + int($row / $rows_per_page), $contents + $row % $rows_per_page * $stride);
+}
 
 # Blocks of one list, by following its chain
 sub blocks
@@ -98,15 +109,23 @@ my @damages = (
 	[ 'sub-quantisers', qr/at block/, $contents + 32, pack('L', 7) ],
 	[ 'codec', qr/Codec 7/, $contents + 38, pack('C', 7) ],
 	[ 'start of the mean', qr/at block/, $contents + 48, pack('L', 2) ],
-	[ 'start of the lists', qr/at block 0/, $contents + 72, pack('L', $list_pages + 1) ],
+	[ 'start of the groups', qr/at block 0/, $contents + 56, pack('L', $groups - 1) ],
+	[ 'start of the lists', qr/at block 0/, $contents + 76, pack('L', $list_pages + 1) ],
+	[ 'number of groups', qr/at block/, $contents + 84, pack('L', 18) ],
+	[ 'no groups', qr/at block 0/, $contents + 84, pack('L', 0) ],
 	[ 'page id', qr/not one of an ivfpq index/, address($list_pages + 1, $page_size - 2), pack('S', 0) ],
 	[ 'page kind', qr/kind 3, but kind 4/, address($list_pages + 1, $page_size - 4), pack('S', 3) ],
 	[ 'mean', qr/Value 3 of the mean/, address($mean, $contents + 12), $nan ],
 	[ 'codebook', qr/of the codebook/, address($codebook, $contents + 40), $nan ],
 	[ 'centroid', qr/centroid of list 0 /, address($centroids, $contents + 4), $nan ],
+	[ 'centre of a group', qr/centre of group 2 /, row_address(302) + 4, $nan ],
+	[ 'border of groups', qr/borders of 17 groups/, address($groups, $contents + 4), pack('L', 250) ],
+	[ 'end of groups', qr/borders of 17 groups/, address($groups, $contents + 4 * 17), pack('L', 301) ],
+	[ 'border of groups elsewhere', qr/codes of the centroids of group 0 /, address($groups, $contents + 4),
+		pack('L', unpack('L', substr($sound, address($groups, $contents + 4), 4)) - 1) ],
 	[ 'codebook of centroids', qr/of the codebook of centroids/, address($coarse_codebook, $contents + 40), $nan ],
 	[ 'code of a centroid', qr/codes of the centroids/, address($coarse_codes, $contents + 10), pack('C', 16) ],
-	[ 'codes of another list', qr/codes of the centroids from 0 on/,
+	[ 'codes of another list', qr/codes of the centroids of group 0 /,
 		address($coarse_codes, $contents + 12 + 6 * 32), pack('S S S', 0, 7, 1) ],
 	[ 'end of contents', qr/At offset/, address($list_pages, 12),
 		pack('S', unpack('S', substr($sound, address($list_pages, 12), 2)) - 4) ],
