@@ -5,11 +5,10 @@
  *
  * Centroids are searched as rows are.  Their groups take the place of lists: the
  * codes in the nearest groups, against the centres of these, give a lower bound
- * of each centroid, and they are compared exactly in order of that bound, only
- * as far as the next list needs.  The nearest 80 of ten thousand lists of 300
- * dimensions cost 100 centres, a quarter of the codes (.2 MB), and a hundred
- * centroids instead of 3 MB of them.  With few lists all centroids are compared
- * at once.
+ * of each centroid, and a few more than are wanted are compared exactly, those of
+ * the smallest bounds.  The nearest 80 of ten thousand lists of 300 dimensions
+ * cost 100 centres, a quarter of the codes (.2 MB), and a hundred centroids
+ * instead of 3 MB of them.  With few lists all centroids are compared.
  *
  *-------------------------------------------------------------------------
  */
@@ -23,28 +22,33 @@
 
 #include "base/vq_guc.h"
 
-#define INITIAL_HEAP		128
-
 /* How many centroids before its turn one is fetched into the caches */
 #define ROWS_AHEAD			4
 
 /*
  * Groups opened: so many, and for the root of as many groups as could hold the
- * lists expected.  Of word vectors and SIFT in 8,000 lists these had .99 of the
- * nearest 16 to 400; what is missed are the farther ones of them.
+ * lists expected.  Of word vectors and SIFT in 8,000 lists these had .995 of the
+ * nearest 16 to 400, and all searches the recall that all groups gave.  With 7
+ * and 10 a million synthetic rows lost .015 of it.
  */
-#define GROUPS_OPENED		10
-#define GROUPS_PER_ROOT		14
+#define GROUPS_OPENED		12
+#define GROUPS_PER_ROOT		17
+
+/* How far to trust the codes of centroids, in standard errors: half as much or twice made no difference */
+#define CONFIDENCE			1.0f
+
+/* Bounds held, for each that will be compared: some are thrown out as others come */
+#define BOUNDS_PER_COMPARED	5
 
 /*
- * Bounds held at first, for each list that is expected to be taken: some are
- * thrown out as others come, and more lists are compared than taken.
+ * Lists compared exactly, for each that may be taken, and some more.  Those of
+ * the smallest bounds are.
  */
-#define BOUNDS_PER_LIST		12
-#define MIN_BOUNDS			256
+#define COMPARED_PER_LIST	1.25
+#define COMPARED_MORE		16
 
-/* When more lists are wanted than expected, or bounds are used up: so many times as many */
-#define GROWTH				4
+/* When more lists are wanted than expected: so many times as many */
+#define GROWTH				2
 
 /* A walk over the blocks of centroid codes */
 typedef struct CodeWalk
@@ -52,6 +56,7 @@ typedef struct CodeWalk
 	IvfpqCoarse *coarse;
 	uint32		next_group;		/* the one after that of bound */
 	VqBound		bound;
+	VqPool		pool;			/* of bounds; id_mid is the group, id_high the place of the code */
 } CodeWalk;
 
 /* The list of a bound, if coded */
@@ -71,7 +76,7 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 	const IvfpqModel *model = coarse->model;
 	const VqBlockShape *shape = &model->coarse_shape;
 	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
-	VqPool	   *pool = &coarse->pool;
+	VqPool	   *pool = &walk->pool;
 
 	for (uint32 i = 0; i < nblocks; i++)
 	{
@@ -90,7 +95,7 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 			while (model->group_blocks[g + 1] <= block_no)
 				g++;
 			vq_codec_list_bound(&model->coarse, &coarse->tables, coarse->distance_sq[g], coarse->norm_sq[g],
-								coarse->epsilon, &walk->bound);
+								CONFIDENCE, &walk->bound);
 			walk->next_group = g + 1;
 		}
 		vq_kernels->scan4(vq_block_codes(block, shape), VQ_BLOCK_LANES, coarse->tables.lut, shape->m, sums);
@@ -111,14 +116,6 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 	}
 }
 
-static void
-allocate_pool(IvfpqCoarse *coarse, size_t capacity)
-{
-	memset(&coarse->pool, 0, sizeof(VqPool));
-	coarse->pool.capacity = capacity;
-	coarse->pool.items = palloc_extended(capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
-}
-
 /* The nearest groups: so many of them, and as many as have the lists expected */
 static void
 open_groups(IvfpqCoarse *coarse)
@@ -126,16 +123,15 @@ open_groups(IvfpqCoarse *coarse)
 	const IvfpqModel *model = coarse->model;
 	double		lists_per_group = (double) model->meta.nlists / model->meta.ngroups;
 	size_t		wanted = GROUPS_OPENED + GROUPS_PER_ROOT * sqrt(coarse->expected / lists_per_group);
-	uint32		nlists = 0;
 	const VqItem *item;
 
-	while ((coarse->groups.next < wanted || nlists < coarse->expected) &&
+	while ((coarse->groups.next < wanted || coarse->nopened < coarse->expected) &&
 		   (item = vq_select_take(&coarse->groups)) != NULL)
 	{
 		uint32		left = model->group_lists[item->id_high + 1] - model->group_lists[item->id_high];
 		uint32	   *waiting = coarse->waiting + model->group_blocks[item->id_high];
 
-		nlists += left;
+		coarse->nopened += left;
 		for (; left >= VQ_BLOCK_LANES; left -= VQ_BLOCK_LANES)
 			*waiting++ = PG_UINT32_MAX;
 		if (left > 0)
@@ -143,35 +139,59 @@ open_groups(IvfpqCoarse *coarse)
 	}
 }
 
-static bool
-has_closed_groups(const IvfpqCoarse *coarse)
+/* Room for so many lists that are compared */
+static void
+allocate_near(IvfpqCoarse *coarse, size_t count)
 {
-	return coarse->groups.next < coarse->groups.nitems;
+	if (coarse->near)
+	{
+		pfree(coarse->near);
+		pfree(coarse->items);
+	}
+	coarse->near = palloc_extended(count * sizeof(IvfpqNearList), MCXT_ALLOC_HUGE);
+	coarse->items = palloc_extended(count * sizeof(VqItem), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 }
 
-/* Bounds of the lists in the nearest groups, those of the lists expected at least */
+/* Compare the lists of these bounds */
 static void
-find_bounds(IvfpqCoarse *coarse)
+compare_lists(IvfpqCoarse *coarse, const VqItem *bounds, size_t count)
 {
 	const IvfpqModel *model = coarse->model;
-	CodeWalk	walk = {.coarse = coarse};
-	size_t		capacity = Max(MIN_BOUNDS, (size_t) coarse->expected * BOUNDS_PER_LIST);
+
+	allocate_near(coarse, count);
+	for (size_t i = 0; i < count; i++)
+	{
+		IvfpqNearList *near = &coarse->near[i];
+
+		if (i + ROWS_AHEAD < count)
+			ivfpq_rows_touch(coarse->index, &model->meta, list_of(coarse, &bounds[i + ROWS_AHEAD]));
+		near->list_no = list_of(coarse, &bounds[i]);
+		near->place = bounds[i].id_high;
+		ivfpq_model_distances(coarse->index, model, coarse->query->q_model, near->list_no, 1,
+							  &near->distance_sq, &near->norm_sq);
+		coarse->items[i].id_high = i;
+		coarse->items[i].key = vq_codec_list_value(&model->codec, coarse->query,
+												   near->distance_sq, near->norm_sq);
+	}
+	vq_select_init(&coarse->select, coarse->items, count);
+}
+
+/* Of the lists not yet taken, find those that come before expected are */
+static void
+find_lists(IvfpqCoarse *coarse)
+{
+	const IvfpqModel *model = coarse->model;
+	size_t		wanted = (coarse->expected - coarse->ntaken) * COMPARED_PER_LIST + COMPARED_MORE;
+	CodeWalk	walk = {.coarse = coarse, .pool.capacity = wanted * BOUNDS_PER_COMPARED};
 
 	open_groups(coarse);
-	allocate_pool(coarse, Min(capacity, Max(MIN_BOUNDS, model->meta.nlists)));
+	walk.pool.items = palloc_extended(walk.pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
 	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start,
 					  vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES),
 					  model->group_blocks[model->meta.ngroups], coarse->waiting, bounds_of_blocks, &walk);
-	vq_select_init(&coarse->select, coarse->pool.items, coarse->pool.nitems);
-}
-
-/* Bounds of more lists */
-static void
-find_more_bounds(IvfpqCoarse *coarse)
-{
-	coarse->expected = Min(coarse->expected, coarse->model->meta.nlists / GROWTH + 1) * GROWTH;
-	pfree(coarse->pool.items);
-	find_bounds(coarse);
+	vq_pool_keep(&walk.pool, wanted, wanted + wanted / 8);
+	compare_lists(coarse, walk.pool.items, walk.pool.nitems);
+	pfree(walk.pool.items);
 }
 
 /* The groups of lists in the order of their centres, and the tables for their codes */
@@ -202,177 +222,74 @@ begin_groups(IvfpqCoarse *coarse)
 	coarse->waiting = palloc0(model->group_blocks[ngroups] * sizeof(uint32));
 }
 
-/* Exact values of all lists */
+/* Values of all lists */
 static void
 compare_all(IvfpqCoarse *coarse)
 {
 	const IvfpqModel *model = coarse->model;
+	bool		has_centroids = model->meta.codec != IVFPQ_CODEC_NONE;
 	uint32		nlists = model->meta.nlists;
+	float	   *distance_sq = palloc0(nlists * sizeof(float));
+	float	   *norm_sq = palloc0(nlists * sizeof(float));
 
-	allocate_pool(coarse, nlists);
-	coarse->distance_sq = palloc0(nlists * sizeof(float));
-	coarse->norm_sq = palloc0(nlists * sizeof(float));
-	if (model->meta.codec != IVFPQ_CODEC_NONE)
-		ivfpq_model_distances(coarse->index, model, coarse->query->q_model, 0, nlists,
-							  coarse->distance_sq, coarse->norm_sq);
+	if (has_centroids)
+		ivfpq_model_distances(coarse->index, model, coarse->query->q_model, 0, nlists, distance_sq, norm_sq);
+	allocate_near(coarse, nlists);
 	for (uint32 i = 0; i < nlists; i++)
 	{
-		VqItem	   *item = &coarse->pool.items[i];
-
-		memset(item, 0, sizeof(VqItem));
-		item->id_high = i;
-		if (model->meta.codec != IVFPQ_CODEC_NONE)
-			item->key = vq_codec_list_value(&model->codec, coarse->query,
-											coarse->distance_sq[i], coarse->norm_sq[i]);
+		coarse->near[i] = (IvfpqNearList) {
+			.list_no = i, .distance_sq = distance_sq[i], .norm_sq = norm_sq[i]
+		};
+		coarse->items[i].id_high = i;
+		if (has_centroids)
+			coarse->items[i].key = vq_codec_list_value(&model->codec, coarse->query,
+													   distance_sq[i], norm_sq[i]);
 	}
-	coarse->pool.nitems = nlists;
-	vq_select_init(&coarse->select, coarse->pool.items, nlists);
+	coarse->expected = nlists;
+	vq_select_init(&coarse->select, coarse->items, nlists);
+	pfree(distance_sq);
+	pfree(norm_sq);
 }
 
 void
 ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
-				   const VqQuery *query, uint32 expected, float epsilon)
+				   const VqQuery *query, uint32 expected)
 {
 	memset(coarse, 0, sizeof(IvfpqCoarse));
 	coarse->index = index;
 	coarse->model = model;
 	coarse->query = query;
-	coarse->epsilon = epsilon;
 	coarse->is_coded = model->coarse_shape.m > 0;
 	coarse->expected = expected;
 	if (coarse->is_coded)
 	{
 		begin_groups(coarse);
-		find_bounds(coarse);
-		coarse->allocated = INITIAL_HEAP;
-		coarse->heap = palloc(coarse->allocated * sizeof(IvfpqNearList));
+		find_lists(coarse);
 	}
 	else
 		compare_all(coarse);
 }
 
-/* Nearer first, the lower number first of equals */
-static bool
-is_nearer(const IvfpqNearList *a, const IvfpqNearList *b)
-{
-	if (a->value != b->value)
-		return a->value < b->value;
-	return a->list_no < b->list_no;
-}
-
-static void
-swap_lists(IvfpqNearList *a, IvfpqNearList *b)
-{
-	IvfpqNearList t = *a;
-
-	*a = *b;
-	*b = t;
-}
-
-/* Compare a list exactly, and put it on the heap */
-static void
-compare_list(IvfpqCoarse *coarse, uint32 list_no)
-{
-	IvfpqNearList list = {.list_no = list_no};
-	size_t		i;
-
-	ivfpq_model_distances(coarse->index, coarse->model, coarse->query->q_model, list_no, 1,
-						  &list.distance_sq, &list.norm_sq);
-	list.value = vq_codec_list_value(&coarse->model->codec, coarse->query,
-									 list.distance_sq, list.norm_sq);
-	if (coarse->nheap == coarse->allocated)
-	{
-		coarse->allocated *= 2;
-		coarse->heap = repalloc(coarse->heap, coarse->allocated * sizeof(IvfpqNearList));
-	}
-	i = coarse->nheap++;
-	coarse->heap[i] = list;
-	while (i > 0 && is_nearer(&coarse->heap[i], &coarse->heap[(i - 1) / 2]))
-	{
-		swap_lists(&coarse->heap[i], &coarse->heap[(i - 1) / 2]);
-		i = (i - 1) / 2;
-	}
-}
-
-static void
-take_from_heap(IvfpqCoarse *coarse, IvfpqNearList *list)
-{
-	size_t		i = 0;
-
-	*list = coarse->heap[0];
-	coarse->heap[0] = coarse->heap[--coarse->nheap];
-	for (;;)
-	{
-		size_t		nearest = i;
-
-		for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < coarse->nheap; child++)
-			if (is_nearer(&coarse->heap[child], &coarse->heap[nearest]))
-				nearest = child;
-		if (nearest == i)
-			return;
-		swap_lists(&coarse->heap[i], &coarse->heap[nearest]);
-		i = nearest;
-	}
-}
-
-/* The smallest bound that is left, or NULL */
-static const VqItem *
-next_bound(IvfpqCoarse *coarse)
-{
-	const VqItem *item = vq_select_peek(&coarse->select);
-
-	while (item == NULL && (coarse->pool.has_cut || has_closed_groups(coarse)))
-	{
-		find_more_bounds(coarse);
-		item = vq_select_peek(&coarse->select);
-	}
-	return item;
-}
-
-/* Compare lists until it is clear which is the next */
-static bool
-next_coded(IvfpqCoarse *coarse, IvfpqNearList *list)
-{
-	const VqItem *item;
-
-	if (coarse->ntaken == coarse->expected && has_closed_groups(coarse))
-		find_more_bounds(coarse);
-	item = next_bound(coarse);
-	while (item != NULL && (coarse->nheap == 0 || coarse->heap[0].value > item->key))
-	{
-		const VqItem *ahead = vq_select_ahead(&coarse->select, ROWS_AHEAD);
-
-		if (ahead)
-			ivfpq_rows_touch(coarse->index, &coarse->model->meta, list_of(coarse, ahead));
-		compare_list(coarse, list_of(coarse, item));
-		coarse->waiting[item->id_high / VQ_BLOCK_LANES] &= ~(1U << item->id_high % VQ_BLOCK_LANES);
-		vq_select_take(&coarse->select);
-		item = next_bound(coarse);
-	}
-	if (coarse->nheap == 0)
-		return false;
-	take_from_heap(coarse, list);
-	coarse->ntaken++;
-	return true;
-}
-
-/* The values of all are known */
-static bool
-next_compared(IvfpqCoarse *coarse, IvfpqNearList *list)
-{
-	const VqItem *item = vq_select_take(&coarse->select);
-
-	if (item == NULL)
-		return false;
-	list->list_no = item->id_high;
-	list->value = item->key;
-	list->distance_sq = coarse->distance_sq[list->list_no];
-	list->norm_sq = coarse->norm_sq[list->list_no];
-	return true;
-}
-
 bool
 ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 {
-	return coarse->is_coded ? next_coded(coarse, list) : next_compared(coarse, list);
+	uint32		nlists = coarse->model->meta.nlists;
+	const VqItem *item;
+
+	if (coarse->ntaken == nlists)
+		return false;
+	if (coarse->ntaken == coarse->expected)
+	{
+		coarse->expected = Min(coarse->expected, nlists / GROWTH) * GROWTH;
+		coarse->expected = Min(Max(coarse->expected, coarse->ntaken + 1), nlists);
+		find_lists(coarse);
+	}
+	item = vq_select_take(&coarse->select);
+	if (item == NULL)
+		return false;
+	*list = coarse->near[item->id_high];
+	if (coarse->is_coded)
+		coarse->waiting[list->place / VQ_BLOCK_LANES] &= ~(1U << list->place % VQ_BLOCK_LANES);
+	coarse->ntaken++;
+	return true;
 }

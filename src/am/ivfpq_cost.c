@@ -128,6 +128,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	double		toasted;
 	double		row_cost;
 	double		list_cost;
+	double		compared_lists;
 	double		probed_pages;
 	double		random_pages;
 	double		probed_rows;
@@ -219,11 +220,12 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 
 	/*
 	 * Centroids are read by every search and so are in memory; only comparing
-	 * them is charged.
+	 * them is charged: of all groups, and of some more lists than are searched.
 	 */
 	list_cost = cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR);
+	compared_lists = Min(shape.nlists, sqrt(shape.nlists) + 2.0 * shape.nlists * shape.probe_fraction);
 
-	*startup = shape.nlists * list_cost +
+	*startup = compared_lists * list_cost +
 		discount * (random_pages * random_page + (probed_pages - random_pages) * seq_page) +
 		probed_rows * cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR +
 		discount * heap_pages * heap_random_page + reranked_rows * row_cost;

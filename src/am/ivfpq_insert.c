@@ -80,7 +80,7 @@ nearest_list(Relation index, const InsertState *state)
 		IvfpqCoarse coarse;
 		IvfpqNearList list;
 
-		ivfpq_coarse_begin(&coarse, index, state->model, &query, 1, IVFPQ_INSERT_CONFIDENCE);
+		ivfpq_coarse_begin(&coarse, index, state->model, &query, 1);
 		if (ivfpq_coarse_next(&coarse, &list))
 			nearest = list.list_no;
 		MemoryContextSwitchTo(old);

@@ -21,12 +21,13 @@
 #include "miscadmin.h"
 
 /* lists = auto: LISTS_PER_ROOT * sqrt(rows), and so that a list has ROWS_PER_LIST rows or more */
-#define LISTS_PER_ROOT			4.0
+#define LISTS_PER_ROOT			8.0
 #define ROWS_PER_LIST			39
 #define MAX_AUTO_LISTS			65536
 
-/* train_rows = auto: per list */
-#define TRAIN_ROWS_PER_LIST		64
+/* train_rows = auto: per list, and at least, which takes no time */
+#define TRAIN_ROWS_PER_LIST		32
+#define MIN_TRAIN_ROWS			16384
 
 /* Training together must leave this part of the sample that the leader alone could have */
 #define MIN_SAMPLE_PART			0.75
@@ -150,8 +151,7 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 
 	sizes->wanted_rows = build->options->train_rows;
 	if (sizes->wanted_rows == 0)
-		sizes->wanted_rows = Max((double) sizes->nlists * TRAIN_ROWS_PER_LIST,
-								 (double) IVFPQ_ROWS_PER_CODE * (1 << plan->shape.nbits));
+		sizes->wanted_rows = Max((double) sizes->nlists * TRAIN_ROWS_PER_LIST, MIN_TRAIN_ROWS);
 	sizes->wanted_rows = Min(sizes->wanted_rows, plan->estimated_rows);
 	sizes->train_rows = Max(1, (uint64) Min(sizes->wanted_rows,
 											(limit - sizes->nlists * list_bytes) / row_bytes));

@@ -233,7 +233,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	}
 	else
 		prepare_codec(state);
-	ivfpq_coarse_begin(&state->coarse, index, model, &state->query, state->nprobe, IVFPQ_SEARCH_CONFIDENCE);
+	ivfpq_coarse_begin(&state->coarse, index, model, &state->query, state->nprobe);
 
 	state->max_probes = state->nprobe;
 	if (ivfpq_iterative_scan != VQ_ITERATIVE_OFF)

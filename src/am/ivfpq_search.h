@@ -18,15 +18,15 @@
 
 /*----------
  * ivfpq_coarse.c: lists in the order of their value for the query (see
- * vq_codec_list_value), the lower number first of equals.
+ * vq_codec_list_value).
  *----------
  */
 typedef struct IvfpqNearList
 {
-	float		value;
 	uint32		list_no;
 	float		distance_sq;	/* |q - centroid|^2 */
 	float		norm_sq;		/* |centroid|^2 */
+	uint32		place;			/* of its code, if lists are coded */
 } IvfpqNearList;
 
 typedef struct IvfpqCoarse
@@ -34,46 +34,31 @@ typedef struct IvfpqCoarse
 	Relation	index;
 	const IvfpqModel *model;
 	const VqQuery *query;
-	float		epsilon;
 	bool		is_coded;
+	uint32		expected;		/* lists that may be taken before others are compared */
+	uint32		ntaken;
 
-	/*
-	 * If coded, bounds of the nearest of the waiting lists; id_mid is the group,
-	 * id_high the place of the code.  If not, values of all; id_high is the list.
-	 */
-	VqPool		pool;
+	/* compared exactly: nearest first, by id_high, the place in near */
 	VqSelect	select;
-	float	   *distance_sq;	/* of the groups if coded, else of the lists */
-	float	   *norm_sq;
+	VqItem	   *items;
+	IvfpqNearList *near;
 
 	/* if coded */
 	VqQuery		tables;			/* of the coarse codec */
-	uint32		expected;		/* lists that groups have been opened for */
-	uint32		ntaken;
 	VqSelect	groups;			/* not yet opened, nearest first; id_high is the group */
+	uint32		nopened;		/* lists in open groups */
+	float	   *distance_sq;	/* of all groups */
+	float	   *norm_sq;
 	uint32	   *waiting;		/* a word for each block of codes, a bit for each list in an
-								 * open group that has not been compared */
-	IvfpqNearList *heap;		/* compared and not taken, nearest at 0 */
-	size_t		nheap;
-	size_t		allocated;
+								 * open group that has not been taken */
 } IvfpqCoarse;
-
-/*
- * How far to trust the codes of centroids, in standard errors: lists that their
- * bound misses come later than they should.  To a search it matters little
- * when, and fewer are compared exactly: of a million rows in 4,000 lists, twice
- * as much brought .002 more recall at nprobe 44 and took a fifteenth longer.  To
- * an insert it matters.
- */
-#define IVFPQ_SEARCH_CONFIDENCE	1.0f
-#define IVFPQ_INSERT_CONFIDENCE	2.0f
 
 /*
  * Memory comes from the current context; q_model and q_norm_sq of query are
  * set.  Taking more lists than expected takes longer, no more.
  */
 extern void ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
-							   const VqQuery *query, uint32 expected, float epsilon);
+							   const VqQuery *query, uint32 expected);
 
 /* The next list, or false after the last */
 extern bool ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list);

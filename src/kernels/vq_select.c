@@ -225,15 +225,15 @@ vq_select_take(VqSelect *select)
 }
 
 void
-vq_pool_cut(VqPool *pool)
+vq_pool_keep(VqPool *pool, size_t least, size_t most)
 {
-	size_t		least = pool->capacity / 4;
-	size_t		most = pool->capacity - least;
 	size_t		begin = 0;
-	size_t		end = pool->capacity;
+	size_t		end = pool->nitems;
 	size_t		place;
 	VqRng		rng;
 
+	if (pool->nitems <= most)
+		return;
 	vq_rng_seed(&rng, PIVOT_SEED);
 	for (;;)
 	{
@@ -243,7 +243,8 @@ vq_pool_cut(VqPool *pool)
 		if (nitems == 1)
 			place = begin;
 		else
-			place = begin + split(items, nitems, choose_pivot(items, nitems, nitems / 2, &rng));
+			place = begin + split(items, nitems,
+								  choose_pivot(items, nitems, (least + most) / 2 - begin, &rng));
 		if (place + 1 >= least && place < most)
 			break;
 		if (place < least)
@@ -254,4 +255,10 @@ vq_pool_cut(VqPool *pool)
 	pool->nitems = place + 1;
 	pool->cut = pool->items[place];
 	pool->has_cut = true;
+}
+
+void
+vq_pool_cut(VqPool *pool)
+{
+	vq_pool_keep(pool, pool->capacity / 4, pool->capacity - pool->capacity / 4);
 }

@@ -52,7 +52,13 @@ typedef struct VqPool
 	VqItem		cut;
 } VqPool;
 
-/* Throw out the larger items of a full pool */
+/*
+ * Throw out the larger items of a pool of more than most, so that between least
+ * and most are left; 1 <= least < most
+ */
+extern void vq_pool_keep(VqPool *pool, size_t least, size_t most);
+
+/* Of a full pool, about half */
 extern void vq_pool_cut(VqPool *pool);
 
 static inline void

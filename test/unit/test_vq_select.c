@@ -268,6 +268,45 @@ test_pool_keeps_the_smallest(void)
 	free(items);
 }
 
+/* The smallest items are left, as many as were asked for, and a pool of no more is left alone */
+static void
+test_pool_keeps_as_many_as_asked_for(void)
+{
+	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqItem	   *kept = malloc(MAX_ITEMS * sizeof(VqItem));
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 6);
+	for (int filling = 0; filling < NFILLINGS; filling++)
+	{
+		for (size_t size = 0; size < NSIZES; size++)
+		{
+			for (size_t least = 1; least <= 2048; least = least * 3 / 2 + 1)
+			{
+				size_t		nitems = sizes[size];
+				size_t		most = least + least / 8 + 1;
+				VqPool		pool = {.items = kept, .nitems = nitems, .capacity = nitems};
+
+				fill_items((Filling) filling, &rng, items, nitems);
+				memcpy(kept, items, nitems * sizeof(VqItem));
+				vq_pool_keep(&pool, least, most);
+				qsort(items, nitems, sizeof(VqItem), compare_items);
+				qsort(kept, pool.nitems, sizeof(VqItem), compare_items);
+
+				CHECK(pool.has_cut == (nitems > most), "%s, %zu items, %zu to %zu: cut is %d",
+					  filling_names[filling], nitems, least, most, pool.has_cut);
+				CHECK(nitems <= most ? pool.nitems == nitems : pool.nitems >= least && pool.nitems <= most,
+					  "%s, %zu items, %zu to %zu: %zu were kept",
+					  filling_names[filling], nitems, least, most, pool.nitems);
+				CHECK(memcmp(kept, items, pool.nitems * sizeof(VqItem)) == 0,
+					  "%s, %zu items, %zu to %zu: not the smallest", filling_names[filling], nitems, least, most);
+			}
+		}
+	}
+	free(items);
+	free(kept);
+}
+
 void
 suite_vq_select(void)
 {
@@ -276,4 +315,5 @@ suite_vq_select(void)
 	RUN_TEST(test_take_survives_a_full_stack);
 	RUN_TEST(test_looking_ahead_shows_what_will_be_taken);
 	RUN_TEST(test_pool_keeps_the_smallest);
+	RUN_TEST(test_pool_keeps_as_many_as_asked_for);
 }
