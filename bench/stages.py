@@ -16,7 +16,7 @@ from server import Server
 # The innermost function of a stack that is named here decides the stage
 STAGES = {
     "table of the query": ("prepare_codec", "vq_codec_query", "vq_codec_query_tables"),
-    "nearest lists": ("ivfpq_coarse_begin", "ivfpq_coarse_next"),
+    "nearest lists": ("ivfpq_coarse_begin", "ivfpq_coarse_next", "begin_groups", "find_lists"),
     "directory": ("ivfpq_list_entry",),
     "scoring": ("score_block", "vq_block_sums", "scan4", "scan8", "bound"),
     "pages of lists": ("ivfpq_list_walk", "ivfpq_ahead_fetch", "visit_page",

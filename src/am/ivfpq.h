@@ -39,6 +39,9 @@
 #define IVFPQ_MIN_CODED_LISTS		256
 #define IVFPQ_COARSE_NBITS			4
 
+/* A row goes to the nearest list in so many groups */
+#define IVFPQ_ASSIGNED_GROUPS		8
+
 /* Reloptions, as parsed by ivfpqoptions */
 typedef struct IvfpqOptions
 {

@@ -34,7 +34,7 @@
 #include "base/vq_guc.h"
 
 /* With fewer groups than this, comparing with all lists takes no longer */
-#define MIN_GROUPS		(2 * IVFPQ_FINAL_GROUPS)
+#define MIN_GROUPS		(2 * IVFPQ_ASSIGNED_GROUPS)
 
 /* Elements of a product and multiplications in it from which on OpenBLAS rounds in one way */
 #define MIN_PRODUCT			4096
@@ -197,7 +197,7 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 			vq_panels_work_bytes(nlists, dim);
 	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
 		(ngroups + GATHERED_ROWS) * (dim + 4) * sizeof(float) +
-		DEALT_ROWS * (vq_panels_columns(ngroups) + 2 * IVFPQ_FINAL_GROUPS) * sizeof(float) +
+		DEALT_ROWS * (vq_panels_columns(ngroups) + 2 * IVFPQ_ASSIGNED_GROUPS) * sizeof(float) +
 		vq_kmeans_assign_floats(chunk, nlists) * sizeof(float) + panels;
 }
 
@@ -259,7 +259,7 @@ enough_rows(const IvfpqAssigner *assigner, size_t ncolumns)
 static void
 nearest_groups(const IvfpqAssigner *assigner, const float *products, const float *norms, uint32 *groups)
 {
-	float		values[IVFPQ_FINAL_GROUPS];
+	float		values[IVFPQ_ASSIGNED_GROUPS];
 	uint32		depth = assigner->depth;
 	uint32		count = 0;
 

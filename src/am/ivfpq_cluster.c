@@ -537,7 +537,7 @@ ivfpq_train_assign(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const Iv
 		ivfpq_team_progress(team, sample->nrows);
 		return;
 	}
-	assigner = ivfpq_assigner_create(lists, IVFPQ_FINAL_GROUPS);
+	assigner = ivfpq_assigner_create(lists, IVFPQ_ASSIGNED_GROUPS);
 	label_rows(team, assigner, sample->rows, sample->nrows, sample->dim, sample->labels, NULL);
 	ivfpq_assigner_free(assigner);
 }

@@ -182,9 +182,10 @@ find_lists(IvfpqCoarse *coarse)
 {
 	const IvfpqModel *model = coarse->model;
 	size_t		wanted = (coarse->expected - coarse->ntaken) * COMPARED_PER_LIST + COMPARED_MORE;
-	CodeWalk	walk = {.coarse = coarse, .pool.capacity = wanted * BOUNDS_PER_COMPARED};
+	CodeWalk	walk = {.coarse = coarse};
 
 	open_groups(coarse);
+	walk.pool.capacity = Min(wanted * BOUNDS_PER_COMPARED, model->meta.nlists);
 	walk.pool.items = palloc_extended(walk.pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
 	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start,
 					  vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES),

@@ -324,7 +324,7 @@ begin_encoding(EncodeState *state)
 	}
 	state->labels = palloc(state->capacity * sizeof(uint32));
 	state->distances = palloc(state->capacity * sizeof(float));
-	state->assigner = ivfpq_assigner_create(&build->lists, IVFPQ_FINAL_GROUPS);
+	state->assigner = ivfpq_assigner_create(&build->lists, IVFPQ_ASSIGNED_GROUPS);
 	state->work = palloc(vq_codec_encode_floats(&build->codec) * sizeof(float));
 	state->codes = palloc(shape->m);
 	state->list_rows = palloc0(nlists * sizeof(uint64));

@@ -11,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "am/ivfpq_search.h"
 #include "utils/memutils.h"
 
@@ -22,7 +24,7 @@ typedef struct InsertState
 	IvfpqModel *model;
 
 	/* only with codes */
-	float	   *distance_sq;	/* [nlists], unless finds_by_codes */
+	float	   *distance_sq;	/* [nlists], as groups are no more than lists, unless finds_by_codes */
 	float	   *norm_sq;
 	float	   *x_model;		/* [dim] */
 	float	   *centroid;		/* [dim] */
@@ -68,31 +70,79 @@ begin_insert(Relation index, IndexInfo *info)
 	return state;
 }
 
-static uint32
-nearest_list(Relation index, const InsertState *state)
+/* Nearest becomes the nearest of lists first to end - 1, if that is below least, which is its squared distance */
+static void
+compare_lists(Relation index, const InsertState *state, uint32 first, uint32 end,
+			  uint32 *nearest, float *least)
 {
+	ivfpq_model_distances(index, state->model, state->x_model, first, end - first,
+						  state->distance_sq, state->norm_sq);
+	for (uint32 i = 0; i < end - first; i++)
+		if (state->distance_sq[i] < *least)
+		{
+			*least = state->distance_sq[i];
+			*nearest = first + i;
+		}
+}
+
+/* By distances of centroids: those in the nearest groups, as a build does it, or all if there are few */
+static uint32
+nearest_by_distance(Relation index, const InsertState *state)
+{
+	const IvfpqModel *model = state->model;
+	uint32		ngroups = model->meta.ngroups;
 	uint32		nearest = 0;
+	float		least = INFINITY;
+	VqItem	   *groups;
+	VqSelect	select;
 
-	if (finds_by_codes(state->model))
+	if (ngroups == 0)
 	{
-		MemoryContext old = MemoryContextSwitchTo(state->search_context);
-		VqQuery		query = {.q_model = state->x_model};
-		IvfpqCoarse coarse;
-		IvfpqNearList list;
-
-		ivfpq_coarse_begin(&coarse, index, state->model, &query, 1);
-		if (ivfpq_coarse_next(&coarse, &list))
-			nearest = list.list_no;
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(state->search_context);
+		compare_lists(index, state, 0, model->meta.nlists, &nearest, &least);
 		return nearest;
 	}
 
-	ivfpq_model_distances(index, state->model, state->x_model, 0, state->model->meta.nlists,
+	groups = palloc0(ngroups * sizeof(VqItem));
+	ivfpq_model_distances(index, model, state->x_model, model->meta.nlists, ngroups,
 						  state->distance_sq, state->norm_sq);
-	for (uint32 i = 1; i < state->model->meta.nlists; i++)
-		if (state->distance_sq[i] < state->distance_sq[nearest])
-			nearest = i;
+	for (uint32 g = 0; g < ngroups; g++)
+	{
+		groups[g].id_high = g;
+		groups[g].key = state->distance_sq[g];
+	}
+	vq_select_init(&select, groups, ngroups);
+	for (int i = 0; i < IVFPQ_ASSIGNED_GROUPS; i++)
+	{
+		const VqItem *group = vq_select_take(&select);
+
+		if (group != NULL)
+			compare_lists(index, state, model->group_lists[group->id_high],
+						  model->group_lists[group->id_high + 1], &nearest, &least);
+	}
+	return nearest;
+}
+
+static uint32
+nearest_by_codes(Relation index, const InsertState *state)
+{
+	VqQuery		query = {.q_model = state->x_model};
+	IvfpqCoarse coarse;
+	IvfpqNearList list = {0};
+
+	ivfpq_coarse_begin(&coarse, index, state->model, &query, 1);
+	(void) ivfpq_coarse_next(&coarse, &list);
+	return list.list_no;
+}
+
+static uint32
+nearest_list(Relation index, const InsertState *state)
+{
+	MemoryContext old = MemoryContextSwitchTo(state->search_context);
+	uint32		nearest = finds_by_codes(state->model) ?
+		nearest_by_codes(index, state) : nearest_by_distance(index, state);
+
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(state->search_context);
 	return nearest;
 }
 

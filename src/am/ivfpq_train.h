@@ -62,11 +62,10 @@ extern void ivfpq_group_centres(const float *centroids, size_t dim, const uint32
 /* Memory comes from the current context and is kept until freed */
 typedef struct IvfpqAssigner IvfpqAssigner;
 
-/* A row is compared with the lists of so many groups: while centroids still move, and in the end */
+/* A row is compared with the lists of so many groups while centroids still move */
 #define IVFPQ_TRAINING_GROUPS	4
-#define IVFPQ_FINAL_GROUPS		8
 
-/* depth is one of these */
+/* depth is that, or in the end IVFPQ_ASSIGNED_GROUPS */
 extern IvfpqAssigner *ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth);
 
 /* Bytes that it takes, at most */

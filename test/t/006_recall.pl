@@ -91,11 +91,15 @@ $node->safe_psql('postgres', qq{
 	CREATE TABLE grown (LIKE items INCLUDING ALL);
 	INSERT INTO grown SELECT * FROM items WHERE id / 50 % 2 = 0;
 	CREATE INDEX grown_v ON grown USING ivfpq (v array_l2_ops);
+	CREATE INDEX grown_ip ON grown USING ivfpq (v array_ip_ops);
 	INSERT INTO grown SELECT * FROM items WHERE id / 50 % 2 = 1;
 	ANALYZE grown;
 });
-cmp_ok(
-	recall(neighbours($node, 'grown', '<->', 10, 'exact'), neighbours($node, 'grown', '<->', 10, 'index')),
-	'>=', 0.95, 'recall when half of the rows came after the build');
+foreach my $operator ('<->', '<#>')
+{
+	cmp_ok(
+		recall(neighbours($node, 'grown', $operator, 10, 'exact'), neighbours($node, 'grown', $operator, 10, 'index')),
+		'>=', 0.95, "$operator: recall when half of the rows came after the build");
+}
 
 done_testing();
