@@ -7,7 +7,7 @@
  * codes in the nearest groups, against the centres of these, give a lower bound
  * of each centroid, and a few more than are wanted are compared exactly, those of
  * the smallest bounds.  The nearest 80 of ten thousand lists of 300 dimensions
- * cost 100 centres, a quarter of the codes (.2 MB), and a hundred centroids
+ * cost 100 centres, a quarter of the codes (.14 MB), and a hundred centroids
  * instead of 3 MB of them.  With few lists all centroids are compared.
  *
  *-------------------------------------------------------------------------
@@ -27,14 +27,15 @@
 
 /*
  * Groups opened: so many, and for the root of as many groups as could hold the
- * lists expected.  Of word vectors and SIFT in 8,000 lists these had .995 of the
- * nearest 16 to 400, and all searches the recall that all groups gave.  With 7
- * and 10 a million synthetic rows lost .015 of it.
+ * lists expected.  Of word vectors and SIFT in 8,000 lists about so many had .995
+ * of the nearest 16 to 400 (simulated); searches of these and of a million
+ * synthetic rows had the recall that all groups gave, within .001 at .95.  With 7
+ * and 10 the million lost .015 of it.
  */
 #define GROUPS_OPENED		12
 #define GROUPS_PER_ROOT		17
 
-/* How far to trust the codes of centroids, in standard errors: half as much or twice made no difference */
+/* How far to trust the codes of centroids, in standard errors: half as much made no difference */
 #define CONFIDENCE			1.0f
 
 /* Bounds held, for each that will be compared: some are thrown out as others come */
