@@ -154,6 +154,11 @@ extern void ivfpq_model_distances(Relation index, const IvfpqModel *model, const
 								  uint32 first_list, uint32 nlists,
 								  float *distance_sq, float *norm_sq);
 
+/* The same of some lists, whose numbers ascend */
+extern void ivfpq_model_distances_of(Relation index, const IvfpqModel *model, const float *q,
+									 const uint32 *list_nos, uint32 nlists,
+									 float *distance_sq, float *norm_sq);
+
 /* Centroid of one list, float[dim] */
 extern void ivfpq_model_centroid(Relation index, const IvfpqModel *model, uint32 list_no, float *centroid);
 
@@ -222,11 +227,12 @@ extern const char *ivfpq_guess_page(Relation rel, BlockNumber blkno);
 extern void ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size_t nbytes);
 
 /*
- * The same for a row of a heap (no other table access method), in three steps
- * some time apart: what tells whether its page is in shared buffers; the page,
+ * The same for a row of a heap (no other table access method), in four steps
+ * some time apart: in which buffer its page was last; what tells whether it still is; the page,
  * which the system is asked to read if it is not (then the result is true); and
  * the row itself.
  */
+extern void ivfpq_touch_row_guess(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row_buffer(Relation heap, ItemPointer tid);
 extern bool ivfpq_touch_row_page(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
@@ -265,26 +271,35 @@ extern BlockNumber ivfpq_rows_write(Relation index, ForkNumber fork, uint32 dim,
  * nrows - 1 of which rows points to part part.
  */
 typedef void (*IvfpqRowsCallback) (uint32 first_row, uint32 nrows, uint32 part, const char *rows, void *arg);
-extern void ivfpq_rows_touch(Relation index, const IvfpqMetaPageData *meta, uint32 row); /* as ivfpq_touch_page */
 extern void ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row, uint32 nrows,
 							IvfpqRowsCallback callback, void *arg);
 
+/* The same for some rows, given in ascending order; first_row is the place in this array */
+extern void ivfpq_rows_visit(Relation index, const IvfpqMetaPageData *meta, const uint32 *rows, uint32 nrows,
+							 IvfpqRowsCallback callback, void *arg);
+
 /*
  * Chunks of bytes that are never split between pages, such as the blocks of
- * centroid codes.  The callback gets each page's chunks, share-locked.  With
- * wanted, an element per chunk, pages whose chunks all have 0 there are passed
- * over.
+ * centroid codes.  The callback gets each page's chunks of each run, share-locked,
+ * run after run.
  */
-typedef void (*IvfpqChunksCallback) (uint32 first_chunk, uint32 nchunks, const char *chunks, void *arg);
+typedef struct IvfpqRun
+{
+	uint32		first;			/* chunk */
+	uint32		count;
+} IvfpqRun;
+
+typedef void (*IvfpqChunksCallback) (uint32 run, uint32 first_chunk, uint32 nchunks, const char *chunks, void *arg);
 extern BlockNumber ivfpq_chunks_write(Relation index, ForkNumber fork, const char *chunks,
 									  size_t chunk_bytes, uint32 nchunks);
-extern void ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 nchunks,
-							  const uint32 *wanted, IvfpqChunksCallback callback, void *arg);
+extern void ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes,
+							  const IvfpqRun *runs, uint32 nruns, IvfpqChunksCallback callback, void *arg);
 
 /* ivfpq_list.c */
 
-/* Read a list's directory entry */
-extern void ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint32 list_no, IvfpqDirEntry *entry);
+/* Read the directory entries of lists, whose numbers ascend */
+extern void ivfpq_list_entries(Relation index, const IvfpqMetaPageData *meta, const uint32 *list_nos, uint32 nlists,
+							   IvfpqDirEntry *entries);
 
 /*
  * Visit the blocks of a list in order.  visit_block gets the block in place,

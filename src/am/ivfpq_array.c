@@ -23,8 +23,9 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 
-/* How many pages of chunks before their turn to have one fetched into the caches */
+/* How many pages of chunks, or rows, before their turn to have one fetched into the caches */
 #define PAGES_AHEAD		3
+#define ROWS_AHEAD		4
 
 /* Append a page of this kind with these contents */
 static BlockNumber
@@ -113,6 +114,13 @@ ivfpq_row_pages(const IvfpqRowLayout *layout, uint32 nrows)
 	return (nrows + layout->rows_per_page - 1) / layout->rows_per_page * layout->parts;
 }
 
+/* The block where a row begins */
+static inline BlockNumber
+row_block(const IvfpqMetaPageData *meta, const IvfpqRowLayout *layout, uint32 row)
+{
+	return meta->centroid_start + row / layout->rows_per_page * layout->parts;
+}
+
 /* Round values in place to what their row can say; returns the row's head */
 static VqRowHeader
 round_row(float *values, uint32 dim, uint8 centroid_kind)
@@ -188,16 +196,6 @@ ivfpq_rows_write(Relation index, ForkNumber fork, uint32 dim, uint8 centroid_kin
 }
 
 void
-ivfpq_rows_touch(Relation index, const IvfpqMetaPageData *meta, uint32 row)
-{
-	IvfpqRowLayout layout;
-
-	ivfpq_row_layout(meta->dim, meta->centroid_kind, &layout);
-	ivfpq_touch_page(index, meta->centroid_start + row / layout.rows_per_page * layout.parts,
-					 IVFPQ_CONTENTS_OFFSET + row % layout.rows_per_page * layout.stride, layout.stride);
-}
-
-void
 ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row, uint32 nrows,
 				IvfpqRowsCallback callback, void *arg)
 {
@@ -213,8 +211,8 @@ ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row,
 
 		for (uint32 part = 0; part < layout.parts; part++)
 		{
-			BlockNumber blkno = meta->centroid_start + row / layout.rows_per_page * layout.parts + part;
-			Buffer		buffer = lock_array_page(index, blkno, (size_t) (in_page + count) * layout.stride);
+			Buffer		buffer = lock_array_page(index, row_block(meta, &layout, row) + part,
+												 (size_t) (in_page + count) * layout.stride);
 			char	   *contents = ivfpq_page_contents(BufferGetPage(buffer));
 
 			callback(row, count, part, contents + (size_t) in_page * layout.stride, arg);
@@ -222,6 +220,43 @@ ivfpq_rows_walk(Relation index, const IvfpqMetaPageData *meta, uint32 first_row,
 			CHECK_FOR_INTERRUPTS();
 		}
 		row += count;
+	}
+}
+
+void
+ivfpq_rows_visit(Relation index, const IvfpqMetaPageData *meta, const uint32 *rows, uint32 nrows,
+				 IvfpqRowsCallback callback, void *arg)
+{
+	IvfpqRowLayout layout;
+	uint32		ahead = 0;
+	uint32		end;
+
+	ivfpq_row_layout(meta->dim, meta->centroid_kind, &layout);
+	for (uint32 first = 0; first < nrows; first = end)
+	{
+		BlockNumber blkno = row_block(meta, &layout, rows[first]);
+
+		for (end = first + 1; end < nrows && row_block(meta, &layout, rows[end]) == blkno;)
+			end++;
+		for (uint32 part = 0; part < layout.parts; part++)
+		{
+			Buffer		buffer = lock_array_page(index, blkno + part,
+												 (size_t) (rows[end - 1] % layout.rows_per_page + 1) * layout.stride);
+			char	   *contents = ivfpq_page_contents(BufferGetPage(buffer));
+
+			for (; ahead < Min(end + ROWS_AHEAD, nrows); ahead++)
+				ivfpq_touch_page(index, row_block(meta, &layout, rows[ahead]),
+								 IVFPQ_CONTENTS_OFFSET + rows[ahead] % layout.rows_per_page * layout.stride,
+								 layout.stride);
+			for (uint32 i = first, count; i < end; i += count)
+			{
+				for (count = 1; i + count < end && rows[i + count] == rows[i] + count;)
+					count++;
+				callback(i, count, part, contents + (size_t) (rows[i] % layout.rows_per_page) * layout.stride, arg);
+			}
+			UnlockReleaseBuffer(buffer);
+			CHECK_FOR_INTERRUPTS();
+		}
 	}
 }
 
@@ -243,71 +278,58 @@ ivfpq_chunks_write(Relation index, ForkNumber fork, const char *chunks, size_t c
 	return start;
 }
 
-/* The chunks of a region, page by page */
+/* What runs of chunks have on one page after the other */
 typedef struct ChunkPages
 {
-	Relation	index;
-	BlockNumber start;
-	size_t		chunk_bytes;
-	uint32		nchunks;
+	const IvfpqRun *runs;
+	uint32		nruns;
 	uint32		per_page;
-	const uint32 *wanted;		/* [nchunks], or NULL */
+	uint32		run;			/* the present one */
+	uint32		done;			/* of its chunks */
+	IvfpqRun	part;			/* of it, on the present page */
 } ChunkPages;
 
-/* First chunk of the first page from that of chunk first on which has any that is wanted; nchunks if none has */
-static uint32
-next_wanted(const ChunkPages *pages, uint32 first)
+/* Go on to the next part; false after the last */
+static bool
+next_part(ChunkPages *pages)
 {
-	uint32		chunk = first;
-
-	if (pages->wanted)
-		while (chunk < pages->nchunks && pages->wanted[chunk] == 0)
-			chunk++;
-	return chunk < pages->nchunks ? chunk / pages->per_page * pages->per_page : pages->nchunks;
-}
-
-/* Touch the wanted chunks of the page that starts with chunk first */
-static void
-touch_chunks(const ChunkPages *pages, uint32 first)
-{
-	const char *page;
-
-	if (first >= pages->nchunks)
-		return;
-	page = ivfpq_guess_page(pages->index, pages->start + first / pages->per_page);
-	if (page == NULL)
-		return;
-	for (uint32 i = 0; i < Min(pages->per_page, pages->nchunks - first); i++)
-		if (pages->wanted == NULL || pages->wanted[first + i] != 0)
-			ivfpq_touch(page + IVFPQ_CONTENTS_OFFSET + i * pages->chunk_bytes, pages->chunk_bytes);
+	pages->done += pages->part.count;
+	while (pages->run < pages->nruns && pages->done == pages->runs[pages->run].count)
+	{
+		pages->run++;
+		pages->done = 0;
+	}
+	pages->part.count = 0;
+	if (pages->run == pages->nruns)
+		return false;
+	pages->part.first = pages->runs[pages->run].first + pages->done;
+	pages->part.count = Min(pages->per_page - pages->part.first % pages->per_page,
+							pages->runs[pages->run].count - pages->done);
+	return true;
 }
 
 void
-ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes, uint32 nchunks,
-				  const uint32 *wanted, IvfpqChunksCallback callback, void *arg)
+ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes,
+				  const IvfpqRun *runs, uint32 nruns, IvfpqChunksCallback callback, void *arg)
 {
-	ChunkPages	pages = {
-		.index = index, .start = start, .chunk_bytes = chunk_bytes, .nchunks = nchunks,
-		.per_page = IVFPQ_PAGE_BYTES / chunk_bytes, .wanted = wanted
-	};
-	uint32		first = next_wanted(&pages, 0);
-	uint32		ahead = first;
+	ChunkPages	pages = {.runs = runs, .nruns = nruns, .per_page = IVFPQ_PAGE_BYTES / chunk_bytes};
+	ChunkPages	ahead = pages;
+	int			nahead = 0;
 
-	for (int i = 1; i < PAGES_AHEAD; i++)
+	while (next_part(&pages))
 	{
-		ahead = next_wanted(&pages, ahead + pages.per_page);
-		touch_chunks(&pages, ahead);
-	}
-	while (first < nchunks)
-	{
-		uint32		count = Min(pages.per_page, nchunks - first);
-		Buffer		buffer = lock_array_page(index, start + first / pages.per_page, count * chunk_bytes);
+		uint32		in_page = pages.part.first % pages.per_page;
+		Buffer		buffer = lock_array_page(index, start + pages.part.first / pages.per_page,
+											 (in_page + pages.part.count) * chunk_bytes);
 
-		ahead = next_wanted(&pages, ahead + pages.per_page);
-		touch_chunks(&pages, ahead);
-		callback(first, count, ivfpq_page_contents(BufferGetPage(buffer)), arg);
+		for (; nahead <= PAGES_AHEAD && next_part(&ahead); nahead++)
+			ivfpq_touch_page(index, start + ahead.part.first / ahead.per_page,
+							 IVFPQ_CONTENTS_OFFSET + ahead.part.first % ahead.per_page * chunk_bytes,
+							 ahead.part.count * chunk_bytes);
+		nahead--;
+		callback(pages.run, pages.part.first, pages.part.count,
+				 ivfpq_page_contents(BufferGetPage(buffer)) + in_page * chunk_bytes, arg);
 		UnlockReleaseBuffer(buffer);
 		CHECK_FOR_INTERRUPTS();
-		first = next_wanted(&pages, first + pages.per_page);
 	}
 }

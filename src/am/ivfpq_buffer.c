@@ -115,6 +115,12 @@ line_pointer(Page page, OffsetNumber offset)
 }
 
 void
+ivfpq_touch_row_guess(Relation heap, ItemPointer tid)
+{
+	__builtin_prefetch(guess_of(heap, ItemPointerGetBlockNumber(tid)));
+}
+
+void
 ivfpq_touch_row_buffer(Relation heap, ItemPointer tid)
 {
 	Buffer		guess = *guess_of(heap, ItemPointerGetBlockNumber(tid));

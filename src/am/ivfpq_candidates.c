@@ -126,7 +126,7 @@ add_item(VqPool *pool, const IvfpqProbe *probe, float key, const uint8_t *tid_by
 	item.id_mid = 0;
 	item.id_low = ItemPointerGetOffsetNumberNoCheck(&tid);
 	if (!probe->has_floor || vq_item_less(&probe->floor, &item))
-		vq_pool_add(pool, &item);
+		vq_pool_add(pool, item);
 }
 
 /* Score one block in place; its page is locked, so nothing here takes long */

@@ -239,7 +239,7 @@ typedef struct CodeFindings
 } CodeFindings;
 
 static void
-check_codes(uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
+check_codes(uint32 run, uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
 {
 	CodeFindings *findings = arg;
 	const uint32 *group_lists = findings->check->group_lists;
@@ -286,11 +286,11 @@ check_coarse(CheckState *check)
 		.bad_group = -1
 	};
 	size_t		block_bytes = vq_block_bytes(&findings.shape, VQ_BLOCK_LANES);
+	IvfpqRun	all = {.first = 0, .count = check->group_blocks[meta->ngroups]};
 
 	check_floats(check, meta->coarse_codebook_start,
 				 codebook_floats(meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS), "codebook of centroids");
-	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes, check->group_blocks[meta->ngroups],
-					  NULL, check_codes, &findings);
+	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes, &all, 1, check_codes, &findings);
 	if (findings.bad_group >= 0)
 		ivfpq_report_corrupted(check->index,
 							   meta->coarse_code_start +

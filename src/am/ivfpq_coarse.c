@@ -22,9 +22,6 @@
 
 #include "base/vq_guc.h"
 
-/* How many centroids before its turn one is fetched into the caches */
-#define ROWS_AHEAD			4
-
 /*
  * Groups opened: so many, and for the root of as many groups as could hold the
  * lists expected.  Of word vectors and SIFT in 8,000 lists about so many had .995
@@ -38,8 +35,8 @@
 /* How far to trust the codes of centroids, in standard errors: half as much made no difference */
 #define CONFIDENCE			1.0f
 
-/* Bounds held, for each that will be compared: some are thrown out as others come */
-#define BOUNDS_PER_COMPARED	5
+/* Bounds held, for each that will be compared: a quarter is kept for sure when they become too many */
+#define BOUNDS_PER_COMPARED	4
 
 /*
  * Lists compared exactly, for each that may be taken, and some more.  Those of
@@ -55,22 +52,13 @@
 typedef struct CodeWalk
 {
 	IvfpqCoarse *coarse;
-	uint32		next_group;		/* the one after that of bound */
+	uint32		run;			/* that of bound */
 	VqBound		bound;
-	VqPool		pool;			/* of bounds; id_mid is the group, id_high the place of the code */
+	VqPool		pool;			/* of bounds; id_high is the place of the code */
 } CodeWalk;
 
-/* The list of a bound, if coded */
-static uint32
-list_of(const IvfpqCoarse *coarse, const VqItem *item)
-{
-	const IvfpqModel *model = coarse->model;
-
-	return model->group_lists[item->id_mid] + item->id_high - model->group_blocks[item->id_mid] * VQ_BLOCK_LANES;
-}
-
 static void
-bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
+bounds_of_blocks(uint32 run, uint32 first_block, uint32 nblocks, const char *blocks, void *arg)
 {
 	CodeWalk   *walk = arg;
 	IvfpqCoarse *coarse = walk->coarse;
@@ -79,6 +67,14 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
 	VqPool	   *pool = &walk->pool;
 
+	if (run != walk->run)
+	{
+		uint32		group = coarse->open[run];
+
+		vq_codec_list_bound(&model->coarse, &coarse->tables, coarse->group_distance_sq[group],
+							coarse->group_norm_sq[group], CONFIDENCE, &walk->bound);
+		walk->run = run;
+	}
 	for (uint32 i = 0; i < nblocks; i++)
 	{
 		const char *block = blocks + i * block_bytes;
@@ -89,16 +85,6 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 
 		if (coarse->waiting[block_no] == 0)
 			continue;
-		if (model->group_blocks[walk->next_group] <= block_no)
-		{
-			uint32		g = walk->next_group;
-
-			while (model->group_blocks[g + 1] <= block_no)
-				g++;
-			vq_codec_list_bound(&model->coarse, &coarse->tables, coarse->distance_sq[g], coarse->norm_sq[g],
-								CONFIDENCE, &walk->bound);
-			walk->next_group = g + 1;
-		}
 		vq_kernels->scan4(vq_block_codes(block, shape), VQ_BLOCK_LANES, coarse->tables.lut, shape->m, sums);
 		is_near = vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape),
 									vq_block_e(block, shape), sums, VQ_BLOCK_LANES, &walk->bound,
@@ -106,13 +92,11 @@ bounds_of_blocks(uint32 first_block, uint32 nblocks, const char *blocks, void *a
 		for (is_near &= coarse->waiting[block_no]; is_near != 0; is_near &= is_near - 1)
 		{
 			int			j = pg_rightmost_one_pos32(is_near);
-			VqItem		item = {
-				.key = isnan(low[j]) ? -INFINITY : low[j],
-				.id_mid = walk->next_group - 1,
-				.id_high = block_no * VQ_BLOCK_LANES + j
-			};
 
-			vq_pool_add(pool, &item);
+			vq_pool_add(pool, (VqItem) {
+				.key = isnan(low[j]) ? -INFINITY : low[j],
+				.id_high = block_no * VQ_BLOCK_LANES + j
+			});
 		}
 	}
 }
@@ -126,12 +110,18 @@ open_groups(IvfpqCoarse *coarse)
 	size_t		wanted = GROUPS_OPENED + GROUPS_PER_ROOT * sqrt(coarse->expected / lists_per_group);
 	const VqItem *item;
 
-	while ((coarse->groups.next < wanted || coarse->nopened < coarse->expected) &&
+	while ((coarse->nopen < wanted || coarse->nopened < coarse->expected) &&
 		   (item = vq_select_take(&coarse->groups)) != NULL)
 	{
-		uint32		left = model->group_lists[item->id_high + 1] - model->group_lists[item->id_high];
-		uint32	   *waiting = coarse->waiting + model->group_blocks[item->id_high];
+		uint32		group = item->id_high;
+		uint32		left = model->group_lists[group + 1] - model->group_lists[group];
+		uint32	   *waiting = coarse->waiting + model->group_blocks[group];
 
+		coarse->open[coarse->nopen] = group;
+		coarse->runs[coarse->nopen++] = (IvfpqRun) {
+			.first = model->group_blocks[group],
+			.count = model->group_blocks[group + 1] - model->group_blocks[group]
+		};
 		coarse->nopened += left;
 		for (; left >= VQ_BLOCK_LANES; left -= VQ_BLOCK_LANES)
 			*waiting++ = PG_UINT32_MAX;
@@ -142,37 +132,66 @@ open_groups(IvfpqCoarse *coarse)
 
 /* Room for so many lists that are compared */
 static void
-allocate_near(IvfpqCoarse *coarse, size_t count)
+allocate_compared(IvfpqCoarse *coarse, size_t count)
 {
-	if (coarse->near)
+	if (coarse->items)
 	{
-		pfree(coarse->near);
 		pfree(coarse->items);
+		pfree(coarse->list_nos);
+		pfree(coarse->distance_sq);
+		pfree(coarse->norm_sq);
+		pfree(coarse->entries);
+		pfree(coarse->places);
 	}
-	coarse->near = palloc_extended(count * sizeof(IvfpqNearList), MCXT_ALLOC_HUGE);
 	coarse->items = palloc_extended(count * sizeof(VqItem), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	coarse->list_nos = palloc_extended(count * sizeof(uint32), MCXT_ALLOC_HUGE);
+	coarse->distance_sq = palloc_extended(count * sizeof(float), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	coarse->norm_sq = palloc_extended(count * sizeof(float), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	coarse->entries = palloc_extended(count * sizeof(IvfpqDirEntry), MCXT_ALLOC_HUGE);
+	coarse->places = palloc_extended(count * sizeof(uint32), MCXT_ALLOC_HUGE);
 }
 
-/* Compare the lists of these bounds */
+/*
+ * The numbers of the lists of these bounds, and the places of their codes, in
+ * ascending order: so lists whose centroids or directory entries share a page are
+ * read together.
+ */
 static void
-compare_lists(IvfpqCoarse *coarse, const VqItem *bounds, size_t count)
+number_lists(IvfpqCoarse *coarse, const VqItem *bounds, size_t count)
+{
+	const IvfpqModel *model = coarse->model;
+	size_t		n = 0;
+
+	for (size_t i = 0; i < count; i++)
+		coarse->chosen[bounds[i].id_high / VQ_BLOCK_LANES] |= 1U << bounds[i].id_high % VQ_BLOCK_LANES;
+	for (uint32 g = 0; g < model->meta.ngroups; g++)
+		for (uint32 block_no = model->group_blocks[g]; block_no < model->group_blocks[g + 1]; block_no++)
+			for (uint32 *left = &coarse->chosen[block_no]; *left != 0; *left &= *left - 1)
+			{
+				uint32		place = block_no * VQ_BLOCK_LANES + pg_rightmost_one_pos32(*left);
+
+				coarse->list_nos[n] = model->group_lists[g] + place - model->group_blocks[g] * VQ_BLOCK_LANES;
+				coarse->places[n++] = place;
+			}
+	Assert(n == count);
+}
+
+/* Read centroids and directory entries of so many numbered lists, and order them */
+static void
+compare_lists(IvfpqCoarse *coarse, size_t count)
 {
 	const IvfpqModel *model = coarse->model;
 
-	allocate_near(coarse, count);
+	ivfpq_list_entries(coarse->index, &model->meta, coarse->list_nos, count, coarse->entries);
+	if (model->meta.codec != IVFPQ_CODEC_NONE)
+		ivfpq_model_distances_of(coarse->index, model, coarse->query->q_model, coarse->list_nos, count,
+								 coarse->distance_sq, coarse->norm_sq);
 	for (size_t i = 0; i < count; i++)
 	{
-		IvfpqNearList *near = &coarse->near[i];
-
-		if (i + ROWS_AHEAD < count)
-			ivfpq_rows_touch(coarse->index, &model->meta, list_of(coarse, &bounds[i + ROWS_AHEAD]));
-		near->list_no = list_of(coarse, &bounds[i]);
-		near->place = bounds[i].id_high;
-		ivfpq_model_distances(coarse->index, model, coarse->query->q_model, near->list_no, 1,
-							  &near->distance_sq, &near->norm_sq);
 		coarse->items[i].id_high = i;
-		coarse->items[i].key = vq_codec_list_value(&model->codec, coarse->query,
-												   near->distance_sq, near->norm_sq);
+		if (model->meta.codec != IVFPQ_CODEC_NONE)
+			coarse->items[i].key = vq_codec_list_value(&model->codec, coarse->query,
+													   coarse->distance_sq[i], coarse->norm_sq[i]);
 	}
 	vq_select_init(&coarse->select, coarse->items, count);
 }
@@ -183,16 +202,18 @@ find_lists(IvfpqCoarse *coarse)
 {
 	const IvfpqModel *model = coarse->model;
 	size_t		wanted = (coarse->expected - coarse->ntaken) * COMPARED_PER_LIST + COMPARED_MORE;
-	CodeWalk	walk = {.coarse = coarse};
+	CodeWalk	walk = {.coarse = coarse, .run = PG_UINT32_MAX};
 
 	open_groups(coarse);
 	walk.pool.capacity = Min(wanted * BOUNDS_PER_COMPARED, model->meta.nlists);
 	walk.pool.items = palloc_extended(walk.pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
 	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start,
 					  vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES),
-					  model->group_blocks[model->meta.ngroups], coarse->waiting, bounds_of_blocks, &walk);
+					  coarse->runs, coarse->nopen, bounds_of_blocks, &walk);
 	vq_pool_keep(&walk.pool, wanted, wanted + wanted / 8);
-	compare_lists(coarse, walk.pool.items, walk.pool.nitems);
+	allocate_compared(coarse, walk.pool.nitems);
+	number_lists(coarse, walk.pool.items, walk.pool.nitems);
+	compare_lists(coarse, walk.pool.nitems);
 	pfree(walk.pool.items);
 }
 
@@ -205,10 +226,10 @@ begin_groups(IvfpqCoarse *coarse)
 	uint32		ngroups = model->meta.ngroups;
 	VqItem	   *items = palloc0(ngroups * sizeof(VqItem));
 
-	coarse->distance_sq = palloc(ngroups * sizeof(float));
-	coarse->norm_sq = palloc(ngroups * sizeof(float));
+	coarse->group_distance_sq = palloc(ngroups * sizeof(float));
+	coarse->group_norm_sq = palloc(ngroups * sizeof(float));
 	ivfpq_model_distances(coarse->index, model, coarse->query->q_model, model->meta.nlists, ngroups,
-						  coarse->distance_sq, coarse->norm_sq);
+						  coarse->group_distance_sq, coarse->group_norm_sq);
 	coarse->tables.q_model = palloc(pq->m * pq->dsub * sizeof(float));
 	coarse->tables.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
 	coarse->tables.lut = palloc(pq->m * pq->ksub);
@@ -218,39 +239,26 @@ begin_groups(IvfpqCoarse *coarse)
 	{
 		items[g].id_high = g;
 		items[g].key = vq_codec_list_value(&model->coarse, &coarse->tables,
-										   coarse->distance_sq[g], coarse->norm_sq[g]);
+										   coarse->group_distance_sq[g], coarse->group_norm_sq[g]);
 	}
 	vq_select_init(&coarse->groups, items, ngroups);
+	coarse->open = palloc(ngroups * sizeof(uint32));
+	coarse->runs = palloc(ngroups * sizeof(IvfpqRun));
 	coarse->waiting = palloc0(model->group_blocks[ngroups] * sizeof(uint32));
+	coarse->chosen = palloc0(model->group_blocks[ngroups] * sizeof(uint32));
 }
 
-/* Values of all lists */
+/* Compare all lists */
 static void
 compare_all(IvfpqCoarse *coarse)
 {
-	const IvfpqModel *model = coarse->model;
-	bool		has_centroids = model->meta.codec != IVFPQ_CODEC_NONE;
-	uint32		nlists = model->meta.nlists;
-	float	   *distance_sq = palloc0(nlists * sizeof(float));
-	float	   *norm_sq = palloc0(nlists * sizeof(float));
+	uint32		nlists = coarse->model->meta.nlists;
 
-	if (has_centroids)
-		ivfpq_model_distances(coarse->index, model, coarse->query->q_model, 0, nlists, distance_sq, norm_sq);
-	allocate_near(coarse, nlists);
+	allocate_compared(coarse, nlists);
 	for (uint32 i = 0; i < nlists; i++)
-	{
-		coarse->near[i] = (IvfpqNearList) {
-			.list_no = i, .distance_sq = distance_sq[i], .norm_sq = norm_sq[i]
-		};
-		coarse->items[i].id_high = i;
-		if (has_centroids)
-			coarse->items[i].key = vq_codec_list_value(&model->codec, coarse->query,
-													   distance_sq[i], norm_sq[i]);
-	}
+		coarse->list_nos[i] = i;
+	compare_lists(coarse, nlists);
 	coarse->expected = nlists;
-	vq_select_init(&coarse->select, coarse->items, nlists);
-	pfree(distance_sq);
-	pfree(norm_sq);
 }
 
 void
@@ -289,9 +297,18 @@ ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 	item = vq_select_take(&coarse->select);
 	if (item == NULL)
 		return false;
-	*list = coarse->near[item->id_high];
+	*list = (IvfpqNearList) {
+		.list_no = coarse->list_nos[item->id_high],
+		.distance_sq = coarse->distance_sq[item->id_high],
+		.norm_sq = coarse->norm_sq[item->id_high],
+		.entry = coarse->entries[item->id_high]
+	};
 	if (coarse->is_coded)
-		coarse->waiting[list->place / VQ_BLOCK_LANES] &= ~(1U << list->place % VQ_BLOCK_LANES);
+	{
+		uint32		place = coarse->places[item->id_high];
+
+		coarse->waiting[place / VQ_BLOCK_LANES] &= ~(1U << place % VQ_BLOCK_LANES);
+	}
 	coarse->ntaken++;
 	return true;
 }

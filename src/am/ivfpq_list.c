@@ -57,14 +57,22 @@ directory_entry(Page page, uint32 list_no)
 }
 
 void
-ivfpq_list_entry(Relation index, const IvfpqMetaPageData *meta, uint32 list_no, IvfpqDirEntry *entry)
+ivfpq_list_entries(Relation index, const IvfpqMetaPageData *meta, const uint32 *list_nos, uint32 nlists,
+				   IvfpqDirEntry *entries)
 {
-	Buffer		buffer = ivfpq_read_buffer(index, directory_block(meta, list_no));
+	uint32		i = 0;
 
-	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
-	*entry = *directory_entry(BufferGetPage(buffer), list_no);
-	UnlockReleaseBuffer(buffer);
+	while (i < nlists)
+	{
+		BlockNumber blkno = directory_block(meta, list_nos[i]);
+		Buffer		buffer = ivfpq_read_buffer(index, blkno);
+
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
+		for (; i < nlists && directory_block(meta, list_nos[i]) == blkno; i++)
+			entries[i] = *directory_entry(BufferGetPage(buffer), list_nos[i]);
+		UnlockReleaseBuffer(buffer);
+	}
 }
 
 /* The block at an offset of a locked list page, checked before it is believed */
@@ -359,7 +367,7 @@ ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no,
 		BlockPlace	tail = {InvalidBlockNumber, 0};
 		Buffer		tail_buffer;
 
-		ivfpq_list_entry(index, &model->meta, list_no, &entry);
+		ivfpq_list_entries(index, &model->meta, &list_no, 1, &entry);
 		if (insert_into_room(index, model, list_no, &entry, tid, factors, codes, &tail, &tail_buffer))
 			return;
 		if (insert_with_new_block(index, model, list_no, &entry, tid, factors, codes, tail, tail_buffer))

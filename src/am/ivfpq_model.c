@@ -256,6 +256,17 @@ ivfpq_model_distances(Relation index, const IvfpqModel *model, const float *q,
 	ivfpq_rows_walk(index, &model->meta, first_list, nlists, distances_of_page, &walk);
 }
 
+void
+ivfpq_model_distances_of(Relation index, const IvfpqModel *model, const float *q,
+						 const uint32 *list_nos, uint32 nlists,
+						 float *distance_sq, float *norm_sq)
+{
+	DistanceWalk walk = {.model = model, .q = q, .distance_sq = distance_sq, .norm_sq = norm_sq};
+
+	ivfpq_row_layout(model->meta.dim, model->meta.centroid_kind, &walk.layout);
+	ivfpq_rows_visit(index, &model->meta, list_nos, nlists, distances_of_page, &walk);
+}
+
 /* Where a walk over one centroid puts its values */
 typedef struct CentroidWalk
 {

@@ -115,6 +115,9 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 	ivfpq_item_tid(item, &tid);
 	switch (step)
 	{
+		case IVFPQ_APPROACH_GUESS:
+			ivfpq_touch_row_guess(heap, &tid);
+			break;
 		case IVFPQ_APPROACH_BUFFER:
 			ivfpq_touch_row_buffer(heap, &tid);
 			break;

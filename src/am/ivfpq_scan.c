@@ -63,6 +63,7 @@
 #define PAGES_AHEAD			8
 #define PAGES_AHEAD_OF_DISK	32
 #define BUFFERS_AHEAD		6
+#define GUESSES_AHEAD		6
 
 typedef struct IvfpqScan
 {
@@ -253,9 +254,8 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 
 /* Take the next lists, up to max_probes, and score them; false if there are none */
 static bool
-take_lists(IndexScanDesc scan, IvfpqScan *state, uint32 count)
+take_lists(IvfpqScan *state, uint32 count)
 {
-	Relation	index = scan->indexRelation;
 	IvfpqBatch *batch = &state->batch;
 	uint32		first = batch->nlists;
 
@@ -269,7 +269,7 @@ take_lists(IndexScanDesc scan, IvfpqScan *state, uint32 count)
 			break;
 		probe = ivfpq_batch_add(batch);
 		probe->list_no = list.list_no;
-		ivfpq_list_entry(index, &state->model->meta, probe->list_no, &probe->entry);
+		probe->entry = list.entry;
 		if (state->is_exact_only)
 			probe->bound = (VqBound) {.base = -INFINITY};
 		else
@@ -294,13 +294,13 @@ expansion(const IvfpqScan *state)
 
 /* Start over with further lists when those so far have no rows left */
 static bool
-next_batch(IndexScanDesc scan, IvfpqScan *state)
+next_batch(IvfpqScan *state)
 {
 	uint32		count = state->stats.lists_probed == 0 ? state->nprobe : expansion(state);
 
 	state->batch.nlists = 0;
 	ivfpq_candidates_clear(&state->candidates, state->model->usual_reranks);
-	return take_lists(scan, state, count);
+	return take_lists(state, count);
 }
 
 /*
@@ -325,10 +325,13 @@ look_ahead(IvfpqScan *state)
 {
 	const uint32 rows_ahead = ROWS_AHEAD;
 	uint32		buffers_ahead;
+	uint32		guesses_ahead;
 
 	if (state->candidates.is_fresh)
 		state->pages_ahead = PAGES_AHEAD;
 	buffers_ahead = state->pages_ahead + BUFFERS_AHEAD;
+	guesses_ahead = buffers_ahead + GUESSES_AHEAD;
+	approach(state, IVFPQ_APPROACH_GUESS, &guesses_ahead);
 	approach(state, IVFPQ_APPROACH_BUFFER, &buffers_ahead);
 	approach(state, IVFPQ_APPROACH_PAGE, &state->pages_ahead);
 	approach(state, IVFPQ_APPROACH_ROW, &rows_ahead);
@@ -339,7 +342,7 @@ look_ahead(IvfpqScan *state)
  * rows left.
  */
 static bool
-next_result(IndexScanDesc scan, IvfpqScan *state, IvfpqResult *result)
+next_result(IvfpqScan *state, IvfpqResult *result)
 {
 	for (;;)
 	{
@@ -385,11 +388,11 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 		if (state->stats.rows_returned >= state->expand_at && !ivfpq_results_are_spilled(&state->results))
 		{
 			state->expand_at *= 2;
-			take_lists(scan, state, (uint32) ceil(state->stats.lists_probed * EXPAND_BY));
+			take_lists(state, (uint32) ceil(state->stats.lists_probed * EXPAND_BY));
 		}
-		if (!next_result(scan, state, &result))
+		if (!next_result(state, &result))
 		{
-			if (!next_batch(scan, state))
+			if (!next_batch(state))
 				state->is_finished = true;
 		}
 		else if (ivfpq_iterative_scan != VQ_ITERATIVE_STRICT || result.distance >= state->last_distance)

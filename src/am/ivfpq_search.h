@@ -26,7 +26,7 @@ typedef struct IvfpqNearList
 	uint32		list_no;
 	float		distance_sq;	/* |q - centroid|^2 */
 	float		norm_sq;		/* |centroid|^2 */
-	uint32		place;			/* of its code, if lists are coded */
+	IvfpqDirEntry entry;
 } IvfpqNearList;
 
 typedef struct IvfpqCoarse
@@ -38,19 +38,27 @@ typedef struct IvfpqCoarse
 	uint32		expected;		/* lists that may be taken before others are compared */
 	uint32		ntaken;
 
-	/* compared exactly: nearest first, by id_high, the place in near */
+	/* compared exactly: nearest first, by id_high, the place in the arrays */
 	VqSelect	select;
 	VqItem	   *items;
-	IvfpqNearList *near;
+	uint32	   *list_nos;
+	float	   *distance_sq;
+	float	   *norm_sq;
+	IvfpqDirEntry *entries;
+	uint32	   *places;			/* of their codes, if coded: block and slot in one number */
 
 	/* if coded */
 	VqQuery		tables;			/* of the coarse codec */
 	VqSelect	groups;			/* not yet opened, nearest first; id_high is the group */
-	uint32		nopened;		/* lists in open groups */
-	float	   *distance_sq;	/* of all groups */
-	float	   *norm_sq;
+	float	   *group_distance_sq;	/* of all groups */
+	float	   *group_norm_sq;
+	uint32		nopen;			/* groups */
+	uint32	   *open;			/* they, nearest first, */
+	IvfpqRun   *runs;			/* and the blocks of their lists' codes */
+	uint32		nopened;		/* lists in them */
 	uint32	   *waiting;		/* a word for each block of codes, a bit for each list in an
 								 * open group that has not been taken */
+	uint32	   *chosen;			/* the same; 0 but while lists are found */
 } IvfpqCoarse;
 
 /*
@@ -217,12 +225,13 @@ extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
 
 /*
  * A row comes into the processor's caches step by step, each some candidates
- * after the one before: what tells whether its page is still where it was last,
- * the page, the row.  True if the page must be read from disk, which has begun.
+ * after the one before: where its page was last, what tells whether it is still
+ * there, the page, the row.  True if the page must be read from disk, which has begun.
  * item may be NULL.
  */
 typedef enum IvfpqApproach
 {
+	IVFPQ_APPROACH_GUESS,
 	IVFPQ_APPROACH_BUFFER,
 	IVFPQ_APPROACH_PAGE,
 	IVFPQ_APPROACH_ROW

@@ -62,12 +62,20 @@ extern void vq_pool_keep(VqPool *pool, size_t least, size_t most);
 extern void vq_pool_cut(VqPool *pool);
 
 static inline void
-vq_pool_add(VqPool *pool, const VqItem *item)
+vq_pool_add(VqPool *pool, VqItem item)
 {
 	if (pool->nitems == pool->capacity)
 		vq_pool_cut(pool);
-	if (!pool->has_cut || item->key < pool->cut.key || vq_item_less(item, &pool->cut))
-		pool->items[pool->nitems++] = *item;
+	if (!pool->has_cut || item.key < pool->cut.key || vq_item_less(&item, &pool->cut))
+	{
+		VqItem	   *place = &pool->items[pool->nitems++];
+
+		/* Field by field: a copy of the whole would wait for the fields to be stored */
+		place->key = item.key;
+		place->id_low = item.id_low;
+		place->id_mid = item.id_mid;
+		place->id_high = item.id_high;
+	}
 }
 
 /* Items with a larger key than this need not be added */

@@ -242,7 +242,7 @@ test_pool_keeps_the_smallest(void)
 
 				fill_items((Filling) filling, &rng, items, nitems);
 				for (size_t i = 0; i < nitems; i++)
-					vq_pool_add(&pool, &items[i]);
+					vq_pool_add(&pool, items[i]);
 				qsort(items, nitems, sizeof(VqItem), compare_items);
 				qsort(pool.items, pool.nitems, sizeof(VqItem), compare_items);
 
