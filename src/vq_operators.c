@@ -82,7 +82,7 @@ read_argument(FunctionCallInfo fcinfo, int argno)
 		vector.converted = NULL;	/* stays in the cache */
 	}
 	else
-		vq_datum_read(PointerGetDatum(array), FLOAT4ARRAYOID, &vector);
+		vq_datum_open(PointerGetDatum(array), FLOAT4ARRAYOID, &vector);
 	vector.detoasted = is_copy ? array : NULL;
 	return vector;
 }
@@ -101,9 +101,15 @@ read_arguments(FunctionCallInfo fcinfo, VqVector *a, VqVector *b)
 				 errhint("Compare only vectors that come from the same model.")));
 }
 
+/* ERROR if the distance is not finite because they are not; else let them go */
 static void
-free_arguments(VqVector *a, VqVector *b)
+release_arguments(double distance, VqVector *a, VqVector *b)
 {
+	if (unlikely(!isfinite(distance)))
+	{
+		vq_datum_check(a);
+		vq_datum_check(b);
+	}
 	vq_datum_free(a);
 	vq_datum_free(b);
 }
@@ -117,7 +123,7 @@ array_l2_distance(PG_FUNCTION_ARGS)
 
 	read_arguments(fcinfo, &a, &b);
 	distance = sqrt(vq_l2_distance_squared(a.x, b.x, a.dim));
-	free_arguments(&a, &b);
+	release_arguments(distance, &a, &b);
 	PG_RETURN_FLOAT8(distance);
 }
 
@@ -130,7 +136,7 @@ array_negative_inner_product(PG_FUNCTION_ARGS)
 
 	read_arguments(fcinfo, &a, &b);
 	product = vq_inner_product(a.x, b.x, a.dim);
-	free_arguments(&a, &b);
+	release_arguments(product, &a, &b);
 
 	/* Not -product, which would make orthogonal vectors -0 apart */
 	PG_RETURN_FLOAT8(0.0 - product);
@@ -145,6 +151,6 @@ array_cosine_distance(PG_FUNCTION_ARGS)
 
 	read_arguments(fcinfo, &a, &b);
 	distance = vq_cosine_distance(a.x, b.x, a.dim);
-	free_arguments(&a, &b);
+	release_arguments(distance, &a, &b);
 	PG_RETURN_FLOAT8(distance);
 }

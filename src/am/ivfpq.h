@@ -237,8 +237,13 @@ extern void ivfpq_touch_row_buffer(Relation heap, ItemPointer tid);
 extern bool ivfpq_touch_row_page(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
 
-/* Pin the page of a row for the next table_index_fetch_tuple from a heap, which then need not look for it */
-extern void ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid);
+/*
+ * Pin the page of a row for the next table_index_fetch_tuple from a heap, which
+ * then need not look for it; false if it was pinned already.  That of the executor
+ * would also prune a page that it comes to.
+ */
+extern bool ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid);
+extern void ivfpq_pin_for_executor(IndexFetchTableData *fetch, ItemPointer tid);
 
 /* ivfpq_array.c */
 

@@ -175,7 +175,7 @@ ivfpq_touch_row(Relation heap, ItemPointer tid)
 	}
 }
 
-void
+bool
 ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid)
 {
 	IndexFetchHeapData *heap_fetch = (IndexFetchHeapData *) fetch;
@@ -184,9 +184,17 @@ ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid)
 	if (BufferIsValid(heap_fetch->xs_cbuf))
 	{
 		if (BufferGetBlockNumber(heap_fetch->xs_cbuf) == blkno)
-			return;
+			return false;
 		ReleaseBuffer(heap_fetch->xs_cbuf);
 		heap_fetch->xs_cbuf = InvalidBuffer;
 	}
 	heap_fetch->xs_cbuf = ivfpq_read_buffer(fetch->rel, blkno);
+	return true;
+}
+
+void
+ivfpq_pin_for_executor(IndexFetchTableData *fetch, ItemPointer tid)
+{
+	if (ivfpq_pin_for_fetch(fetch, tid))
+		heap_page_prune_opt(fetch->rel, ((IndexFetchHeapData *) fetch)->xs_cbuf);
 }

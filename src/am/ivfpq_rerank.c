@@ -100,6 +100,9 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 			break;
 	}
 
+	if (unlikely(!isfinite(distance)))
+		vq_datum_check(vector);
+
 	/* the cosine of a zero vector: as NULLS LAST and NaN sort, after all others */
 	return isnan(distance) ? INFINITY : distance;
 }
@@ -140,7 +143,7 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 	Datum		value;
 
 	if (reranker->is_heap)
-		ivfpq_pin_for_fetch(reranker->fetch, tid);
+		(void) ivfpq_pin_for_fetch(reranker->fetch, tid);
 	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
 								 &call_again, &all_dead))
 		return false;
@@ -151,7 +154,7 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 		MemoryContext old = MemoryContextSwitchTo(reranker->row_context);
 		VqVector	vector;
 
-		vq_datum_read(value, reranker->type, &vector);
+		vq_datum_open(value, reranker->type, &vector);
 		if (vector.dim == query->dim)
 			*distance = exact_distance(reranker, query, &vector);
 		else
@@ -161,6 +164,13 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 	}
 	ExecClearTuple(reranker->slot);
 	return !isnull;
+}
+
+void
+ivfpq_rerank_announce(IvfpqReranker *reranker, IndexScanDesc scan)
+{
+	if (reranker->is_heap)
+		ivfpq_pin_for_executor(scan->xs_heapfetch, &scan->xs_heaptid);
 }
 
 void

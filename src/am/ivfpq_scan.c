@@ -402,6 +402,7 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 			scan->xs_recheckorderby = false;
 			state->last_distance = result.distance;
 			state->stats.rows_returned++;
+			ivfpq_rerank_announce(state->reranker, scan);
 			found = true;
 		}
 	}

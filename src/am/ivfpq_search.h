@@ -245,6 +245,9 @@ extern bool ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, c
  */
 extern bool ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance);
 
+/* The executor fetches the row of xs_heaptid next: let it find the page where it is */
+extern void ivfpq_rerank_announce(IvfpqReranker *reranker, IndexScanDesc scan);
+
 /* Let go of pins before control goes back to the executor */
 extern void ivfpq_rerank_pause(IvfpqReranker *reranker);
 extern void ivfpq_rerank_end(IvfpqReranker *reranker);

@@ -44,7 +44,7 @@ all_finite(const float *x, int dim)
 
 	/*
 	 * An exponent of all ones is the only one from which adding 1 carries
-	 * into the sign bit.  Every row read is checked, two values at a time.
+	 * into the sign bit.  Every row built or inserted is checked, two values at a time.
 	 */
 	for (; i + 2 <= dim; i += 2)
 	{
@@ -178,7 +178,7 @@ vector_length(ArrayType *array)
 }
 
 void
-vq_datum_read(Datum value, Oid type, VqVector *vector)
+vq_datum_open(Datum value, Oid type, VqVector *vector)
 {
 	ArrayType  *array;
 
@@ -211,9 +211,20 @@ vq_datum_read(Datum value, Oid type, VqVector *vector)
 		vector->x = (const float *) ARR_DATA_PTR(array);
 	else
 		vector->x = vector->converted = convert_elements(array, vector->dim);
+}
 
+void
+vq_datum_check(const VqVector *vector)
+{
 	if (unlikely(!all_finite(vector->x, vector->dim)))
 		report_not_finite(vector->x, vector->dim);
+}
+
+void
+vq_datum_read(Datum value, Oid type, VqVector *vector)
+{
+	vq_datum_open(value, type, vector);
+	vq_datum_check(vector);
 }
 
 void
@@ -300,7 +311,9 @@ vq_cosine_distance(const float *a, const float *b, int dim)
 			norm_sq_a += (double) a[i] * (double) a[i];
 			norm_sq_b += (double) b[i] * (double) b[i];
 		}
-		if (norm_sq_a == 0.0 || norm_sq_b == 0.0)
+
+		/* a zero vector, or numbers that are not finite */
+		if (!(norm_sq_a > 0.0 && norm_sq_b > 0.0 && isfinite(norm_sq_a * norm_sq_b)))
 			return get_float8_nan();
 	}
 

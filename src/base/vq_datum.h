@@ -17,7 +17,7 @@
  */
 typedef struct VqVector
 {
-	const float *x;				/* float[dim], all finite */
+	const float *x;				/* float[dim] */
 	int			dim;			/* 1 .. VQ_MAX_DIM */
 	void	   *detoasted;		/* palloc'd, or NULL */
 	void	   *converted;		/* palloc'd, or NULL */
@@ -30,12 +30,23 @@ typedef struct VqVector
  * beyond real, no elements, or more than VQ_MAX_DIM.
  */
 extern void vq_datum_read(Datum value, Oid type, VqVector *vector);
+
+/*
+ * The same, but for the ERROR about NaN and infinity, which check reports.  A
+ * distance (below) that is finite is between vectors that are, so whoever
+ * computes one need not look at every number twice.
+ */
+extern void vq_datum_open(Datum value, Oid type, VqVector *vector);
+extern void vq_datum_check(const VqVector *vector);
 extern void vq_datum_free(VqVector *vector);
 
 /* A real[] Datum of these floats, palloc'd */
 extern Datum vq_datum_make(const float *x, int dim);
 
-/* Distances as operators return them; float32 kernels, float64 where those overflow or vanish */
+/*
+ * Distances as operators return them; float32 kernels, float64 where those overflow or vanish.
+ * Not finite if a vector is not.
+ */
 extern double vq_l2_distance_squared(const float *a, const float *b, int dim);
 extern double vq_inner_product(const float *a, const float *b, int dim);
 

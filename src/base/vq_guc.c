@@ -60,8 +60,9 @@ static const struct config_enum_entry kernel_options[] = {
 	{"scalar", 1, false},
 	{"avx2", 2, false},
 	{"avx512", 3, false},
-	{"avx512_bf16", 4, false},
-	{"neon", 5, false},
+	{"avx512_vbmi", 4, false},
+	{"avx512_bf16", 5, false},
+	{"neon", 6, false},
 	{NULL, 0, false}
 };
 

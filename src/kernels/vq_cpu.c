@@ -34,6 +34,7 @@
 #define LEAF7_AVX512BW	(1u << 30)
 #define LEAF7_AVX512VL	(1u << 31)
 #define LEAF7C_VBMI		(1u << 1)
+#define LEAF7C_VNNI		(1u << 11)
 
 /* CPUID leaf 7, subleaf 1, eax */
 #define LEAF7_1_AVX512_BF16	(1u << 5)
@@ -75,7 +76,7 @@ detect_features(void)
 				LEAF7_AVX512BW | LEAF7_AVX512VL))
 	{
 		features |= VQ_CPU_AVX512;
-		if (has_all(leaf7_ecx, LEAF7C_VBMI))
+		if (has_all(leaf7_ecx, LEAF7C_VBMI | LEAF7C_VNNI))
 			features |= VQ_CPU_AVX512_VBMI;
 		if (leaf7_subleaves >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
 			has_all(eax, LEAF7_1_AVX512_BF16))

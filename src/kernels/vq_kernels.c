@@ -15,6 +15,7 @@
 const VqKernels *const vq_kernels_all[] = {
 #if defined(__x86_64__)
 	&vq_kernels_avx512_bf16,
+	&vq_kernels_avx512_vbmi,
 	&vq_kernels_avx512,
 	&vq_kernels_avx2,
 #endif

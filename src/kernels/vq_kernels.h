@@ -178,6 +178,7 @@ extern const VqKernels vq_kernels_scalar;
 #if defined(__x86_64__)
 extern const VqKernels vq_kernels_avx2;
 extern const VqKernels vq_kernels_avx512;
+extern const VqKernels vq_kernels_avx512_vbmi;
 extern const VqKernels vq_kernels_avx512_bf16;
 #endif
 

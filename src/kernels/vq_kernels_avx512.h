@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kernels_avx512.h
+ *	  What some processors with AVX-512 do better than all of them, for the
+ *	  tables in vq_kernels_avx512.c.  See vq_kernels.h for what each does.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_KERNELS_AVX512_H
+#define VQ_KERNELS_AVX512_H
+
+#include <immintrin.h>
+
+#include "kernels/vq_kernels.h"
+
+/* The first n < 16 lanes */
+static inline __mmask16
+first_lanes(size_t n)
+{
+	return (__mmask16) ((1u << n) - 1);
+}
+
+/* vq_kernels_avx512_vbmi.c: VQ_CPU_AVX512_VBMI */
+extern void vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+								 uint32_t sums[VQ_BLOCK_LANES]);
+
+/* vq_kernels_avx512_bf16.c: VQ_CPU_AVX512_BF16 */
+extern void vq_avx512_residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out);
+extern void vq_avx512_scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
+								  const float *offsets, size_t ncolumns, float *scores);
+
+#endif							/* VQ_KERNELS_AVX512_H */
