@@ -123,6 +123,21 @@ SELECT array_fill(1::real, '{16001}') <-> array_fill(1::real, '{16001}');
 SELECT array_fill(1::real, '{16000}') <-> array_fill(2::real, '{16000}') AS most_dimensions;
 SELECT '{a,b}'::text[] <-> '{a,b}'::text[];
 
+-- NaN and infinity are refused by every distance, also where the other number is zero; the largest numbers are not
+CREATE FUNCTION distance_or_error(operator text, a real[], b real[]) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	distance float8;
+BEGIN
+	EXECUTE format('SELECT $1 %s $2', operator) INTO distance USING a, b;
+	RETURN distance;
+EXCEPTION WHEN numeric_value_out_of_range THEN
+	RETURN 'refused';
+END $$;
+SELECT operator, a, distance_or_error(operator, a, b) AS distance, distance_or_error(operator, b, a) AS commuted
+FROM unnest('{<->,<#>,<=>}'::text[]) AS operator,
+	(VALUES ('{NaN,1}'::real[], '{0,1}'::real[]), ('{-Infinity,1}', '{0,1}'), ('{Infinity,0}', '{Infinity,0}'),
+			('{3e38,3e38}', '{-3e38,0}'), ('{0,0}', '{1,1}')) AS pairs (a, b);
+
 -- Every operator has its commutator, of the same name
 SELECT count(*), count(*) FILTER (WHERE c.oprname = o.oprname AND c.oprleft = o.oprright AND c.oprright = o.oprleft) AS commute
 FROM pg_operator o LEFT JOIN pg_operator c ON c.oid = o.oprcom

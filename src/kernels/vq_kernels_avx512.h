@@ -9,15 +9,13 @@
 #ifndef VQ_KERNELS_AVX512_H
 #define VQ_KERNELS_AVX512_H
 
-#include <immintrin.h>
-
 #include "kernels/vq_kernels.h"
 
-/* The first n < 16 lanes */
-static inline __mmask16
+/* The first n < 16 lanes, as a mask */
+static inline uint16_t
 first_lanes(size_t n)
 {
-	return (__mmask16) ((1u << n) - 1);
+	return (uint16_t) ((1u << n) - 1);
 }
 
 /* vq_kernels_avx512_vbmi.c: VQ_CPU_AVX512_VBMI */
