@@ -167,17 +167,14 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 }
 
 void
-ivfpq_rerank_announce(IvfpqReranker *reranker, IndexScanDesc scan)
-{
-	if (reranker->is_heap)
-		ivfpq_pin_for_executor(scan->xs_heapfetch, &scan->xs_heaptid);
-}
-
-void
-ivfpq_rerank_pause(IvfpqReranker *reranker)
+ivfpq_rerank_pause(IvfpqReranker *reranker, IndexScanDesc scan)
 {
 	ExecClearTuple(reranker->slot);
 	table_index_fetch_reset(reranker->fetch);
+
+	/* not before our own pin is gone, as only the one who has the only pin may prune */
+	if (scan && reranker->is_heap)
+		ivfpq_pin_for_executor(scan->xs_heapfetch, &scan->xs_heaptid);
 }
 
 void

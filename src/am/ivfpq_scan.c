@@ -402,12 +402,11 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 			scan->xs_recheckorderby = false;
 			state->last_distance = result.distance;
 			state->stats.rows_returned++;
-			ivfpq_rerank_announce(state->reranker, scan);
 			found = true;
 		}
 	}
 	if (state->reranker)
-		ivfpq_rerank_pause(state->reranker);
+		ivfpq_rerank_pause(state->reranker, found ? scan : NULL);
 	ivfpq_last_scan_stats = state->stats;
 	MemoryContextSwitchTo(old);
 	return found;

@@ -245,11 +245,11 @@ extern bool ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, c
  */
 extern bool ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance);
 
-/* The executor fetches the row of xs_heaptid next: let it find the page where it is */
-extern void ivfpq_rerank_announce(IvfpqReranker *reranker, IndexScanDesc scan);
-
-/* Let go of pins before control goes back to the executor */
-extern void ivfpq_rerank_pause(IvfpqReranker *reranker);
+/*
+ * Let go of pins before control goes back to the executor.  With scan, it fetches
+ * the row of xs_heaptid next: let it find the page pinned.
+ */
+extern void ivfpq_rerank_pause(IvfpqReranker *reranker, IndexScanDesc scan);
 extern void ivfpq_rerank_end(IvfpqReranker *reranker);
 
 #endif							/* IVFPQ_SEARCH_H */

@@ -112,5 +112,20 @@ is($node->safe_psql('postgres', q{
 		AND relblocknumber >= pg_relation_size('items_v') / current_setting('block_size')::int / 2
 	}), 5, 'pages that every search reads count as much used');
 
+# A search hands the executor rows with their pages pinned.  It must prune these as
+# the executor would when it pins them, or updates soon have no room in the page.
+$node->safe_psql('postgres', q{
+	CREATE EXTENSION pageinspect;
+	CREATE TABLE updated (id int, v real[], padding text);
+	ALTER TABLE updated ALTER padding SET STORAGE PLAIN;
+	INSERT INTO updated VALUES (1, '{1,2,3}', repeat('0', 1500));
+	CREATE INDEX updated_v ON updated USING ivfpq (v)});
+$node->safe_psql('postgres', "UPDATE updated SET padding = repeat('$_', 1500)") for 1 .. 4;
+my $versions = q{SELECT count(*) FROM heap_page_items(get_raw_page('updated', 0)) WHERE lp_flags = 1};
+is($node->safe_psql('postgres', $versions), 5, 'a page is full of versions of a row');
+is($node->safe_psql('postgres', q{SET enable_seqscan = off;
+	SELECT id FROM updated ORDER BY v <-> '{0,0,0}' LIMIT 1}), 1, 'a search finds the row');
+is($node->safe_psql('postgres', $versions), 1, 'and prunes the page');
+
 $node->stop;
 done_testing();
