@@ -4,6 +4,7 @@
     bench.py run SET...       build, sweep recall against queries/s, report
     bench.py make FOLDER      write a synthetic set
     bench.py shape SET        what a set looks like to an index
+    bench.py lists SET        what its lists find, against those of plain k-means
 
 README.md beside this file says what the numbers mean.
 """
@@ -21,6 +22,7 @@ import tempfile
 import time
 from functools import partial
 
+import numpy as np
 import psycopg
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -28,6 +30,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import report                                                       # noqa: E402
 import stages                                                       # noqa: E402
 from client import Client                                           # noqa: E402
+from lists import ListPoint, compare_lists, write_points            # noqa: E402
 from cluster import Cluster, ClusterError, bench_settings, memory_bytes    # noqa: E402
 from peers import (INDEX_KINDS, Contender, FaissContender, PostgresContender,    # noqa: E402
                    Unavailable)
@@ -47,6 +50,17 @@ def integers(text: str) -> list[int]:
 
 def numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shared-buffers", type=int, metavar="MB",
+                        default=memory_bytes() // 4 >> 20)
+    parser.add_argument("--maintenance-work-mem", type=int, metavar="MB",
+                        default=memory_bytes() // 8 >> 20)
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="GUC=VALUE",
+                        help="a line for the throwaway cluster's postgresql.conf")
+    parser.add_argument("--work-dir", help="where the throwaway cluster lives; default: TMPDIR")
+    parser.add_argument("--results", default=RESULTS, help="folder for the results")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -90,20 +104,13 @@ def parse_arguments() -> argparse.Namespace:
                      help="also: insert single rows for so long")
     run.add_argument("--storage", choices=("plain", "main", "external", "extended"),
                      help="SET STORAGE of the column; default: the type's")
-    run.add_argument("--shared-buffers", type=int, metavar="MB",
-                     default=memory_bytes() // 4 >> 20)
-    run.add_argument("--maintenance-work-mem", type=int, metavar="MB",
-                     default=memory_bytes() // 8 >> 20)
-    run.add_argument("--set", dest="settings", action="append", default=[], metavar="GUC=VALUE",
-                     help="a line for the throwaway cluster's postgresql.conf")
+    add_server_arguments(run)
     run.add_argument("--use-server", action="store_true",
                      help="use the server that PGHOST and the like name, tables items_* and all,"
                      " instead of a throwaway cluster")
     run.add_argument("--add-install", action="append", metavar="FOLDER",
                      help="what an extension's `make install DESTDIR=FOLDER` made, for the"
                      " throwaway cluster to offer too")
-    run.add_argument("--work-dir", help="where the throwaway cluster lives; default: TMPDIR")
-    run.add_argument("--results", default=RESULTS, help="folder for the results")
     run.add_argument("--name", help="of the results' files; default: date, set and metric")
 
     make = commands.add_parser("make", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -124,6 +131,18 @@ def parse_arguments() -> argparse.Namespace:
     look.add_argument("--rows", type=int)
     look.add_argument("--queries", type=int, default=500)
     look.add_argument("--lists", type=int, default=1024)
+
+    lists = commands.add_parser("lists", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    lists.add_argument("set")
+    lists.add_argument("--metric", choices=METRICS, help="default: the set's own")
+    lists.add_argument("--rows", type=int)
+    lists.add_argument("--queries", type=int, default=1000)
+    lists.add_argument("-k", type=int, default=10)
+    lists.add_argument("--with", dest="options", default="", metavar="OPTIONS",
+                       help='of the index, such as "lists=2000"')
+    lists.add_argument("--nprobe", type=integers, default=[4, 8, 16, 32, 64], metavar="N,N")
+    lists.add_argument("--seed", type=int, default=1, help="of plain k-means")
+    add_server_arguments(lists)
 
     arguments = parser.parse_args()
     if arguments.command == "run":
@@ -155,6 +174,31 @@ def run_shape(arguments: argparse.Namespace) -> None:
         print(f"{name:<24} {value:.3f}")
 
 
+def run_lists(arguments: argparse.Namespace) -> None:
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(
+            prefix="vqpg-bench-", dir=arguments.work_dir))
+        settings = bench_settings(arguments.shared_buffers, arguments.maintenance_work_mem)
+        stack.enter_context(Cluster(settings + arguments.settings, arguments.work_dir, None))
+        data = open_set(arguments.set, arguments, scratch)
+        metric = arguments.metric or data.metric
+        judge = Judge(data, metric, arguments.k, true_neighbours(data, metric, arguments.k))
+        server = Server(data.base, None)
+        contender = PostgresContender("ivfpq", server, Client(scratch, data.queries), data, metric,
+                                      arguments.k, arguments.options)
+        try:
+            points, about = compare_lists(contender, data, metric, judge, arguments.nprobe, arguments.seed)
+        except Unavailable as reason:
+            sys.exit(f"bench.py: {reason}")
+        print(f"{data.name}, {metric}: " + ", ".join(f"{name} {value:g}" for name, value in about.items()))
+        print(ListPoint.HEADING)
+        for point in points:
+            print(point.text())
+        os.makedirs(arguments.results, exist_ok=True)
+        write_points(os.path.join(arguments.results, f"lists-{data.name}-{metric}.csv"), points)
+        server.close()
+
+
 # ---------------------------------------------------------------- run
 
 
@@ -166,6 +210,15 @@ def open_set(text: str, arguments: argparse.Namespace, scratch: str) -> Dataset:
     folder = os.path.join(scratch, f"synthetic-{spec.rows}x{spec.dim}-seed{spec.seed}")
     make_synthetic(folder, spec, arguments.queries)
     return open_dataset(folder)
+
+
+def true_neighbours(data: Dataset, metric: str, k: int) -> np.ndarray:
+    truth = data.truth.get(metric)
+    if truth is None or truth.shape[1] < k:
+        start = time.perf_counter()
+        truth = exact_neighbours(data.base, data.queries, max(100, k), metric)
+        print(f"   exact neighbours: computed in {time.perf_counter() - start:.1f} s")
+    return truth
 
 
 def contenders(arguments: argparse.Namespace, server: Server, client: Client, data: Dataset,
@@ -269,12 +322,7 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
     title = (f"{data.name}: {data.base.rows:,} x {data.base.dim}, {metric},"
              f" {len(data.queries):,} queries, k = {arguments.k}")
     print(f"\n==== {title}", flush=True)
-    truth = data.truth.get(metric)
-    if truth is None or truth.shape[1] < arguments.k:
-        start = time.perf_counter()
-        truth = exact_neighbours(data.base, data.queries, max(100, arguments.k), metric)
-        print(f"   exact neighbours: computed in {time.perf_counter() - start:.1f} s")
-    judge = Judge(data, metric, arguments.k, truth)
+    judge = Judge(data, metric, arguments.k, true_neighbours(data, metric, arguments.k))
     server = Server(data.base, arguments.storage)
     client = Client(scratch, data.queries)
     results = {
@@ -340,7 +388,7 @@ def main() -> None:
     # So that a throwaway cluster does not outlive a killed run
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        {"run": run_bench, "make": run_make, "shape": run_shape}[arguments.command](arguments)
+        {"run": run_bench, "make": run_make, "shape": run_shape, "lists": run_lists}[arguments.command](arguments)
     except (ClusterError, OSError, ValueError, psycopg.OperationalError) as error:
         sys.exit(f"bench.py: {error}")
 

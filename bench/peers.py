@@ -241,6 +241,18 @@ class PostgresContender(Contender):
 # ---------------------------------------------------------------- in this process
 
 
+def faiss_rows(data: Dataset, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and queries as FAISS gets them: for cosine, unit length and L2."""
+    def prepare(rows: np.ndarray) -> np.ndarray:
+        if metric != "cosine":
+            return rows
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows / np.where(norms > 0, norms, 1)
+
+    return (np.concatenate([prepare(block) for _, block in data.base.blocks(65536)]),
+            prepare(data.queries))
+
+
 class FaissContender(Contender):
     """FAISS: inverted lists of 4-bit codes scanned in registers, exact re-rank.
 
@@ -266,16 +278,9 @@ class FaissContender(Contender):
         self.variants = [f"k_factor={factor}" for factor in (4, 10, 20)]
         self.versions = {"faiss": faiss.__version__}
 
-    def _prepare(self, rows: np.ndarray) -> np.ndarray:
-        """For cosine, unit length and L2."""
-        if self._metric != "cosine":
-            return rows
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        return rows / np.where(norms > 0, norms, 1)
-
     def build(self) -> None:
         faiss, base = self._faiss, self._data.base
-        rows = np.concatenate([self._prepare(block) for _, block in base.blocks(65536)])
+        rows, self._queries = faiss_rows(self._data, self._metric)
         metric = faiss.METRIC_INNER_PRODUCT if self._metric == "ip" else faiss.METRIC_L2
         with PeakMemory(own_bytes) as memory:
             start = time.perf_counter()
@@ -287,7 +292,6 @@ class FaissContender(Contender):
         self._ivf = faiss.extract_index_ivf(self._index.base_index)
         code_bytes = base.rows * (self._ivf.code_size + 8) + self._lists * base.dim * 4
         self.build_result = Build(seconds, code_bytes, memory_bytes=memory.bytes, info={"lists": self._lists, "m": self._m})
-        self._queries = self._prepare(self._data.queries)
         faiss.omp_set_num_threads(1)
 
     def measure(self, variant: str, knob: int | None, clients: int, seconds: float) -> Timing:
