@@ -228,9 +228,9 @@ extern void ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size
 
 /*
  * The same for a row of a heap (no other table access method), in four steps
- * some time apart: in which buffer its page was last; what tells whether it still is; the page,
- * which the system is asked to read if it is not (then the result is true); and
- * the row itself.
+ * some time apart: in which buffer its page was last; what tells whether it still
+ * is; the page, which the system is asked to read if it is not (then the result is
+ * true); and the row itself.
  */
 extern void ivfpq_touch_row_guess(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row_buffer(Relation heap, ItemPointer tid);
