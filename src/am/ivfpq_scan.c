@@ -56,8 +56,9 @@
 
 /*
  * How many rows before its turn a row is approached, in steps (ivfpq_search.h):
- * itself, its page, and what tells where that is so many before the page.  A disk
- * is asked for as many pages as most searches need.
+ * itself, its page, what tells where that is so many before the page, and where to
+ * look for that so many before.  A disk is asked for as many pages as most searches
+ * need.
  */
 #define ROWS_AHEAD			3
 #define PAGES_AHEAD			8
