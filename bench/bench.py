@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--faiss-m", type=integers, default=[0], metavar="N,N",
                      help="0: half the dimensions")
     run.add_argument("--nprobe", type=integers, metavar="N,N",
-                     help="ivfpq.nprobe values; default: 1, 2, 4 and on until recall .999")
+                     help="ivfpq.nprobe values; default: 1, 2, 4 and on until recall .995")
     run.add_argument("--epsilon", type=numbers, metavar="E,E",
                      help="ivfpq.epsilon values to sweep with; default: the server's")
     run.add_argument("--clients", type=integers, default=[1], metavar="N,N")

@@ -9,7 +9,7 @@ from peers import Contender, PostgresContender, Unavailable
 from vectors import Judge, Quality
 
 TARGETS = (0.9, 0.95, 0.99)
-ENOUGH = 0.999              # the doubling ends at this recall,
+ENOUGH = 0.995              # the doubling ends at this recall,
 LEAST_GAIN = 0.0005         # or when it brings less than this
 
 

@@ -47,6 +47,9 @@
 #define DEALT_ROWS		4096
 #define GATHERED_ROWS	512
 
+/* Rows labelled together of those that are not next to each other */
+#define LABELLED_ROWS	512
+
 struct IvfpqAssigner
 {
 	size_t		dim;
@@ -449,4 +452,25 @@ ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 			assign_without_groups(assigner, x, count, labels + first, distances + first);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+void
+ivfpq_label(const IvfpqLists *lists, const float *rows, const uint32 *row_nos, size_t nrows, uint32 *labels)
+{
+	size_t		dim = lists->dim;
+	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_ASSIGNED_GROUPS);
+	float	   *some = ivfpq_alloc_array(LABELLED_ROWS, dim * sizeof(float));
+	float	   *distances = palloc(LABELLED_ROWS * sizeof(float));
+
+	for (size_t first = 0; first < nrows; first += LABELLED_ROWS)
+	{
+		size_t		count = Min(LABELLED_ROWS, nrows - first);
+
+		for (size_t i = 0; i < count; i++)
+			memcpy(some + i * dim, rows + row_nos[first + i] * dim, dim * sizeof(float));
+		ivfpq_assign(assigner, some, count, labels + first, distances);
+	}
+	pfree(some);
+	pfree(distances);
+	ivfpq_assigner_free(assigner);
 }

@@ -204,7 +204,6 @@ train(IvfpqBuild *build)
 	meta->scale = codec->scale;
 	meta->train_rows = build->sample.total_rows;
 	write_centroids(build);
-	ivfpq_train_assign(team, gpu, &build->sample, lists);
 	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists);
 
 	ivfpq_build_phase(build, IVFPQ_PHASE_TRAINING_CODES);

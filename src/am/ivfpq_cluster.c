@@ -7,6 +7,7 @@
  * divided into about sqrt(nlists) groups first, lists are allotted to groups in
  * proportion to their rows, and all groups are clustered on their own; a few
  * joint iterations over all lists then move rows and lists across the borders.
+ * A part of the sample is enough for the former, not for the latter.
  *
  * A GPU compares with all lists at once sooner than it would be told of groups.
  * There all iterations are joint ones, and in the end the lists are divided
@@ -452,7 +453,7 @@ cluster_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, IvfpqL
 	vq_gpu_cluster_begin(&clustering);
 	while (wants_more)
 	{
-		is_done = ivfpq_gpu_kmeans_step(gpu, sample, lists, &sums, NULL);
+		is_done = ivfpq_gpu_kmeans_step(gpu, sample, lists, &sums);
 		wants_more = is_done && vq_gpu_cluster_next(&clustering, &sums, sizes, rng, lists->centroids);
 		if (is_done)
 			ivfpq_team_progress(team, sample->nrows);
@@ -490,6 +491,7 @@ void
 ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqLists *lists)
 {
 	double		nrows = sample->total_rows;
+	IvfpqSample part = ivfpq_sample_part(team, sample, lists->nlists);
 	double		error;
 	VqRng		rng;
 
@@ -499,8 +501,8 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	lists->ngroups = 0;
 	if (ivfpq_gpu_is_open(gpu))
 	{
-		/* rows labelled: the last two in ivfpq_train_assign and ivfpq_train_nprobe */
-		ivfpq_team_progress_begin(team, (VQ_GPU_CLUSTER_STEPS + 2) * nrows);
+		/* rows labelled, and those of ivfpq_train_nprobe */
+		ivfpq_team_progress_begin(team, VQ_GPU_CLUSTER_STEPS * nrows + part.total_rows);
 		if (cluster_on_gpu(team, gpu, sample, lists, &rng, &error))
 		{
 			if (lists->nlists >= MIN_LISTS_FOR_GROUPS)
@@ -512,32 +514,16 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	}
 	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
 	{
-		ivfpq_team_progress_begin(team, (2 * GROUP_ITERATIONS + 2) * nrows);
+		ivfpq_team_progress_begin(team, 2 * GROUP_ITERATIONS * nrows + part.total_rows);
 		cluster_rows(team, sample->rows, sample->nrows, lists, sample->labels,
 					 2 * GROUP_ITERATIONS, &rng, &error);
 	}
 	else
 	{
-		/* rows labelled: the last two in ivfpq_train_assign and ivfpq_train_nprobe */
-		ivfpq_team_progress_begin(team, (GROUP_ITERATIONS + JOINT_ITERATIONS + 1 + 2) * nrows +
+		ivfpq_team_progress_begin(team, JOINT_ITERATIONS * nrows + (GROUP_ITERATIONS + 2.0) * part.total_rows +
 								  Min(nrows, sqrt(lists->nlists) * ROWS_PER_GROUP) * GROUP_ITERATIONS);
-		cluster_by_groups(team, sample, lists, &rng);
+		cluster_by_groups(team, &part, lists, &rng);
 		error = iterate_jointly(team, sample, lists, &rng);
 	}
 	sample->error = error / Max(nrows, 1);
-}
-
-void
-ivfpq_train_assign(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqLists *lists)
-{
-	IvfpqAssigner *assigner;
-
-	if (ivfpq_gpu_kmeans_step(gpu, sample, lists, NULL, sample->labels))
-	{
-		ivfpq_team_progress(team, sample->nrows);
-		return;
-	}
-	assigner = ivfpq_assigner_create(lists, IVFPQ_ASSIGNED_GROUPS);
-	label_rows(team, assigner, sample->rows, sample->nrows, sample->dim, sample->labels, NULL);
-	ivfpq_assigner_free(assigner);
 }

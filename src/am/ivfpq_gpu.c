@@ -269,7 +269,7 @@ ivfpq_gpu_sample_end(IvfpqGpu *gpu)
 
 bool
 ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists *lists,
-					  VqKmeansSums *sums, uint32 *labels)
+					  VqKmeansSums *sums)
 {
 	VqGpuError	error;
 
@@ -277,7 +277,7 @@ ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists
 		return false;
 	CHECK_FOR_INTERRUPTS();
 	return succeeds(gpu, gpu->interface.kmeans_step(gpu->handle, 0, sample->nrows, lists->centroids, lists->nlists,
-													sums, labels, NULL, &error), &error);
+													sums, NULL, NULL, &error), &error);
 }
 
 bool

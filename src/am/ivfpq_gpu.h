@@ -41,9 +41,9 @@ extern const char *ivfpq_gpu_name(const IvfpqGpu *gpu);
 extern bool ivfpq_gpu_sample_begin(IvfpqGpu *gpu, const IvfpqSample *sample, size_t max_centroids);
 extern void ivfpq_gpu_sample_end(IvfpqGpu *gpu);
 
-/* Label all rows of the sample with the nearest list, or add them up, or both: see kmeans_step */
+/* Add all rows of the sample up by their nearest lists: see kmeans_step */
 extern bool ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists *lists,
-								  VqKmeansSums *sums, uint32 *labels);
+								  VqKmeansSums *sums);
 
 /* Train a codebook on the residuals of ntrain rows of the sample */
 extern bool ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqPq *pq, const IvfpqLists *lists,

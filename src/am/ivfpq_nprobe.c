@@ -19,18 +19,18 @@
 #define PROBE_NEIGHBOURS		10
 #define PROBE_COVERAGE			0.975	/* of near neighbours in the lists probed */
 
-/* A near neighbour of a query, in the sample */
+/* A near neighbour of a query, in the sample: its number among own rows, and then its list */
 typedef struct Neighbour
 {
 	float		value;			/* distance, but for what depends on the query alone */
-	uint32		list_no;
+	uint32		place;
 } Neighbour;
 
 StaticAssertDecl(sizeof(Neighbour) == sizeof(uint64), "neighbours are handed round as integers");
 
 /* Keep the nearest in order; places without one have value = infinity */
 static void
-add_neighbour(Neighbour *neighbours, float value, uint32 list_no)
+add_neighbour(Neighbour *neighbours, float value, uint32 place)
 {
 	int			i;
 
@@ -39,7 +39,7 @@ add_neighbour(Neighbour *neighbours, float value, uint32 list_no)
 	for (i = PROBE_NEIGHBOURS - 1; i > 0 && neighbours[i - 1].value > value; i--)
 		neighbours[i] = neighbours[i - 1];
 	neighbours[i].value = value;
-	neighbours[i].list_no = list_no;
+	neighbours[i].place = place;
 }
 
 static int
@@ -126,13 +126,31 @@ find_own_neighbours(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
 				Neighbour  *nearest = neighbours + q * PROBE_NEIGHBOURS;
 
 				if (value < nearest[PROBE_NEIGHBOURS - 1].value && !is_query_row(queries, q, first + i))
-					add_neighbour(nearest, value, sample->labels[first + i]);
+					add_neighbour(nearest, value, first + i);
 			}
 		}
 		ivfpq_team_progress(team, count);
 		CHECK_FOR_INTERRUPTS();
 	}
 	pfree(products);
+}
+
+/* From own rows to their lists */
+static void
+label_neighbours(const IvfpqSample *sample, const IvfpqLists *lists, size_t count, Neighbour *neighbours)
+{
+	uint32	   *places = ivfpq_alloc_array(count, sizeof(uint32));
+	size_t		n = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (!isinf(neighbours[i].value))
+			places[n++] = neighbours[i].place;
+	ivfpq_label(lists, sample->rows, places, n, places);
+	n = 0;
+	for (size_t i = 0; i < count; i++)
+		if (!isinf(neighbours[i].value))
+			neighbours[i].place = places[n++];
+	pfree(places);
 }
 
 /* From the neighbours that each member has found to those of the team */
@@ -154,7 +172,7 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
 			continue;
 		for (size_t n = 0; n < count; n++)
 			add_neighbour(neighbours + n / PROBE_NEIGHBOURS * PROBE_NEIGHBOURS,
-						  all[i * count + n].value, all[i * count + n].list_no);
+						  all[i * count + n].value, all[i * count + n].place);
 	}
 	pfree(all);
 }
@@ -166,8 +184,10 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
  * neighbours are farther away and the count errs on the safe side.
  */
 uint32
-ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric, const IvfpqLists *lists)
+ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, const IvfpqLists *lists)
 {
+	const IvfpqSample part = ivfpq_sample_part(team, all_rows, lists->nlists);
+	const IvfpqSample *sample = &part;
 	const float *centroids = lists->centroids;
 	uint32		nlists = lists->nlists;
 	size_t		dim = sample->dim;
@@ -185,6 +205,7 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric, 
 	for (size_t n = 0; n < nplaces; n++)
 		neighbours[n] = (Neighbour) {.value = INFINITY};
 	find_own_neighbours(team, sample, metric, &queries, neighbours);
+	label_neighbours(sample, lists, nplaces, neighbours);
 	merge_neighbours(team, queries.count, neighbours);
 
 	/* how many lists are nearer than theirs; ranks + 1, as 0 is for no neighbour */
@@ -201,7 +222,7 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric, 
 				continue;
 			ranks[n] = 1;
 			for (uint32 j = 0; j < nlists; j++)
-				ranks[n] += values[j] < values[neighbours[n].list_no];
+				ranks[n] += values[j] < values[neighbours[n].place];
 		}
 		CHECK_FOR_INTERRUPTS();
 	}

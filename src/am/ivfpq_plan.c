@@ -25,9 +25,12 @@
 #define ROWS_PER_LIST			39
 #define MAX_AUTO_LISTS			65536
 
-/* train_rows = auto: per list, and at least, which takes no time */
-#define TRAIN_ROWS_PER_LIST		32
-#define MIN_TRAIN_ROWS			16384
+/*
+ * train_rows = auto: IVFPQ_TRAIN_ROWS_PER_LIST, but so many where there is memory
+ * for them.  Then the same recall takes a twentieth fewer rows; twice as many
+ * again would spare another fiftieth.
+ */
+#define MOST_TRAIN_ROWS_PER_LIST	64
 
 /* Training together must leave this part of the sample that the leader alone could have */
 #define MIN_SAMPLE_PART			0.75
@@ -136,6 +139,7 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	double		list_bytes = (double) team_size * (dim * (sizeof(float) + sizeof(double)) + 64);
 	double		reserved;
 	double		limit;
+	double		most_rows;
 
 	sizes->wanted_lists = build->options->lists;
 	if (sizes->wanted_lists == 0)
@@ -150,11 +154,15 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 		sizes->nlists = Max(1, (uint32) (limit / 2 / list_bytes));
 
 	sizes->wanted_rows = build->options->train_rows;
+	most_rows = build->options->train_rows;
 	if (sizes->wanted_rows == 0)
-		sizes->wanted_rows = Max((double) sizes->nlists * TRAIN_ROWS_PER_LIST, MIN_TRAIN_ROWS);
+	{
+		sizes->wanted_rows = Max((double) sizes->nlists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
+		most_rows = Max((double) sizes->nlists * MOST_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
+	}
 	sizes->wanted_rows = Min(sizes->wanted_rows, plan->estimated_rows);
-	sizes->train_rows = Max(1, (uint64) Min(sizes->wanted_rows,
-											(limit - sizes->nlists * list_bytes) / row_bytes));
+	most_rows = Min(most_rows, plan->estimated_rows);
+	sizes->train_rows = Max(1, (uint64) Min(most_rows, (limit - sizes->nlists * list_bytes) / row_bytes));
 	sizes->nlists = Min(sizes->nlists, sizes->train_rows);
 	sizes->enough_bytes = reserved + sizes->wanted_lists * list_bytes * 2 + sizes->wanted_rows * row_bytes;
 }
@@ -170,7 +178,8 @@ can_train_together(const IvfpqBuild *build, int team_size)
 		return false;
 	find_sizes(build, 1, &alone);
 	find_sizes(build, team_size, &together);
-	return together.nlists == alone.nlists && together.train_rows >= alone.train_rows * MIN_SAMPLE_PART;
+	return together.nlists == alone.nlists &&
+		together.train_rows >= Min(alone.train_rows, alone.wanted_rows) * MIN_SAMPLE_PART;
 }
 
 int

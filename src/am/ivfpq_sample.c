@@ -203,6 +203,19 @@ ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng)
 	}
 }
 
+IvfpqSample
+ivfpq_sample_part(IvfpqTeam *team, const IvfpqSample *sample, uint32 nlists)
+{
+	double		wanted = Max((double) nlists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
+	IvfpqSample part = *sample;
+
+	if (wanted < sample->total_rows)
+		part.nrows = (size_t) ceil(wanted / sample->total_rows * sample->nrows);
+	part.total_rows = part.nrows;
+	ivfpq_team_sum_u64(team, &part.total_rows, 1);
+	return part;
+}
+
 void
 ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *starts)
 {

@@ -208,26 +208,36 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 	double		wanted = Max(pq->ksub * CODEBOOK_MIN_ROWS, Min(pq->ksub * CODEBOOK_ROWS, bounded));
 	size_t		nrows = (size_t) Min((double) sample->nrows * dim / padded,
 									 ceil(wanted * sample->nrows / Max(sample->total_rows, 1)));
+	uint32	   *row_nos;
+	uint32	   *labels;
 
 	if (train_codebook_on_gpu(team, gpu, sample, pq, lists, wanted, codebook))
 		return;
 
+	/* every so-many-th row */
+	row_nos = ivfpq_alloc_array(nrows, sizeof(uint32));
+	labels = ivfpq_alloc_array(nrows, sizeof(uint32));
+	for (size_t i = 0; i < nrows; i++)
+		row_nos[i] = (i * sample->nrows + nrows - 1) / nrows;
+	ivfpq_label(lists, sample->rows, row_nos, nrows, labels);
+
 	/*
-	 * Padded residuals of every so-many-th row, moved to the front.  A row is
-	 * never written over one that is still to be read: row i goes to i *
-	 * padded, and comes from no less.
+	 * Their padded residuals, moved to the front.  A row is never written over
+	 * one that is still to be read: row i goes to i * padded, and comes from no
+	 * less.
 	 */
 	for (size_t i = 0; i < nrows; i++)
 	{
-		size_t		from = (i * sample->nrows + nrows - 1) / nrows;
-		const float *x = ivfpq_sample_row(sample, from);
-		const float *centroid = lists->centroids + (size_t) sample->labels[from] * dim;
+		const float *x = ivfpq_sample_row(sample, row_nos[i]);
+		const float *centroid = lists->centroids + (size_t) labels[i] * dim;
 		float	   *residual = sample->rows + i * padded;
 
 		for (size_t d = 0; d < dim; d++)
 			residual[d] = x[d] - centroid[d];
 		memset(residual + dim, 0, (padded - dim) * sizeof(float));
 	}
+	pfree(row_nos);
+	pfree(labels);
 	train_codebook(team, pq, sample->rows, nrows, codebook);
 }
 

@@ -82,6 +82,13 @@ extern void ivfpq_assigner_free(IvfpqAssigner *assigner);
 extern void ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 						 uint32 *labels, float *distances);
 
+/*
+ * The same for rows of these numbers alone, once centroids have come to rest.
+ * labels may be the array of row_nos.
+ */
+extern void ivfpq_label(const IvfpqLists *lists, const float *rows, const uint32 *row_nos, size_t nrows,
+						uint32 *labels);
+
 /*----------
  * Each member calls these, in this order, with its own share of the sample.
  * They use equal models and leave equal models.  rows is float[nrows][dim] in
@@ -95,7 +102,7 @@ typedef struct IvfpqSample
 	size_t		nrows;
 	uint64		total_rows;		/* of the team */
 	size_t		dim;
-	uint32	   *labels;			/* [nrows], list of each row */
+	uint32	   *labels;			/* [nrows], group or list of each row, while there are iterations */
 	double		error;			/* mean squared distance to centroids, from the last iteration */
 } IvfpqSample;
 
@@ -111,8 +118,22 @@ ivfpq_sample_row(const IvfpqSample *sample, size_t i)
  */
 typedef struct IvfpqGpu IvfpqGpu;
 
+/*
+ * Rows of a sample that each list should have for its training, and rows that
+ * it should have in all whatever that takes: it does not take long
+ */
+#define IVFPQ_TRAIN_ROWS_PER_LIST	32
+#define IVFPQ_MIN_TRAIN_ROWS		16384
+
 /* ivfpq_sample.c.  Own rows in random order. */
 extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
+
+/*
+ * The first rows of a larger sample, as many of each member as it takes for
+ * nlists lists: a sample of the sample while what comes first has not been
+ * chosen by what it is.  They stay where they are.
+ */
+extern IvfpqSample ivfpq_sample_part(IvfpqTeam *team, const IvfpqSample *sample, uint32 nlists);
 
 /* Own rows in order of labels below nlabels; starts[j] is where those of j begin, size_t[nlabels + 1] */
 extern void ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *starts);
@@ -145,9 +166,6 @@ extern void ivfpq_balance_sort(IvfpqLists *lists, const uint32 *groups, float *w
 /* Deal nlists out to groups in proportion to their rows, at least one to a group that has any */
 extern void ivfpq_balance_groups(const uint64 *sizes, size_t ngroups, uint64 nrows, uint32 nlists,
 								 uint32 *allotted);
-
-/* ivfpq_cluster.c.  Label every row with its list. */
-extern void ivfpq_train_assign(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqLists *lists);
 
 /* ivfpq_nprobe.c.  Number of lists that hold most near neighbours of rows of the sample. */
 extern uint32 ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,

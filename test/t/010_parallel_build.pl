@@ -92,6 +92,27 @@ is(build(4, "ALTER TABLE items SET (parallel_workers = 1); $create", 'parallel_w
 $node->safe_psql('postgres', 'DROP INDEX items_v; ALTER TABLE items RESET (parallel_workers)');
 
 #
+# Rows to train on: 64 for each list, or what there is memory for; 32 are enough to say nothing
+#
+
+my %trained;
+
+for my $memory ('512MB', '10MB', '6MB')
+{
+	my ($code, $out, $err) = $node->psql('postgres', workers(0) . qq{SET maintenance_work_mem = '$memory';
+		CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 450);
+		SELECT train_rows FROM ivfpq_index_info('items_v'); DROP INDEX items_v});
+
+	is($code, 0, "a sample within $memory") or diag($err);
+	$trained{$memory} = {rows => $out, notice => $err =~ /trained with less than it could use/ ? 1 : 0};
+	note("$memory: $out rows");
+}
+is($trained{'512MB'}{rows}, 64 * 450, 'with memory for them, 64 rows train each list');
+ok($trained{'10MB'}{rows} < 64 * 450 && $trained{'10MB'}{rows} > 16384, 'with less memory there are fewer of them');
+ok(!$trained{'512MB'}{notice} && !$trained{'10MB'}{notice}, 'nothing is said of that');
+ok($trained{'6MB'}{rows} < 16384 && $trained{'6MB'}{notice}, 'but if they are too few there is a NOTICE');
+
+#
 # Kinds of tables and indexes
 #
 
@@ -275,17 +296,22 @@ SKIP:
 
 	while (time < $deadline)
 	{
-		my @pids = split /\n/, $node->safe_psql('postgres', qq{
-			SELECT pid FROM pg_stat_activity WHERE backend_type = 'parallel worker' AND leader_pid = $leader
-			UNION ALL SELECT pid FROM pg_stat_progress_create_index});
+		my (@pids, $phase, $count);
 
-		my ($phase, $count) = split /\|/, $node->safe_psql('postgres',
-			q{SELECT phase, blocks_done + tuples_done FROM pg_stat_progress_create_index});
+		for (split /\n/, $node->safe_psql('postgres', qq{
+			SELECT pid, phase, blocks_done + tuples_done FROM pg_stat_progress_create_index
+			UNION ALL SELECT pid, NULL, NULL FROM pg_stat_activity
+			WHERE backend_type = 'parallel worker' AND leader_pid = $leader}))
+		{
+			my ($pid, @progress) = split /\|/;
 
+			push @pids, $pid;
+			($phase, $count) = @progress if @progress;
+		}
 		$counters{$phase}{$count} = 1 if defined $phase;
 		last if $has_begun && !@pids;
 		$has_begun = 1 if @pids;
-		for my $round (1 .. 20)
+		for my $round (1 .. 5)
 		{
 			my $sum = 0;
 
