@@ -142,8 +142,11 @@ def hold_out(path: str, queries: int, seed: int = 1) -> Dataset:
     """One file of vectors: some random rows become the queries, the others the base."""
     vectors = read_vectors(path)
     order = np.random.default_rng(seed).permutation(vectors.rows)
-    return Dataset(os.path.basename(path).rsplit(".", 1)[0],
-                   vectors.select(np.sort(order[queries:])), vectors.take(np.sort(order[:queries])))
+    name = os.path.basename(path).rsplit(".", 1)[0]
+    if name == "base":
+        name = os.path.basename(os.path.dirname(os.path.abspath(path))) + "-held-out"
+    return Dataset(name, vectors.select(np.sort(order[queries:])),
+                   vectors.take(np.sort(order[:queries])))
 
 
 def open_dataset(path: str, rows: int | None = None, queries: int | None = None) -> Dataset:

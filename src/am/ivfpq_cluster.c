@@ -209,6 +209,7 @@ iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *
 			/* it was made for groups of their old sizes */
 			ivfpq_assigner_free(assigner);
 			assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+			ivfpq_team_progress_extend(team, (double) (JOINT_ITERATIONS - left) * sample->total_rows);
 			left = JOINT_ITERATIONS;
 			balancings++;
 		}

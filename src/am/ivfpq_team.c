@@ -199,7 +199,14 @@ void
 ivfpq_team_progress_begin(IvfpqTeam *team, double total)
 {
 	team->progress = 0;
-	team->progress_total = (int64) total;
+	team->progress_total = 0;
+	ivfpq_team_progress_extend(team, total);
+}
+
+void
+ivfpq_team_progress_extend(IvfpqTeam *team, double more)
+{
+	team->progress_total += (int64) more;
 	if (ivfpq_team_is_leader(team))
 		pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_TOTAL, team->progress_total);
 }

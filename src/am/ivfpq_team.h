@@ -62,6 +62,9 @@ extern void ivfpq_team_gather(IvfpqTeam *team, uint64 value, uint64 *values);
  * reports what it has done times their number.
  */
 extern void ivfpq_team_progress_begin(IvfpqTeam *team, double total);
+
+/* There is more to do than was said */
+extern void ivfpq_team_progress_extend(IvfpqTeam *team, double more);
 extern void ivfpq_team_progress(IvfpqTeam *team, int64 done);
 
 #endif							/* IVFPQ_TEAM_H */
