@@ -47,8 +47,8 @@
 #define DEALT_ROWS		4096
 #define GATHERED_ROWS	512
 
-/* Rows labelled together of those that are not next to each other */
-#define LABELLED_ROWS	512
+/* Rows that are not next to each other, labelled together */
+#define PICKED_ROWS	512
 
 struct IvfpqAssigner
 {
@@ -459,12 +459,12 @@ ivfpq_label(const IvfpqLists *lists, const float *rows, const uint32 *row_nos, s
 {
 	size_t		dim = lists->dim;
 	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_ASSIGNED_GROUPS);
-	float	   *some = ivfpq_alloc_array(LABELLED_ROWS, dim * sizeof(float));
-	float	   *distances = palloc(LABELLED_ROWS * sizeof(float));
+	float	   *some = ivfpq_alloc_array(PICKED_ROWS, dim * sizeof(float));
+	float	   *distances = palloc(PICKED_ROWS * sizeof(float));
 
-	for (size_t first = 0; first < nrows; first += LABELLED_ROWS)
+	for (size_t first = 0; first < nrows; first += PICKED_ROWS)
 	{
-		size_t		count = Min(LABELLED_ROWS, nrows - first);
+		size_t		count = Min(PICKED_ROWS, nrows - first);
 
 		for (size_t i = 0; i < count; i++)
 			memcpy(some + i * dim, rows + row_nos[first + i] * dim, dim * sizeof(float));

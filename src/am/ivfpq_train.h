@@ -118,10 +118,7 @@ ivfpq_sample_row(const IvfpqSample *sample, size_t i)
  */
 typedef struct IvfpqGpu IvfpqGpu;
 
-/*
- * Rows of a sample that each list should have for its training, and rows that
- * it should have in all whatever that takes: it does not take long
- */
+/* Rows that training should have for each list, and at least: so few take no time */
 #define IVFPQ_TRAIN_ROWS_PER_LIST	32
 #define IVFPQ_MIN_TRAIN_ROWS		16384
 
@@ -129,9 +126,9 @@ typedef struct IvfpqGpu IvfpqGpu;
 extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
 
 /*
- * The first rows of a larger sample, as many of each member as it takes for
- * nlists lists: a sample of the sample while what comes first has not been
- * chosen by what it is.  They stay where they are.
+ * A part of a sample that is enough for nlists lists: the first rows of each
+ * member, in its memory.  They are as random as the order of rows, which only
+ * ever changes within them.
  */
 extern IvfpqSample ivfpq_sample_part(IvfpqTeam *team, const IvfpqSample *sample, uint32 nlists);
 
