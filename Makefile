@@ -19,9 +19,9 @@ kernel_sources := $(call files_in,src/kernels/*.c)
 server_sources := $(call files_in,src/*.c src/am/*.c src/base/*.c src/gpu/*.c)
 header_files := $(call files_in,src/*/*.h)
 
-EXTENSION = vqpg
+EXTENSION = vqpg vqpg_vector
 MODULE_big = vqpg
-DATA = $(call files_in,sql/vqpg--*.sql)
+DATA = $(call files_in,sql/*--*.sql)
 OBJS = $(patsubst %.c,%.o,$(server_sources) $(kernel_sources))
 PG_CPPFLAGS = -I$(top)/src
 EXTRA_CLEAN = .build .regress vqpg_cuda.so
@@ -280,6 +280,13 @@ isolation:
 	$(pg_isolation_regress_installcheck) --inputdir=$(top)/test \
 		--outputdir=.build/isolation --load-extension=vqpg $(specs)
 
+# With pgvector's types
+vector-check:
+	@mkdir -p .build/vector
+	$(pg_regress_installcheck) --inputdir=$(top)/test/vector --outputdir=.build/vector \
+		--load-extension=vector --load-extension=vqpg --load-extension=vqpg_vector \
+		$(basename $(notdir $(call files_in,test/vector/sql/*.sql)))
+
 # TESTDIR is what PostgreSQL 15 wants, the other two what later versions do
 TAP = $(addprefix $(here),$(call files_in,test/t/*.pl))
 
@@ -309,6 +316,7 @@ help:
 	@echo ''
 	@echo 'installcheck   SQL tests against a running server with vqpg installed'
 	@echo 'isolation      tests of concurrent sessions, the same way'
+	@echo 'vector-check   SQL tests with pgvector, which is to be installed as well'
 	@echo 'tap            tests that start servers (crash, replication, recall); not as root'
 	@echo 'unit           unit tests of src/kernels and of the GPU loader under address and UB sanitizer'
 	@echo 'fuzz           fuzz src/kernels, FUZZ_SECONDS=$(FUZZ_SECONDS) for each target'
@@ -328,4 +336,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit fuzz bench bounds isolation tap layer-check header-check help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit fuzz bench bounds isolation vector-check tap layer-check header-check help

@@ -14,6 +14,9 @@
 #     sanitize   SQL tests with the extension under the UB sanitizer
 #     isolation  tests of concurrent sessions
 #     tap        crash, replication, recall: tests that start servers of their own
+#     vector     SQL tests with pgvector's types.  Where this machine's Debian has no
+#                pgvector for the server, these and regress and isolation in a tree of
+#                Debian 13, with PostgreSQL 17; that takes root
 #
 # On Debian, run as root, it installs what is missing; else it says what that
 # is.  It works on a copy of the sources in a folder of its own, with servers of
@@ -27,7 +30,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 . scripts/common.sh
 
-all_parts=(build layers unit gpu fuzz regress isolation tap sanitize)
+all_parts=(build layers unit gpu fuzz regress isolation tap vector sanitize)
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -38,7 +41,7 @@ need_postgres
 clang=$(sed -n 's/^CLANG *= *//p' "$(dirname "$("$PG_CONFIG" --pgxs)")/../Makefile.global")
 clang=${clang:-clang}
 need_packages libipc-run-perl binutils
-if [[ $clang =~ clang-([0-9]+)$ ]]; then
+if [[ " ${parts[*]} " == *" fuzz "* && $clang =~ clang-([0-9]+)$ ]]; then
 	need_packages "clang-${BASH_REMATCH[1]}" "libclang-rt-${BASH_REMATCH[1]}-dev"
 fi
 
@@ -235,6 +238,34 @@ run_tap()
 	return "$status"
 }
 
+# Whether the server has pgvector, if need be after installing Debian's package
+have_pgvector()
+{
+	local package
+
+	package=postgresql-$("$PG_CONFIG" --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')-pgvector
+	if apt-cache show "$package" >/dev/null 2>&1; then
+		need_packages "$package"
+	fi
+	[ -f "$("$PG_CONFIG" --sharedir)/extension/vector.control" ]
+}
+
+run_vector()
+{
+	local status
+
+	if ! have_pgvector; then
+		env -u PG_CONFIG scripts/in_debian.sh trixie "$work/debian" ./test.sh regress isolation vector
+		return
+	fi
+	need_cluster
+	in_copy vector-check 2>&1 | tee "$logs/vector.report"
+	status=${PIPESTATUS[0]}
+	[ "$status" -eq 0 ] || cat "$src/.build/vector/regression.diffs"
+	count_regress "$logs/vector.report"
+	return "$status"
+}
+
 # The SQL tests once more.  A finding ends the server, and so the test; its report
 # is in the server's log.  (The address sanitizer, preloaded into Debian 12's
 # server, hangs in bindtextdomain; valgrind does that job, see test/README.md.)
@@ -289,7 +320,7 @@ run_part()
 extension_settings "$work/installed" >"$work/server.conf"
 
 # What tests servers needs the installed extension
-if [[ " ${parts[*]} " =~ \ (regress|isolation|tap)\  ]] && [[ " ${parts[*]} " != *" build "* ]]; then
+if [[ " ${parts[*]} " =~ \ (regress|isolation|tap|vector)\  ]] && [[ " ${parts[*]} " != *" build "* ]]; then
 	parts=(build "${parts[@]}")
 fi
 for part in "${parts[@]}"; do

@@ -232,7 +232,7 @@ def contenders(arguments: argparse.Namespace, server: Server, client: Client, da
                 yield system, partial(FaissContender, data, metric, arguments.k, faiss_lists, m)
             continue
         variants = []
-        if system in ("ivfpq", "ivfpq_vector"):
+        if system.startswith("ivfpq"):
             all_options, variants = arguments.options or [""], epsilons
         else:
             all_options = [getattr(arguments, system + "_with")]

@@ -41,6 +41,7 @@ typedef struct Buffers
 	uint8_t    *bytes;			/* output */
 	uint32_t	sums[VQ_BLOCK_LANES];
 	uint16_t	s[VQ_BLOCK_LANES];
+	uint16_t	halves[768];
 	uint32_t   *pairs;			/* of bfloat16 */
 	uint32_t	at[ROWS][2];
 } Buffers;
@@ -137,6 +138,12 @@ run_bound(const VqKernels *kernels, const Shape *shape, Buffers *b)
 }
 
 static void
+run_f16_to_f32(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->f16_to_f32(b->halves, shape->dim, b->floats);
+}
+
+static void
 run_residual_bf16(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
 	kernels->residual_bf16(b->x, b->y, shape->dim, b->pairs);
@@ -167,6 +174,7 @@ static const Case cases[] = {
 	{"ip_norms_f32", run_ip_norms_f32, {128, 0, 0, 0}, 0, 128 * 8},
 	{"ip_norms_f32", run_ip_norms_f32, {300, 0, 0, 0}, 0, 300 * 8},
 	{"ip_norms_f32", run_ip_norms_f32, {768, 0, 0, 0}, 0, 768 * 8},
+	{"f16_to_f32", run_f16_to_f32, {300, 0, 0, 0}, 0, 300 * 2},
 	{"l2sq_rows_f32", run_l2sq_rows_f32, {128, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 128 * 4},
 	{"l2sq_rows_f32", run_l2sq_rows_f32, {300, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 300 * 4},
 	{"l2sq_rows_f32", run_l2sq_rows_f32, {768, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 768 * 4},

@@ -50,7 +50,7 @@ class Client:
         if column_type not in self._param_bytes:
             encoded = ENCODERS[column_type](self._queries)
             encoded.tofile(path)
-            self._param_bytes[column_type] = encoded.shape[1] * 4
+            self._param_bytes[column_type] = encoded.shape[1]
         return path
 
     def run(self, sql: str, column_type: str, k: int, setup: str = "", clients: int = 1,

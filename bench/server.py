@@ -67,7 +67,7 @@ class Server:
         if column_type in self._loaded:
             return self._loaded[column_type]
         table = table_for(column_type)
-        dimensions = f"({self._base.dim})" if column_type == "vector" else ""
+        dimensions = f"({self._base.dim})" if column_type != "real[]" else ""
         start = time.perf_counter()
         self.execute(f"DROP TABLE IF EXISTS {table}")
         # Created and filled in one transaction, the rows need neither WAL nor hint bits

@@ -53,7 +53,7 @@ read_numeric_cached(FmgrInfo *flinfo, int argno, ArrayType *array)
 		memcmp(key, array, VARSIZE(array)) != 0)
 	{
 		/* An ERROR in here leaves the cache as it was */
-		vq_datum_read(PointerGetDatum(array), NUMERICARRAYOID, &vector);
+		vq_datum_read(PointerGetDatum(array), VQ_DATUM_ARRAY, &vector);
 		key = palloc(VARSIZE(array));
 		memcpy(key, array, VARSIZE(array));
 		if (cache->array[argno] != NULL)
@@ -82,7 +82,7 @@ read_argument(FunctionCallInfo fcinfo, int argno)
 		vector.converted = NULL;	/* stays in the cache */
 	}
 	else
-		vq_datum_open(PointerGetDatum(array), FLOAT4ARRAYOID, &vector);
+		vq_datum_open(PointerGetDatum(array), VQ_DATUM_ARRAY, &vector);
 	vector.detoasted = is_copy ? array : NULL;
 	return vector;
 }

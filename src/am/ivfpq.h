@@ -20,6 +20,7 @@
 #include "utils/rel.h"
 
 #include "am/ivfpq_page.h"
+#include "base/vq_datum.h"
 #include "base/vqpg_compat.h"
 #include "kernels/vq_block.h"
 #include "kernels/vq_codec.h"
@@ -27,7 +28,8 @@
 /* Strategy of the distance operator, and support functions of a class */
 #define IVFPQ_DISTANCE_STRATEGY		1
 #define IVFPQ_METRIC_PROC			1	/* () returns int4: a VqMetric */
-#define IVFPQ_NUM_PROCS				1
+#define IVFPQ_DATUM_PROC			2	/* () returns int4: a VqDatumKind; arrays without it */
+#define IVFPQ_NUM_PROCS				2
 
 #define IVFPQ_MAX_LISTS				262144
 #define IVFPQ_MAX_TRAIN_ROWS		(256 * IVFPQ_MAX_LISTS)
@@ -69,6 +71,12 @@ StaticAssertDecl(IVFPQ_PHASE_WRITING - IVFPQ_PHASE_SAMPLING + 1 == IVFPQ_BUILD_P
 extern char *ivfpqbuildphasename(int64 phase);
 extern IvfpqOptions *ivfpq_options(Relation index);	/* defaults if none are set; palloc'd */
 extern VqMetric ivfpq_metric(Relation index);
+
+/* How a value of this type is read, the index's own or that of a query to it; ERROR if it cannot be */
+extern VqDatumKind ivfpq_datum_kind(Relation index, Oid type);
+
+/* Dimensions known before there is a row, from vector(dim) or the storage parameter; else 0 */
+extern uint32 ivfpq_declared_dim(Relation index);
 
 /* Lists that a search reads unless ivfpq.nprobe says so: the storage parameter, else what the build measured */
 extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta);

@@ -358,8 +358,10 @@ build_uncoded(IvfpqBuild *build)
  */
 
 static void
-init_meta(IvfpqMetaPageData *meta, Relation index, const IvfpqOptions *options)
+init_meta(IvfpqMetaPageData *meta, Relation index)
 {
+	int			dims = ivfpq_options(index)->dims;
+
 	memset(meta, 0, sizeof(IvfpqMetaPageData));
 	meta->magic = IVFPQ_MAGIC;
 	meta->format_version = IVFPQ_FORMAT_VERSION;
@@ -368,7 +370,13 @@ init_meta(IvfpqMetaPageData *meta, Relation index, const IvfpqOptions *options)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate a random build identifier")));
 	meta->seed = IVFPQ_SEED;
-	meta->dim = options->dims;
+	meta->dim = ivfpq_declared_dim(index);
+	if (dims > 0 && (uint32) dims != meta->dim)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("storage parameter \"dims\" contradicts the type of the column"),
+				 errdetail("The parameter is %d, and the column's vectors have %u dimensions.", dims, meta->dim),
+				 errhint("Leave out the parameter.")));
 	meta->nlists = 1;
 	meta->metric = ivfpq_metric(index);
 	meta->scale = 1.0f;
@@ -393,6 +401,7 @@ ivfpq_build_init(IvfpqBuild *build, Relation heap, Relation index, IndexInfo *in
 	MemoryContextSwitchTo(build->context);
 	build->row_context = AllocSetContextCreate(build->context, "ivfpq build row", ALLOCSET_DEFAULT_SIZES);
 	build->options = ivfpq_options(index);
+	build->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
 	build->team.size = 1;
 	build->alone.size = 1;
 }
@@ -405,7 +414,7 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 	IvfpqBuild	build;
 
 	ivfpq_build_init(&build, heap, index, info);
-	init_meta(&build.meta, index, build.options);
+	init_meta(&build.meta, index);
 	build.writer = ivfpq_writer_begin(index, MAIN_FORKNUM);
 
 	ivfpq_build_phase(&build, IVFPQ_PHASE_SAMPLING);
@@ -428,12 +437,11 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 void
 ivfpqbuildempty(Relation index)
 {
-	IvfpqOptions *options = ivfpq_options(index);
 	IvfpqWriter *writer = ivfpq_writer_begin(index, INIT_FORKNUM);
 	VqBlockShape shape = {0, 0};
 	IvfpqMetaPageData meta;
 
-	init_meta(&meta, index, options);
+	init_meta(&meta, index);
 	ivfpq_writer_directory(writer, &shape, 1);
 	ivfpq_writer_close(writer, &meta);
 	ivfpq_writer_finish(writer, &meta);

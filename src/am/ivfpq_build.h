@@ -36,6 +36,7 @@ typedef struct IvfpqBuild
 	Relation	index;
 	IndexInfo  *info;
 	IvfpqOptions *options;
+	VqDatumKind datum_kind;		/* of the indexed value */
 	MemoryContext context;		/* of everything below */
 	MemoryContext row_context;	/* reset for each row */
 	IvfpqTeam	team;

@@ -499,7 +499,7 @@ is_left_out(CheckState *check, Datum value)
 
 	if (check->meta.metric != VQ_METRIC_COSINE)
 		return false;
-	vq_datum_read(value, check->index->rd_opcintype[0], &vector);
+	vq_datum_read(value, ivfpq_datum_kind(check->index, check->index->rd_opcintype[0]), &vector);
 	for (int i = 0; i < vector.dim && is_zero; i++)
 		is_zero = vector.x[i] == 0;
 	vq_datum_free(&vector);

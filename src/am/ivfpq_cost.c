@@ -53,6 +53,7 @@ typedef struct SearchShape
 	bool		is_coded;
 	double		nlists;
 	double		dim;
+	double		vector_bytes;	/* of a row of the table */
 	double		code_bytes;		/* of one row, factors and TID included */
 	double		probe_fraction; /* of the rows, that the first lists have */
 	double		reach_fraction; /* of the rows, that a search can get to */
@@ -79,6 +80,8 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
 
 	ivfpq_meta_read(index, &meta);
 	nprobe = ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, meta.nlists) : ivfpq_default_nprobe(index, &meta);
+	shape->vector_bytes = (double) meta.dim *
+		(ivfpq_datum_kind(index, index->rd_opcintype[0]) == VQ_DATUM_HALFVEC ? sizeof(uint16) : sizeof(float));
 	index_close(index, NoLock);
 
 	if (ivfpq_iterative_scan == VQ_ITERATIVE_OFF)
@@ -101,10 +104,8 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
  * Random floats do not compress, so the size of an average row tells.
  */
 static double
-toasted_bytes(const RelOptInfo *rel, double dim)
+toasted_bytes(const RelOptInfo *rel, double vector_bytes)
 {
-	double		vector_bytes = dim * sizeof(float);
-
 	if (vector_bytes <= TOAST_TUPLE_TARGET || rel->tuples < 1 ||
 		(double) rel->pages * BLCKSZ / rel->tuples >= vector_bytes)
 		return 0.0;
@@ -171,7 +172,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	 * scan of the table with a filter saves that for the rows it drops; we
 	 * cannot, as the filter comes after us.
 	 */
-	toasted = toasted_bytes(rel, shape.dim);
+	toasted = toasted_bytes(rel, shape.vector_bytes);
 	row_cost = cpu_tuple_cost + cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR) +
 		2.0 * cpu_tuple_cost * ceil(toasted / TOAST_MAX_CHUNK_SIZE);
 

@@ -12,6 +12,7 @@
 #include "commands/progress.h"
 #include "commands/vacuum.h"
 #include "fmgr.h"
+#include "utils/builtins.h"
 
 #include "am/ivfpq.h"
 #include "base/vqpg_compat.h"
@@ -20,6 +21,8 @@ PG_FUNCTION_INFO_V1(ivfpq_handler);
 PG_FUNCTION_INFO_V1(ivfpq_l2_metric);
 PG_FUNCTION_INFO_V1(ivfpq_ip_metric);
 PG_FUNCTION_INFO_V1(ivfpq_cosine_metric);
+PG_FUNCTION_INFO_V1(ivfpq_vector_kind);
+PG_FUNCTION_INFO_V1(ivfpq_halfvec_kind);
 
 #define IVFPQ_DEFAULT_NBITS		4
 #define IVFPQ_DEFAULT_ROTATION	VQ_ROTATION_HADAMARD
@@ -163,6 +166,50 @@ ivfpq_metric(Relation index)
 		elog(ERROR, "unexpected metric %d of the operator class of index \"%s\"",
 			 metric, RelationGetRelationName(index));
 	return (VqMetric) metric;
+}
+
+/* Support function IVFPQ_DATUM_PROC */
+Datum
+ivfpq_vector_kind(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(VQ_DATUM_VECTOR);
+}
+
+Datum
+ivfpq_halfvec_kind(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(VQ_DATUM_HALFVEC);
+}
+
+VqDatumKind
+ivfpq_datum_kind(Relation index, Oid type)
+{
+	int32		kind;
+
+	if (vq_datum_is_array(type))
+		return VQ_DATUM_ARRAY;
+	if (type != index->rd_opcintype[0] || !OidIsValid(index_getprocid(index, 1, IVFPQ_DATUM_PROC)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("type %s cannot be used as a vector", format_type_be(type)),
+				 errhint("Cast it to real[].")));
+
+	kind = DatumGetInt32(FunctionCall0Coll(index_getprocinfo(index, 1, IVFPQ_DATUM_PROC), InvalidOid));
+	if (kind != VQ_DATUM_VECTOR && kind != VQ_DATUM_HALFVEC)
+		elog(ERROR, "unexpected kind %d of vectors of the operator class of index \"%s\"",
+			 kind, RelationGetRelationName(index));
+	return (VqDatumKind) kind;
+}
+
+uint32
+ivfpq_declared_dim(Relation index)
+{
+	int32		typmod = TupleDescAttr(RelationGetDescr(index), 0)->atttypmod;
+
+	/* that of pgvector's types is their number of dimensions */
+	if (typmod > 0 && ivfpq_datum_kind(index, index->rd_opcintype[0]) != VQ_DATUM_ARRAY)
+		return typmod;
+	return ivfpq_options(index)->dims;
 }
 
 /* ambuildphasename */

@@ -22,6 +22,7 @@
 typedef struct InsertState
 {
 	IvfpqModel *model;
+	VqDatumKind datum_kind;
 
 	/* only with codes */
 	float	   *distance_sq;	/* [nlists], as groups are no more than lists, unless finds_by_codes */
@@ -51,6 +52,7 @@ begin_insert(Relation index, IndexInfo *info)
 	IvfpqModel *model = ivfpq_model_get(index, info->ii_Context);
 
 	state->model = model;
+	state->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
 	if (model->meta.codec != IVFPQ_CODEC_NONE)
 	{
 		state->search_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq nearest list",
@@ -168,7 +170,7 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 	if (state == NULL)
 		state = begin_insert(index, info);
 
-	vq_datum_read(values[0], index->rd_opcintype[0], &vector);
+	vq_datum_read(values[0], state->datum_kind, &vector);
 	if (state->model->meta.dim == 0)
 		state->model->meta.dim = ivfpq_meta_set_dim(index, vector.dim);
 	ivfpq_check_dim(index, state->model->meta.dim, vector.dim);

@@ -27,7 +27,7 @@
 struct IvfpqReranker
 {
 	VqMetric	metric;
-	Oid			type;			/* of the indexed value */
+	VqDatumKind datum_kind;		/* of the indexed value */
 	Snapshot	snapshot;
 	IndexFetchTableData *fetch;
 	bool		is_heap;		/* the table's access method is the built-in one */
@@ -48,7 +48,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	Relation	index = scan->indexRelation;
 
 	reranker->metric = metric;
-	reranker->type = index->rd_opcintype[0];
+	reranker->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
 	reranker->snapshot = scan->xs_snapshot;
 	reranker->fetch = VQ_FETCH_BEGIN(scan->heapRelation);
 	reranker->is_heap = scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine();
@@ -154,7 +154,7 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 		MemoryContext old = MemoryContextSwitchTo(reranker->row_context);
 		VqVector	vector;
 
-		vq_datum_open(value, reranker->type, &vector);
+		vq_datum_open(value, reranker->datum_kind, &vector);
 		if (vector.dim == query->dim)
 			*distance = exact_distance(reranker, query, &vector);
 		else

@@ -41,7 +41,7 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vecto
 {
 	if (isnull[0])
 		return false;
-	vq_datum_read(values[0], build->index->rd_opcintype[0], vector);
+	vq_datum_read(values[0], build->datum_kind, vector);
 	if (build->meta.dim == 0)
 		build->meta.dim = vector->dim;
 	if ((uint32) vector->dim != build->meta.dim)

@@ -36,7 +36,6 @@
 #include "access/relscan.h"
 #include "am/ivfpq.h"
 #include "am/ivfpq_search.h"
-#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
@@ -166,12 +165,12 @@ check_scan(IndexScanDesc scan)
 
 /* The vector of the distance key, copied to the query context; false if it is NULL */
 static bool
-read_query_vector(ScanKey key, IvfpqScan *state)
+read_query_vector(Relation index, ScanKey key, IvfpqScan *state)
 {
 	if (key->sk_flags & SK_ISNULL)
 		return false;
 	vq_datum_read(key->sk_argument,
-				  OidIsValid(key->sk_subtype) ? key->sk_subtype : FLOAT4ARRAYOID,
+				  ivfpq_datum_kind(index, OidIsValid(key->sk_subtype) ? key->sk_subtype : index->rd_opcintype[0]),
 				  &state->vector);
 	return true;
 }
@@ -217,7 +216,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 
 	state->model = ivfpq_model_get(index, state->query_context);
 	model = state->model;
-	if (!read_query_vector(&scan->orderByData[0], state) || model->meta.dim == 0)
+	if (!read_query_vector(index, &scan->orderByData[0], state) || model->meta.dim == 0)
 	{
 		/* nothing is near NULL, and without a dimension there are no rows */
 		state->is_finished = true;

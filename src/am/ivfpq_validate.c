@@ -4,7 +4,8 @@
  *	  Is an operator class what the access method expects?
  *
  * A class has one operator, the distance, under strategy 1 and for ORDER BY
- * only, and one support function, which says what distance that is.  Its
+ * only, and a support function that says what distance that is; unless its
+ * type is an array, another one says how its values are read.  Its
  * family may have the same operator for other types of the query, so that an
  * index can be used without a cast; a family may not have support functions
  * for these, as what is indexed is always of the class's own type.
@@ -48,7 +49,7 @@ check_function(const Subject *subject, Form_pg_amproc function)
 						subject->opfamily, "ivfpq", format_procedure(function->amproc))));
 		result = false;
 	}
-	if (function->amprocnum != IVFPQ_METRIC_PROC)
+	if (function->amprocnum != IVFPQ_METRIC_PROC && function->amprocnum != IVFPQ_DATUM_PROC)
 	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

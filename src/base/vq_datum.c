@@ -8,6 +8,14 @@
  * PL/pgSQL variables are, is flattened by detoasting, as its pointer is an
  * external varlena.  Other element types are converted to a copy.
  *
+ * pgvector's types, after the varlena's length of 4 bytes, are (its src/vector.h
+ * and src/halfvec.h, the same since 0.7):
+ *
+ *		OFFSET	SIZE	FIELD
+ *		0		2		dimensions
+ *		2		2		unused, 0
+ *		4		...		float[] or, of halfvec, IEEE 754 binary16[]
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -29,6 +37,8 @@
  * what they lost matters for sums of this size only.
  */
 #define SMALLEST_FLOAT_SUM	1e-30
+
+#define PGVECTOR_HEADER_BYTES	4
 
 pg_noreturn static void report_element(int i, const char *problem);
 pg_noreturn static void report_not_finite(const float *x, int dim);
@@ -177,11 +187,9 @@ vector_length(ArrayType *array)
 	return dim;
 }
 
-void
-vq_datum_open(Datum value, Oid type, VqVector *vector)
+bool
+vq_datum_is_array(Oid type)
 {
-	ArrayType  *array;
-
 	switch (type)
 	{
 		case FLOAT4ARRAYOID:
@@ -190,15 +198,17 @@ vq_datum_open(Datum value, Oid type, VqVector *vector)
 		case INT2ARRAYOID:
 		case INT4ARRAYOID:
 		case INT8ARRAYOID:
-			break;
+			return true;
 		default:
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("type %s cannot be used as a vector", format_type_be(type)),
-					 errhint("Cast it to real[].")));
+			return false;
 	}
+}
 
-	array = DatumGetArrayTypeP(value);
+static void
+open_array(Datum value, VqVector *vector)
+{
+	ArrayType  *array = DatumGetArrayTypeP(value);
+
 	vector->detoasted = (Pointer) array != DatumGetPointer(value) ? array : NULL;
 	vector->converted = NULL;
 	vector->dim = vector_length(array);
@@ -213,6 +223,46 @@ vq_datum_open(Datum value, Oid type, VqVector *vector)
 		vector->x = vector->converted = convert_elements(array, vector->dim);
 }
 
+/*
+ * The type itself lets no other number of dimensions through; the length is
+ * compared as an operator class may say of any type that it is like these.
+ */
+static void
+open_pgvector(Datum value, bool is_half, VqVector *vector)
+{
+	struct varlena *varlena = PG_DETOAST_DATUM(value);
+	Size		nbytes = VARSIZE(varlena) - VARHDRSZ;
+	Size		value_bytes = is_half ? sizeof(uint16) : sizeof(float);
+	const int16 *header = (const int16 *) VARDATA(varlena);
+	int			dim = nbytes >= PGVECTOR_HEADER_BYTES ? header[0] : 0;
+
+	if (unlikely(dim < 1 || dim > VQ_MAX_DIM || nbytes != PGVECTOR_HEADER_BYTES + dim * value_bytes))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("value is not a vector of pgvector"),
+				 errdetail("It has %d dimensions in %zu bytes.", dim, nbytes)));
+
+	vector->detoasted = (Pointer) varlena != DatumGetPointer(value) ? varlena : NULL;
+	vector->converted = NULL;
+	vector->dim = dim;
+	if (is_half)
+	{
+		vector->x = vector->converted = palloc(sizeof(float) * dim);
+		vq_kernels->f16_to_f32((const uint16 *) (header + 2), dim, vector->converted);
+	}
+	else
+		vector->x = (const float *) (header + 2);
+}
+
+void
+vq_datum_open(Datum value, VqDatumKind kind, VqVector *vector)
+{
+	if (kind == VQ_DATUM_ARRAY)
+		open_array(value, vector);
+	else
+		open_pgvector(value, kind == VQ_DATUM_HALFVEC, vector);
+}
+
 void
 vq_datum_check(const VqVector *vector)
 {
@@ -221,9 +271,9 @@ vq_datum_check(const VqVector *vector)
 }
 
 void
-vq_datum_read(Datum value, Oid type, VqVector *vector)
+vq_datum_read(Datum value, VqDatumKind kind, VqVector *vector)
 {
-	vq_datum_open(value, type, vector);
+	vq_datum_open(value, kind, vector);
 	vq_datum_check(vector);
 }
 

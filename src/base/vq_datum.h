@@ -10,6 +10,14 @@
 
 #include "postgres.h"
 
+/* How a type keeps its numbers */
+typedef enum VqDatumKind
+{
+	VQ_DATUM_ARRAY,				/* of numbers of any kind */
+	VQ_DATUM_VECTOR,			/* as pgvector's vector does */
+	VQ_DATUM_HALFVEC			/* as its halfvec */
+} VqDatumKind;
+
 /*
  * A vector taken out of a Datum.  x points into the (detoasted) Datum where the
  * type allows it, else to memory of its own; vq_datum_free releases what was
@@ -20,23 +28,25 @@ typedef struct VqVector
 	const float *x;				/* float[dim] */
 	int			dim;			/* 1 .. VQ_MAX_DIM */
 	void	   *detoasted;		/* palloc'd, or NULL */
-	void	   *converted;		/* palloc'd, or NULL */
+	float	   *converted;		/* palloc'd, or NULL */
 } VqVector;
 
+/* Whether it is a real[], double precision[], numeric[] or array of integers */
+extern bool vq_datum_is_array(Oid type);
+
 /*
- * Read a real[], or where an operator allows it a double precision[],
- * numeric[] or integer array, of this type.  ERROR with detail and hint for
- * more than one dimension of array, NULL elements, NaN, infinity, values
- * beyond real, no elements, or more than VQ_MAX_DIM.
+ * Read a value of this kind.  ERROR with detail and hint for more than one
+ * dimension of array, NULL elements, NaN, infinity, values beyond real, no
+ * elements, or more than VQ_MAX_DIM.
  */
-extern void vq_datum_read(Datum value, Oid type, VqVector *vector);
+extern void vq_datum_read(Datum value, VqDatumKind kind, VqVector *vector);
 
 /*
  * The same, but for the ERROR about NaN and infinity, which check reports.  A
  * distance (below) that is finite is between vectors that are, so whoever
  * computes one need not look at every number twice.
  */
-extern void vq_datum_open(Datum value, Oid type, VqVector *vector);
+extern void vq_datum_open(Datum value, VqDatumKind kind, VqVector *vector);
 extern void vq_datum_check(const VqVector *vector);
 extern void vq_datum_free(VqVector *vector);
 

@@ -81,6 +81,12 @@ typedef struct VqKernels
 	void		(*ip_norms_f32) (const float *a, const float *b, size_t dim, float out[3]);
 
 	/*
+	 * out[i] = the value of x[i], which is a float of 16 bits (IEEE 754
+	 * binary16).  Exact; infinity stays infinity, and NaN becomes some NaN.
+	 */
+	void		(*f16_to_f32) (const uint16_t *x, size_t n, float *out);
+
+	/*
 	 * out[i] = |q - row_i|^2 for nrows rows of a VqRowHeader and dim values,
 	 * stride bytes apart (a multiple of 4, rows aligned to 4).  Differences,
 	 * not expanded squares: no cancellation.

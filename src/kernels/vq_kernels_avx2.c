@@ -24,7 +24,7 @@
 /* Eight entries from tail_mask + 8 - n have the first n lanes set */
 static const int32_t tail_mask[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
-VQ_TARGET_BEGIN("avx2,fma")
+VQ_TARGET_BEGIN("avx2,fma,f16c")
 
 static inline __m256
 load_tail_f32(const float *p, size_t n)
@@ -162,6 +162,16 @@ ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 	out[0] = sum_f32x8(_mm256_add_ps(ab0, ab1));
 	out[1] = sum_f32x8(_mm256_add_ps(aa0, aa1));
 	out[2] = sum_f32x8(_mm256_add_ps(bb0, bb1));
+}
+
+static void
+f16_to_f32(const uint16_t *x, size_t n, float *out)
+{
+	size_t		i = 0;
+
+	for (; i + 8 <= n; i += 8)
+		_mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (x + i))));
+	vq_kernels_scalar.f16_to_f32(x + i, n - i, out + i);
 }
 
 static inline const VqRowHeader *
@@ -861,6 +871,7 @@ const VqKernels vq_kernels_avx2 = {
 	.l2sq_f32 = l2sq_f32,
 	.ip_f32 = ip_f32,
 	.ip_norms_f32 = ip_norms_f32,
+	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,
 	.fwht = fwht,

@@ -127,6 +127,21 @@ ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 	out[2] = _mm512_reduce_add_ps(_mm512_add_ps(bb0, bb1));
 }
 
+static void
+f16_to_f32(const uint16_t *x, size_t n, float *out)
+{
+	size_t		i = 0;
+
+	for (; i + 16 <= n; i += 16)
+		_mm512_storeu_ps(out + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) (x + i))));
+	if (i < n)
+	{
+		__mmask16	mask = first_lanes(n - i);
+
+		_mm512_mask_storeu_ps(out + i, mask, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, x + i)));
+	}
+}
+
 static inline const VqRowHeader *
 row_at(const void *rows, size_t stride, size_t i)
 {
@@ -818,6 +833,7 @@ VQ_TARGET_END
 	.l2sq_f32 = l2sq_f32, \
 	.ip_f32 = ip_f32, \
 	.ip_norms_f32 = ip_norms_f32, \
+	.f16_to_f32 = f16_to_f32, \
 	.l2sq_rows_f32 = l2sq_rows_f32, \
 	.l2sq_rows_i8 = l2sq_rows_i8, \
 	.fwht = fwht, \

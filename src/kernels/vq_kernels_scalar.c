@@ -69,6 +69,32 @@ ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 	out[2] = ip_f32(b, b, dim);
 }
 
+static float
+unpack_f16(uint16_t half)
+{
+	uint32_t	sign = (uint32_t) (half & 0x8000) << 16;
+	uint32_t	exponent = half & 0x7C00;
+	uint32_t	bits = (uint32_t) (half & 0x7FFF) << 13;	/* where a float has them */
+	float		value;
+
+	if (exponent == 0)
+	{
+		value = (float) (half & 0x3FF) * 0x1p-24f;
+		return sign ? -value : value;
+	}
+	bits += exponent == 0x7C00 ? (0xFF - 0x1F) << 23 : (127 - 15) << 23;
+	bits |= sign;
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+static void
+f16_to_f32(const uint16_t *x, size_t n, float *out)
+{
+	for (size_t i = 0; i < n; i++)
+		out[i] = unpack_f16(x[i]);
+}
+
 static void
 l2sq_rows_f32(const float *q, size_t dim, const void *rows, size_t stride,
 			  size_t nrows, float *out)
@@ -395,6 +421,7 @@ const VqKernels vq_kernels_scalar = {
 	.l2sq_f32 = l2sq_f32,
 	.ip_f32 = ip_f32,
 	.ip_norms_f32 = ip_norms_f32,
+	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,
 	.fwht = fwht,

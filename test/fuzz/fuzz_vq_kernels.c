@@ -169,6 +169,29 @@ fuzz_distances(Input *input)
 	free(b);
 }
 
+/* Any bits at all; NaN need only stay NaN */
+static void
+fuzz_f16(Input *input)
+{
+	size_t		n = input->sizes[0];
+	uint16_t   *halves = allocate(n * sizeof(uint16_t));
+	float	   *want = allocate(n * sizeof(float));
+	float	   *got = allocate(n * sizeof(float));
+
+	for (size_t i = 0; i < n; i++)
+		halves[i] = (uint16_t) (next_byte(input) | next_byte(input) << 8);
+	vq_kernels_scalar.f16_to_f32(halves, n, want);
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		table_at(t)->f16_to_f32(halves, n, got);
+		for (size_t i = 0; i < n; i++)
+			require(got[i] == want[i] || (isnan(got[i]) && isnan(want[i])));
+	}
+	free(halves);
+	free(want);
+	free(got);
+}
+
 static void
 fuzz_rows(Input *input, bool is_i8)
 {
@@ -481,6 +504,7 @@ static void (*const operations[]) (Input *input) = {
 	fuzz_scans,
 	fuzz_bound,
 	fuzz_bf16,
+	fuzz_f16,
 };
 
 int

@@ -191,6 +191,72 @@ test_distances_agree_with_doubles(void)
 	}
 }
 
+/* What the bits of a float of 16 bits mean: a sign, 5 bits of exponent and 10 of mantissa */
+static double
+value_of_f16(uint16_t half)
+{
+	int			exponent = half >> 10 & 0x1F;
+	double		mantissa = half & 0x3FF;
+	double		value;
+
+	if (exponent == 0x1F)
+		value = mantissa > 0 ? NAN : INFINITY;
+	else
+		value = exponent > 0 ? ldexp(mantissa + 1024, exponent - 25) : ldexp(mantissa, -24);
+	return half & 0x8000 ? -value : value;
+}
+
+static void
+test_f16_to_f32_is_exact_for_all_values(void)
+{
+	const size_t nvalues = 65536;
+	uint16_t   *halves = allocate(nvalues * sizeof(uint16_t));
+	float	   *got = allocate(nvalues * sizeof(float));
+
+	for (size_t i = 0; i < nvalues; i++)
+		halves[i] = (uint16_t) i;
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		table_at(t)->f16_to_f32(halves, nvalues, got);
+		for (size_t i = 0; i < nvalues; i++)
+		{
+			double		want = value_of_f16((uint16_t) i);
+			bool		is_same = isnan(want) ? isnan(got[i]) : got[i] == want && !signbit(got[i]) == !signbit(want);
+
+			CHECK(is_same, "%s %04zx: got %.9g, want %.9g", table_at(t)->name, i, got[i], want);
+		}
+	}
+	free(halves);
+	free(got);
+}
+
+static void
+test_f16_to_f32_at_every_tail(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 31);
+	for (size_t i = 0; i < NDIMS; i++)
+	{
+		size_t		n = dim_at(i);
+		uint16_t   *halves = allocate(n * sizeof(uint16_t));
+		float	   *got = allocate(n * sizeof(float));
+
+		/* finite ones, of any size */
+		for (size_t k = 0; k < n; k++)
+			halves[k] = (uint16_t) (vq_rng_below(&rng, 0x7C00) | vq_rng_below(&rng, 2) << 15);
+		for (size_t t = 0; table_at(t) != NULL; t++)
+		{
+			table_at(t)->f16_to_f32(halves, n, got);
+			for (size_t k = 0; k < n; k++)
+				CHECK(got[k] == value_of_f16(halves[k]), "%s n %zu at %zu: got %.9g, want %.9g",
+					  table_at(t)->name, n, k, got[k], value_of_f16(halves[k]));
+		}
+		free(halves);
+		free(got);
+	}
+}
+
 /* Rows of floats or bytes, the last without the padding of the stride */
 static void
 check_rows(VqRng *rng, size_t dim, size_t nrows, bool is_i8)
@@ -981,6 +1047,8 @@ suite_vq_kernels(void)
 	RUN_TEST(test_tables_end_with_scalar_and_are_found_by_name);
 	RUN_TEST(test_cpu_features_imply_their_base);
 	RUN_TEST(test_distances_agree_with_doubles);
+	RUN_TEST(test_f16_to_f32_is_exact_for_all_values);
+	RUN_TEST(test_f16_to_f32_at_every_tail);
 	RUN_TEST(test_l2sq_rows_agree_with_doubles);
 	RUN_TEST(test_fwht_agrees_with_definition_and_is_its_own_inverse);
 	RUN_TEST(test_pq_encode_finds_the_nearest);

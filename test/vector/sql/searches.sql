@@ -1,0 +1,88 @@
+--
+-- Indexes on pgvector's columns find what reading the table finds
+--
+CREATE TABLE items AS
+SELECT i AS id, v::vector(12) AS embedding, v::vector(12)::halfvec(12) AS half
+FROM (SELECT i, (SELECT array_agg((sin(i % 40 * 7.3 * j + j) + 0.5 * sin(i * (j + 0.7) * 12.9898))::real ORDER BY j)
+				 FROM generate_series(1, 12) j) AS v
+	  FROM generate_series(1, 9000) i) s;
+CREATE TABLE queries AS
+SELECT i AS id, (SELECT array_agg((sin(i * 7.3 * j + j) + 0.5 * sin(i * j * 3.77))::real ORDER BY j)
+				 FROM generate_series(1, 12) j)::vector AS embedding
+FROM generate_series(1, 10) i;
+SET max_parallel_workers_per_gather = 0;
+
+-- Every class has what it takes
+SELECT opcname, opcdefault, amvalidate(c.oid)
+FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod
+WHERE amname = 'ivfpq' AND opcname LIKE '%v%ec%' ORDER BY opcname COLLATE "C";
+
+-- The nearest rows by an index, and by reading the whole table
+CREATE FUNCTION nearest(query text) RETURNS int[] LANGUAGE plpgsql AS $$
+DECLARE
+	ids int[];
+BEGIN
+	EXECUTE format('SELECT array_agg(id) FROM (%s) t', query) INTO ids;
+	RETURN ids;
+END $$;
+CREATE FUNCTION by_index(query text) RETURNS int[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+	plan text;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	ASSERT plan LIKE '%"Index Name": "tried"%', plan;
+	RETURN nearest(query);
+END $$;
+CREATE FUNCTION by_table(query text) RETURNS int[] LANGUAGE plpgsql SET enable_indexscan = off AS
+	$$ BEGIN RETURN nearest(query); END $$;
+
+-- With all lists and a very careful bound they are the same
+CREATE FUNCTION try_class(class text, columns text, operator text, options text, OUT has_codes boolean, OUT are_equal boolean)
+LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('CREATE INDEX tried ON items USING ivfpq (%I %I) WITH (%s)', columns, class, options);
+	SET LOCAL ivfpq.nprobe = 262144;
+	SET LOCAL ivfpq.epsilon = 100;
+	SELECT bool_and(by_index(q) = by_table(q)) INTO are_equal
+	FROM queries, format('SELECT id FROM items ORDER BY %I %s %L LIMIT 10', columns, operator, embedding) q;
+	PERFORM ivfpq_check('tried', true);
+	has_codes := m > 0 FROM ivfpq_index_info('tried');
+	DROP INDEX tried;
+END $$;
+SELECT class, options, t.*
+FROM (VALUES
+	('vector_l2_ops', 'embedding', '<->'), ('vector_ip_ops', 'embedding', '<#>'), ('vector_cosine_ops', 'embedding', '<=>'),
+	('halfvec_l2_ops', 'half', '<->'), ('halfvec_ip_ops', 'half', '<#>'), ('halfvec_cosine_ops', 'half', '<=>')
+) AS c (class, columns, operator), unnest('{nbits=4,"nbits=8, m=6",lists=1}'::text[]) options,
+try_class(class, columns, operator, options) t;
+
+-- Each operator has its index, beside those of pgvector
+CREATE INDEX items_l2 ON items USING ivfpq (embedding);
+CREATE INDEX items_ip ON items USING ivfpq (embedding vector_ip_ops);
+CREATE INDEX items_cosine ON items USING ivfpq (embedding vector_cosine_ops);
+CREATE INDEX items_half ON items USING ivfpq (half);
+CREATE INDEX items_hnsw ON items USING hnsw (embedding vector_l1_ops);
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <#> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <=> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY half <-> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <+> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
+
+-- What drivers send is cast to the type
+PREPARE nearest_to_array (real[]) AS SELECT id FROM items ORDER BY embedding <-> $1::vector LIMIT 1;
+EXPLAIN (COSTS off) EXECUTE nearest_to_array ('{1,2,3,4,5,6,7,8,9,10,11,12}');
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS off) EXECUTE nearest_to_array ('{1,2,3,4,5,6,7,8,9,10,11,12}');
+SELECT format('EXECUTE nearest_to_array (%L)', embedding::real[]) FROM items WHERE id = 4321 \gexec
+RESET plan_cache_mode;
+
+-- A join with the nearest of each row
+SELECT bool_and(n.id = i.id) AS finds_itself
+FROM items i, LATERAL (SELECT id FROM items ORDER BY half <-> i.half LIMIT 1) n WHERE i.id % 500 = 0;
+
+-- Neither another type nor other dimensions
+SELECT id FROM items ORDER BY embedding <-> '[1,2,3]' LIMIT 1;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY half::vector <-> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
+DROP TABLE items, queries;
+DROP FUNCTION nearest, by_index, by_table, try_class;
