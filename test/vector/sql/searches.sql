@@ -83,6 +83,7 @@ FROM items i, LATERAL (SELECT id FROM items ORDER BY half <-> i.half LIMIT 1) n 
 
 -- Neither another type nor other dimensions
 SELECT id FROM items ORDER BY embedding <-> '[1,2,3]' LIMIT 1;
+RESET enable_seqscan;
 EXPLAIN (COSTS off) SELECT id FROM items ORDER BY half::vector <-> '[1,2,3,4,5,6,7,8,9,10,11,12]' LIMIT 1;
 DROP TABLE items, queries;
 DROP FUNCTION nearest, by_index, by_table, try_class;
