@@ -151,7 +151,7 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	$(FUZZ_CC) -fsanitize=fuzzer $(SANITIZE) -o $@ $^ -lm
 
 .build/bench/bench_%: .build/bench/bench/bench_%.o $(call kernel_objects,bench)
-	$(CC) -o $@ $^ -lm
+	$(CC) -o $@ $^ -lm -ldl
 
 .PRECIOUS: .build/unit/%.o .build/fuzz/%.o .build/bench/%.o
 
@@ -201,7 +201,7 @@ fuzz-%: .build/fuzz/fuzz_%
 		.build/fuzz/corpus/$* $(wildcard $(top)/test/fuzz/corpus/$*)
 
 # The estimator wants data: see bounds
-bench: bench-vq_kernels bench-vq_bandwidth
+bench: bench-vq_kernels bench-vq_bandwidth bench-vq_panels
 bench-%: .build/bench/bench_%
 	$<
 

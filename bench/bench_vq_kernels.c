@@ -42,7 +42,7 @@ typedef struct Buffers
 	uint32_t	sums[VQ_BLOCK_LANES];
 	uint16_t	s[VQ_BLOCK_LANES];
 	uint16_t	halves[768];
-	uint32_t   *pairs;			/* of bfloat16 */
+	int32_t	   *corrections;
 	uint32_t	at[ROWS][2];
 } Buffers;
 
@@ -144,15 +144,17 @@ run_f16_to_f32(const VqKernels *kernels, const Shape *shape, Buffers *b)
 }
 
 static void
-run_residual_bf16(const VqKernels *kernels, const Shape *shape, Buffers *b)
+run_quantise_u8(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
-	kernels->residual_bf16(b->x, b->y, shape->dim, b->pairs);
+	b->floats[0] = kernels->quantise_u8(b->x, b->y, shape->dim, b->bytes);
 }
 
 static void
-run_scores_bf16(const VqKernels *kernels, const Shape *shape, Buffers *b)
+run_scores_u8(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
-	kernels->scores_bf16(b->pairs, ROWS, shape->dim / 2, b->pairs + ROWS * shape->dim / 2, b->x, shape->ksub, b->floats);
+	VqColumns	columns = {shape->ksub, shape->dim / 4, (const int8_t *) b->lut, b->corrections, b->x, b->y};
+
+	kernels->scores_u8(b->codes, b->x, ROWS, &columns, b->floats);
 }
 
 static void
@@ -203,12 +205,12 @@ static const Case cases[] = {
 	{"scan8", run_scan8, {8, 20, 0, 256}, 8, 20 * 264},
 	{"bound", run_bound, {VQ_BLOCK_LANES, 0, 0, 0}, VQ_BLOCK_LANES, VQ_BLOCK_LANES * 11},
 	/* ksub is the number of columns */
-	{"residual_bf16", run_residual_bf16, {300, 0, 0, 0}, 1, 300 * 8},
-	{"scores_bf16", run_scores_bf16, {128, 0, 0, 64}, ROWS, (ROWS + 64) * 128 * 2},
-	{"scores_bf16", run_scores_bf16, {300, 0, 0, 48}, ROWS, (ROWS + 48) * 300 * 2},
-	{"scores_bf16", run_scores_bf16, {300, 0, 0, 64}, ROWS, (ROWS + 64) * 300 * 2},
-	{"scores_bf16", run_scores_bf16, {300, 0, 0, 80}, ROWS, (ROWS + 80) * 300 * 2},
-	{"scores_bf16", run_scores_bf16, {768, 0, 0, 64}, ROWS, (ROWS + 64) * 768 * 2},
+	{"quantise_u8", run_quantise_u8, {300, 0, 0, 0}, 1, 300 * 8},
+	{"scores_u8", run_scores_u8, {128, 0, 0, 64}, ROWS, (ROWS + 64) * 128},
+	{"scores_u8", run_scores_u8, {300, 0, 0, 48}, ROWS, (ROWS + 48) * 300},
+	{"scores_u8", run_scores_u8, {300, 0, 0, 64}, ROWS, (ROWS + 64) * 300},
+	{"scores_u8", run_scores_u8, {300, 0, 0, 80}, ROWS, (ROWS + 80) * 300},
+	{"scores_u8", run_scores_u8, {768, 0, 0, 64}, ROWS, (ROWS + 64) * 768},
 	{"largest_two", run_largest_two, {0, 0, 0, 64}, ROWS, ROWS * 64 * 4},
 };
 
@@ -298,9 +300,7 @@ main(int argc, char **argv)
 	/* Zeros are values of both kinds of rows; random bytes might be NaNs */
 	b.rows = allocate(MAX_BYTES);
 
-	b.pairs = allocate(MAX_FLOATS * sizeof(uint32_t));
-	for (size_t i = 0; i < MAX_FLOATS / 2; i++)
-		vq_kernels_scalar.residual_bf16(b.x + 2 * i, b.y + 2 * i, 2, b.pairs + i);
+	b.corrections = allocate(MAX_FLOATS * sizeof(int32_t));
 
 	printf("%-14s %5s %4s %5s %5s  %-11s %10s %10s %8s\n",
 		   "operation", "dim", "m", "dsub", "ksub", "table", "ns/call", "ns/code", "GB/s");
@@ -336,6 +336,6 @@ main(int argc, char **argv)
 	free(b.codes);
 	free(b.lut);
 	free(b.bytes);
-	free(b.pairs);
+	free(b.corrections);
 	return 0;
 }

@@ -17,9 +17,9 @@
  * workers meet rows in any order.  OpenBLAS has other kernels for small
  * matrices, which round differently; so a small product is made larger.
  *
- * Where the kernels have fast products of bfloat16 (vq_panels.h), those take
- * the place of OpenBLAS: twice as fast, rows need not be gathered for them, and
- * they depend on no other row.
+ * Where the kernels have fast products of bytes (vq_panels.h), those take the
+ * place of OpenBLAS: several times as fast, rows need not be gathered for them,
+ * and they depend on no other row.
  *
  *-------------------------------------------------------------------------
  */
@@ -64,7 +64,7 @@ struct IvfpqAssigner
 	float	   *centres;		/* [ngroups][dim] */
 	float	   *centre_norms;	/* [ngroups] */
 
-	/* with products of bfloat16 */
+	/* with products of bytes */
 	VqPanels   *panels;			/* [Max(ngroups, 1)], lists by group, or NULL */
 	VqPanels	centre_panels;
 	char	   *panels_memory;
@@ -174,7 +174,7 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 		for (uint32 g = 0; g < ngroups; g++)
 			largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
 	}
-	if (vq_kernels->is_bf16_fast)
+	if (vq_kernels->is_u8_fast)
 	{
 		alloc_panels(assigner);
 		work_bytes = Max(vq_panels_work_bytes(largest, dim), vq_panels_work_bytes(ngroups, dim));
@@ -194,7 +194,7 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 
 	size_t		panels = 0;
 
-	if (vq_kernels->is_bf16_fast)
+	if (vq_kernels->is_u8_fast)
 		panels = vq_panels_bytes(nlists, dim) + vq_panels_bytes(ngroups, dim) +
 			ngroups * (sizeof(VqPanels) + vq_panels_bytes(VQ_PANEL_COLUMNS, dim)) +
 			vq_panels_work_bytes(nlists, dim);

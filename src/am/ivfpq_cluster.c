@@ -250,7 +250,7 @@ typedef struct GroupWork
 	size_t		chunk;			/* rows at a time */
 	float	   *distances;		/* [chunk] */
 	float	   *work;			/* for products of a library */
-	void	   *panels;			/* for those of bfloat16, if the kernels have fast ones, or NULL */
+	void	   *panels;			/* for those of bytes, if the kernels have fast ones, or NULL */
 	void	   *panels_work;
 } GroupWork;
 
@@ -261,7 +261,7 @@ alloc_group_work(GroupWork *work, uint32 largest, size_t dim)
 	work->distances = ivfpq_alloc_array(work->chunk, sizeof(float));
 	work->work = NULL;
 	work->panels = NULL;
-	if (vq_kernels->is_bf16_fast)
+	if (vq_kernels->is_u8_fast)
 	{
 		work->panels = ivfpq_alloc_array(vq_panels_bytes(largest, dim), 1);
 		work->panels_work = ivfpq_alloc_array(vq_panels_work_bytes(largest, dim), 1);

@@ -61,8 +61,7 @@ static const struct config_enum_entry kernel_options[] = {
 	{"avx2", 2, false},
 	{"avx512", 3, false},
 	{"avx512_vbmi", 4, false},
-	{"avx512_bf16", 5, false},
-	{"neon", 6, false},
+	{"neon", 5, false},
 	{NULL, 0, false}
 };
 

@@ -36,9 +36,6 @@
 #define LEAF7C_VBMI		(1u << 1)
 #define LEAF7C_VNNI		(1u << 11)
 
-/* CPUID leaf 7, subleaf 1, eax */
-#define LEAF7_1_AVX512_BF16	(1u << 5)
-
 static inline bool
 has_all(uint32_t value, uint32_t bits)
 {
@@ -52,8 +49,7 @@ detect_features(void)
 				ebx,
 				ecx,
 				edx;
-	uint32_t	leaf7_subleaves,
-				leaf7_ebx,
+	uint32_t	leaf7_ebx,
 				leaf7_ecx;
 	uint32_t	xcr0,
 				xcr0_high;
@@ -62,7 +58,7 @@ detect_features(void)
 	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) ||
 		!has_all(ecx, LEAF1_OSXSAVE | LEAF1_AVX | LEAF1_FMA | LEAF1_F16C))
 		return 0;
-	if (!__get_cpuid_count(7, 0, &leaf7_subleaves, &leaf7_ebx, &leaf7_ecx, &edx))
+	if (!__get_cpuid_count(7, 0, &eax, &leaf7_ebx, &leaf7_ecx, &edx))
 		return 0;
 
 	/* OSXSAVE was set, so the instruction exists */
@@ -78,9 +74,6 @@ detect_features(void)
 		features |= VQ_CPU_AVX512;
 		if (has_all(leaf7_ecx, LEAF7C_VBMI | LEAF7C_VNNI))
 			features |= VQ_CPU_AVX512_VBMI;
-		if (leaf7_subleaves >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) &&
-			has_all(eax, LEAF7_1_AVX512_BF16))
-			features |= VQ_CPU_AVX512_BF16;
 	}
 	return features;
 }

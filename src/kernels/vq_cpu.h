@@ -14,7 +14,6 @@
 #define VQ_CPU_AVX512		(1u << 1)	/* AVX-512 F, BW, DQ and VL */
 #define VQ_CPU_AVX512_VBMI	(1u << 2)	/* VBMI and VNNI, byte permutes over registers and sums of bytes */
 #define VQ_CPU_NEON			(1u << 3)
-#define VQ_CPU_AVX512_BF16	(1u << 4)	/* products of bfloat16 pairs */
 
 /*
  * Features that the processor has and the operating system saves registers

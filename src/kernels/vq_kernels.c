@@ -14,7 +14,6 @@
 /* The scalar table requires nothing, so a search for "auto" ends there */
 const VqKernels *const vq_kernels_all[] = {
 #if defined(__x86_64__)
-	&vq_kernels_avx512_bf16,
 	&vq_kernels_avx512_vbmi,
 	&vq_kernels_avx512,
 	&vq_kernels_avx2,

@@ -58,16 +58,36 @@ typedef struct VqBound
 #define VQ_E_SCALE_LOG2	103		/* 127 - 24: largest is 1.875 * 2^7 */
 #define VQ_E_SMALL_UNIT	(1.0f / (1 << 26))	/* what 1 is worth below e = 8, where the float would be denormal */
 
-/* Columns of scores_bf16 that are stored side by side */
+/*
+ * A vector in bytes: value = step * (byte - VQ_U8_ZERO), with a step of its own
+ * that makes the largest value VQ_U8_LARGEST steps.  Below VQ_U8_SMALLEST, where a
+ * float has no room for the inverse, values are zero.
+ */
+#define VQ_U8_ZERO		128
+#define VQ_U8_LARGEST	127.0f
+#define VQ_U8_SMALLEST	1e-36f
+
+/* Columns of scores_u8 that are stored side by side */
 #define VQ_PANEL_COLUMNS	16
+
+/* What scores_u8 multiplies rows with; a quad is four values that are next to each other */
+typedef struct VqColumns
+{
+	size_t		ncolumns;		/* a multiple of VQ_PANEL_COLUMNS */
+	size_t		nquads;			/* of a row and of a column */
+	const int8_t *panels;		/* [ncolumns / 16][nquads][16][4], less VQ_U8_ZERO */
+	const int32_t *corrections; /* [ncolumns], -VQ_U8_ZERO times the sum of the column's values in panels */
+	const float *steps;			/* [ncolumns] */
+	const float *offsets;		/* [ncolumns], finite or plus infinity */
+} VqColumns;
 
 typedef struct VqKernels
 {
 	const char *name;
 	uint32_t	required_features;	/* VQ_CPU_... bits, all of them needed */
 
-	/* Whether products of bfloat16 by this table outrun those of float32 by a library */
-	bool		is_bf16_fast;
+	/* Whether products of bytes by this table outrun those of float32 by a library */
+	bool		is_u8_fast;
 
 	/*
 	 * |a - b|^2 and <a,b> of float[dim] vectors, accumulated in float32 in
@@ -144,27 +164,26 @@ typedef struct VqKernels
 						  size_t n, const VqBound *bound, float ceiling, float *low);
 
 	/*----------
-	 * Products in bfloat16, the upper half of a float, to choose candidates by
-	 * (vq_panels.h).  Values come in pairs, the first one in the lower half; a
-	 * last one without a partner has zero as the other.  Denormal numbers may
-	 * count as zero.
+	 * Products of vectors in bytes, to choose candidates by (vq_panels.h).
 	 *
-	 * residual_bf16: out = x - origin, rounded to the nearest, ties to even; x
-	 *		   and origin are float[dim], out is uint32_t[(dim + 1) / 2].
-	 * scores_bf16: scores[i][j] = <row_i, column_j> - offsets[j]; rows is
-	 *		   uint32_t[nrows][npairs], panels is uint32_t[ncolumns / 16][npairs][16],
-	 *		   ncolumns is a multiple of 16, offsets are finite or plus infinity,
-	 *		   scores is float[nrows][ncolumns].  Relative error at most
-	 *		   2 * npairs * FLT_EPSILON of the sum of absolute terms.  A score
-	 *		   depends on its own row and column and on nothing else, bit by bit.
+	 * quantise_u8: out = x - origin in bytes, rounded to the nearest, ties to
+	 *		   even; returns the step.  x and origin are float[dim], out is
+	 *		   uint8_t[(dim + 3) / 4 * 4], VQ_U8_ZERO where there is no value.
+	 *		   Equal in all tables.
+	 * scores_u8: scores[i][j] = <row_i, column_j> - offsets[j], the product of
+	 *		   the values that the bytes stand for; rows is
+	 *		   uint8_t[nrows][nquads * 4], steps is float[nrows], scores is
+	 *		   float[nrows][ncolumns].  Sums are exact, and the error is that of
+	 *		   four operations on floats.  A score depends on its own row and
+	 *		   column and on nothing else, bit by bit.
 	 * largest_two: at[i][0] = the j with the largest scores[i][j], and at[i][1]
 	 *		   that of the largest of the others, the lowest on a tie; scores is
 	 *		   float[nrows][ncolumns], ncolumns is a multiple of 16 and not 0.
 	 *----------
 	 */
-	void		(*residual_bf16) (const float *x, const float *origin, size_t dim, uint32_t *out);
-	void		(*scores_bf16) (const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
-								const float *offsets, size_t ncolumns, float *scores);
+	float		(*quantise_u8) (const float *x, const float *origin, size_t dim, uint8_t *out);
+	void		(*scores_u8) (const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns,
+							  float *scores);
 	void		(*largest_two) (const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2]);
 } VqKernels;
 
@@ -185,7 +204,6 @@ extern const VqKernels vq_kernels_scalar;
 extern const VqKernels vq_kernels_avx2;
 extern const VqKernels vq_kernels_avx512;
 extern const VqKernels vq_kernels_avx512_vbmi;
-extern const VqKernels vq_kernels_avx512_bf16;
 #endif
 
 #endif							/* VQ_KERNELS_H */

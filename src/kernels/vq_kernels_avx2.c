@@ -846,17 +846,16 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 VQ_TARGET_END
 
 /* Not worth more: without the instructions, products of float32 are as fast */
-static void
-residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
+static float
+quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out)
 {
-	vq_kernels_scalar.residual_bf16(x, origin, dim, out);
+	return vq_kernels_scalar.quantise_u8(x, origin, dim, out);
 }
 
 static void
-scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
-			const float *offsets, size_t ncolumns, float *scores)
+scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns, float *scores)
 {
-	vq_kernels_scalar.scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, scores);
+	vq_kernels_scalar.scores_u8(rows, steps, nrows, columns, scores);
 }
 
 static void
@@ -880,8 +879,8 @@ const VqKernels vq_kernels_avx2 = {
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,
-	.residual_bf16 = residual_bf16,
-	.scores_bf16 = scores_bf16,
+	.quantise_u8 = quantise_u8,
+	.scores_u8 = scores_u8,
 	.largest_two = largest_two,
 };
 

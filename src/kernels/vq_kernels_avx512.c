@@ -844,17 +844,16 @@ VQ_TARGET_END
 	.largest_two = largest_two
 
 /* Not worth more: without the instructions, products of float32 are as fast */
-static void
-residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
+static float
+quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out)
 {
-	vq_kernels_avx2.residual_bf16(x, origin, dim, out);
+	return vq_kernels_avx2.quantise_u8(x, origin, dim, out);
 }
 
 static void
-scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
-			const float *offsets, size_t ncolumns, float *scores)
+scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns, float *scores)
 {
-	vq_kernels_avx2.scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, scores);
+	vq_kernels_avx2.scores_u8(rows, steps, nrows, columns, scores);
 }
 
 const VqKernels vq_kernels_avx512 = {
@@ -862,27 +861,18 @@ const VqKernels vq_kernels_avx512 = {
 	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512,
 	AVX512_OPERATIONS,
 	.scan4 = scan4,
-	.residual_bf16 = residual_bf16,
-	.scores_bf16 = scores_bf16,
+	.quantise_u8 = quantise_u8,
+	.scores_u8 = scores_u8,
 };
 
 const VqKernels vq_kernels_avx512_vbmi = {
 	.name = "avx512_vbmi",
 	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_VBMI,
+	.is_u8_fast = true,
 	AVX512_OPERATIONS,
 	.scan4 = vq_avx512_scan4_vbmi,
-	.residual_bf16 = residual_bf16,
-	.scores_bf16 = scores_bf16,
-};
-
-const VqKernels vq_kernels_avx512_bf16 = {
-	.name = "avx512_bf16",
-	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_VBMI | VQ_CPU_AVX512_BF16,
-	.is_bf16_fast = true,
-	AVX512_OPERATIONS,
-	.scan4 = vq_avx512_scan4_vbmi,
-	.residual_bf16 = vq_avx512_residual_bf16,
-	.scores_bf16 = vq_avx512_scores_bf16,
+	.quantise_u8 = vq_avx512_quantise_u8,
+	.scores_u8 = vq_avx512_scores_u8,
 };
 
 #endif							/* __x86_64__ */

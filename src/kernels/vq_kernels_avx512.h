@@ -22,9 +22,9 @@ first_lanes(size_t n)
 extern void vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 								 uint32_t sums[VQ_BLOCK_LANES]);
 
-/* vq_kernels_avx512_bf16.c: VQ_CPU_AVX512_BF16 */
-extern void vq_avx512_residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out);
-extern void vq_avx512_scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
-								  const float *offsets, size_t ncolumns, float *scores);
+/* vq_kernels_avx512_vnni.c: VQ_CPU_AVX512_VBMI, of which it needs VNNI only */
+extern float vq_avx512_quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out);
+extern void vq_avx512_scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns,
+								float *scores);
 
 #endif							/* VQ_KERNELS_AVX512_H */

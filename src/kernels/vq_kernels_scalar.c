@@ -343,52 +343,35 @@ bound(const float *a, const uint16_t *s, const uint8_t *e,
 	return is_below;
 }
 
-/* The bits of a float, rounded to their upper half */
-static uint32_t
-round_bf16(float value)
-{
-	uint32_t	bits;
-
-	memcpy(&bits, &value, sizeof(bits));
-	return (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-}
-
 static float
-unpack_bf16(uint32_t upper_half)
+quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out)
 {
-	uint32_t	bits = upper_half << 16;
-	float		value;
+	float		largest = 0.0f;
+	float		inverse;
 
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
-static void
-residual_bf16(const float *x, const float *origin, size_t dim, uint32_t *out)
-{
 	for (size_t i = 0; i < dim; i++)
-	{
-		uint32_t	half = round_bf16(x[i] - origin[i]);
-
-		out[i / 2] = i % 2 == 0 ? half : out[i / 2] | half << 16;
-	}
+		largest = fmaxf(largest, fabsf(x[i] - origin[i]));
+	inverse = largest >= VQ_U8_SMALLEST ? VQ_U8_LARGEST / largest : 0.0f;
+	for (size_t i = 0; i < (dim + 3) / 4 * 4; i++)
+		out[i] = (uint8_t) (VQ_U8_ZERO + (i < dim ? (int) lrintf((x[i] - origin[i]) * inverse) : 0));
+	return largest >= VQ_U8_SMALLEST ? largest / VQ_U8_LARGEST : 0.0f;
 }
 
 static void
-scores_bf16(const uint32_t *rows, size_t nrows, size_t npairs, const uint32_t *panels,
-			const float *offsets, size_t ncolumns, float *scores)
+scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns, float *scores)
 {
-	for (size_t i = 0; i < nrows; i++)
-		for (size_t j = 0; j < ncolumns; j++)
-		{
-			const uint32_t *row = rows + i * npairs;
-			const uint32_t *column = panels + j / VQ_PANEL_COLUMNS * npairs * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS;
-			float		score = -offsets[j];
+	size_t		nquads = columns->nquads;
 
-			for (size_t p = 0; p < npairs; p++, column += VQ_PANEL_COLUMNS)
-				score += unpack_bf16(row[p] & 0xFFFF) * unpack_bf16(*column & 0xFFFF) +
-					unpack_bf16(row[p] >> 16) * unpack_bf16(*column >> 16);
-			scores[i * ncolumns + j] = score;
+	for (size_t i = 0; i < nrows; i++)
+		for (size_t j = 0; j < columns->ncolumns; j++)
+		{
+			const uint8_t *row = rows + i * nquads * 4;
+			const int8_t *column = columns->panels + (j / VQ_PANEL_COLUMNS * nquads * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS) * 4;
+			int32_t		sum = columns->corrections[j];
+
+			for (size_t q = 0; q < nquads; q++, row += 4, column += VQ_PANEL_COLUMNS * 4)
+				sum += row[0] * column[0] + row[1] * column[1] + row[2] * column[2] + row[3] * column[3];
+			scores[i * columns->ncolumns + j] = (float) sum * (steps[i] * columns->steps[j]) - columns->offsets[j];
 		}
 }
 
@@ -430,7 +413,7 @@ const VqKernels vq_kernels_scalar = {
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,
-	.residual_bf16 = residual_bf16,
-	.scores_bf16 = scores_bf16,
+	.quantise_u8 = quantise_u8,
+	.scores_u8 = scores_u8,
 	.largest_two = largest_two,
 };

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * vq_panels.c
- *	  Centroids in bfloat16, and the nearest of them.
+ *	  Centroids in bytes, and the nearest of them.
  *
  * Rows are taken so many at a time that they and their scores stay in the
  * cache, and are rounded on their way there: they need not be gathered.
@@ -20,6 +20,11 @@
 /* Scores that are kept in the cache */
 #define MAX_SCORES		65536
 
+/* Rows fetched ahead of the one that is rounded */
+#define ROWS_AHEAD		2
+
+#define CACHE_LINE		64
+
 size_t
 vq_panels_columns(size_t ncentroids)
 {
@@ -27,9 +32,9 @@ vq_panels_columns(size_t ncentroids)
 }
 
 static size_t
-pairs_of(size_t dim)
+quads_of(size_t dim)
 {
-	return (dim + 1) / 2;
+	return (dim + 3) / 4;
 }
 
 static size_t
@@ -46,7 +51,7 @@ vq_panels_bytes(size_t ncentroids, size_t dim)
 	size_t		ncolumns = vq_panels_columns(ncentroids);
 
 	/* and one centroid by itself */
-	return dim * sizeof(float) + ncolumns * sizeof(float) + (ncolumns + 1) * pairs_of(dim) * sizeof(uint32_t);
+	return dim * sizeof(float) + ncolumns * (2 * sizeof(float) + sizeof(int32_t)) + (ncolumns + 1) * quads_of(dim) * 4;
 }
 
 static void
@@ -60,32 +65,24 @@ compute_mean(const float *centroids, size_t ncentroids, size_t dim, float *mean)
 			mean[i] += centroids[j * dim + i] * share;
 }
 
-static float
-as_float(uint32_t bits)
+/* A centroid in bytes to its column; returns the sum of its values, and of their squares */
+static int32_t
+fill_column(const uint8_t *centroid, size_t nquads, int8_t *column, int32_t *squares)
 {
-	float		value;
+	int32_t		sum = 0;
 
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
+	*squares = 0;
+	for (size_t q = 0; q < nquads; q++, column += VQ_PANEL_COLUMNS * 4)
+		for (size_t i = 0; i < 4; i++)
+		{
+			int32_t		value = centroid[q * 4 + i] - VQ_U8_ZERO;
 
-/*
- * Half of the squared length of the rounded centroid, not of the exact one: so
- * scores compare distances to what the products are taken with.
- */
-static float
-half_norm(const uint32_t *pairs, size_t npairs)
-{
-	double		sum = 0;
-
-	for (size_t p = 0; p < npairs; p++)
-	{
-		double		low = as_float(pairs[p] << 16);
-		double		high = as_float(pairs[p] & 0xFFFF0000);
-
-		sum += low * low + high * high;
-	}
-	return (float) (sum / 2);
+			/* garbage may be -128 */
+			column[i] = (int8_t) value;
+			sum += value;
+			*squares += value * value;
+		}
+	return sum;
 }
 
 void
@@ -93,36 +90,42 @@ vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroi
 			   size_t dim, void *memory, VqPanels *panels)
 {
 	size_t		ncolumns = vq_panels_columns(ncentroids);
-	size_t		npairs = pairs_of(dim);
-	uint32_t   *centroid;
+	size_t		nquads = quads_of(dim);
+	float	   *origin = memory;
+	float	   *offsets = origin + dim;
+	float	   *steps = offsets + ncolumns;
+	int32_t    *corrections = (int32_t *) (steps + ncolumns);
+	int8_t	   *bytes = (int8_t *) (corrections + ncolumns);
+	uint8_t    *centroid = (uint8_t *) (bytes + ncolumns * nquads * 4);
 
 	panels->ncentroids = ncentroids;
 	panels->dim = dim;
 	panels->centroids = centroids;
-	panels->origin = memory;
-	panels->offsets = panels->origin + dim;
-	panels->panels = (uint32_t *) (panels->offsets + ncolumns);
-	centroid = panels->panels + ncolumns * npairs;
-	compute_mean(centroids, ncentroids, dim, panels->origin);
+	panels->origin = origin;
+	panels->columns = (VqColumns) {ncolumns, nquads, bytes, corrections, steps, offsets};
+	compute_mean(centroids, ncentroids, dim, origin);
 	for (size_t j = 0; j < ncolumns; j++)
 	{
-		uint32_t   *column = panels->panels + j / VQ_PANEL_COLUMNS * npairs * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS;
+		int8_t	   *column = bytes + (j / VQ_PANEL_COLUMNS * nquads * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS) * 4;
+		int32_t		squares;
 
+		steps[j] = 0;
 		if (j < ncentroids)
-			kernels->residual_bf16(centroids + j * dim, panels->origin, dim, centroid);
+			steps[j] = kernels->quantise_u8(centroids + j * dim, origin, dim, centroid);
 		else
-			memset(centroid, 0, npairs * sizeof(uint32_t));
-		for (size_t p = 0; p < npairs; p++)
-			column[p * VQ_PANEL_COLUMNS] = centroid[p];
-		panels->offsets[j] = j < ncentroids ? half_norm(centroid, npairs) : INFINITY;
+			memset(centroid, VQ_U8_ZERO, nquads * 4);
+		corrections[j] = -VQ_U8_ZERO * fill_column(centroid, nquads, column, &squares);
+
+		/* of the rounded centroid, not of the exact one: what the products are taken with */
+		offsets[j] = j < ncentroids ? steps[j] * steps[j] * (float) squares / 2 : INFINITY;
 	}
 }
 
+/* Rows in bytes, their steps, and their scores */
 size_t
 vq_panels_work_bytes(size_t ncentroids, size_t dim)
 {
-	return rows_at_once(ncentroids) *
-		(pairs_of(dim) * sizeof(uint32_t) + vq_panels_columns(ncentroids) * sizeof(float));
+	return rows_at_once(ncentroids) * (quads_of(dim) * 4 + (1 + vq_panels_columns(ncentroids)) * sizeof(float));
 }
 
 static const float *
@@ -131,18 +134,31 @@ row_at(const VqPanels *panels, const float *rows, const uint32_t *row_nos, size_
 	return rows + (row_nos != NULL ? row_nos[i] : i) * panels->dim;
 }
 
+/* Rows are anywhere: fetch one into the cache before its turn */
+static void
+touch_row(const float *row, size_t dim)
+{
+	for (size_t i = 0; i < dim; i += CACHE_LINE / sizeof(float))
+		__builtin_prefetch(row + i);
+}
+
 /* Scores of rows first to first + count, no more than rows_at_once */
 static void
 score_rows(const VqKernels *kernels, const VqPanels *panels, const float *rows, const uint32_t *row_nos,
-		   size_t first, size_t count, uint32_t *work, float *scores)
+		   size_t first, size_t count, void *work, float *scores)
 {
-	size_t		npairs = pairs_of(panels->dim);
+	size_t		row_bytes = panels->columns.nquads * 4;
+	float	   *steps = work;
+	uint8_t    *bytes = (uint8_t *) (steps + count);
 
 	for (size_t i = 0; i < count; i++)
-		kernels->residual_bf16(row_at(panels, rows, row_nos, first + i), panels->origin, panels->dim,
-							   work + i * npairs);
-	kernels->scores_bf16(work, count, npairs, panels->panels, panels->offsets,
-						 vq_panels_columns(panels->ncentroids), scores);
+	{
+		if (i + ROWS_AHEAD < count)
+			touch_row(row_at(panels, rows, row_nos, first + i + ROWS_AHEAD), panels->dim);
+		steps[i] = kernels->quantise_u8(row_at(panels, rows, row_nos, first + i), panels->origin, panels->dim,
+										bytes + i * row_bytes);
+	}
+	kernels->scores_u8(bytes, steps, count, &panels->columns, scores);
 }
 
 void
@@ -154,7 +170,7 @@ vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
 
 	for (size_t first = 0; first < nrows; first += step)
 		score_rows(kernels, panels, rows, row_nos, first, nrows - first < step ? nrows - first : step,
-				   work, scores + first * vq_panels_columns(panels->ncentroids));
+				   work, scores + first * panels->columns.ncolumns);
 }
 
 /* The nearer of two centroids; NaNs may have chosen one that does not exist */
@@ -183,9 +199,9 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 				 const float *rows, const uint32_t *row_nos, size_t nrows,
 				 void *work, uint32_t *labels, float *distances)
 {
-	size_t		ncolumns = vq_panels_columns(panels->ncentroids);
+	size_t		ncolumns = panels->columns.ncolumns;
 	size_t		step = rows_at_once(panels->ncentroids);
-	float	   *scores = (float *) ((uint32_t *) work + step * pairs_of(panels->dim));
+	float	   *scores = (float *) work + step * (1 + panels->columns.nquads);
 	uint32_t	at[MAX_ROWS][2];
 
 	for (size_t first = 0; first < nrows; first += step)

@@ -1,15 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * vq_panels.h
- *	  Centroids in bfloat16, and the nearest of them.
+ *	  Centroids in bytes, and the nearest of them.
  *
  * What vq_kmeans_assign does with products of a library, for processors whose
- * kernel table has is_bf16_fast.  Products in bfloat16 choose two candidates
- * for each row, and differences in float32 choose between those.
+ * kernel table has is_u8_fast.  Products of bytes choose two candidates for each
+ * row, and differences in float32 choose between those.
  *
  * Rows and centroids are rounded after the mean of the centroids is taken off
- * both: bfloat16 has 8 bits, and what all centroids have in common tells
- * nothing about which is nearest.
+ * both, each to steps of a 127th of its largest value: what all centroids have in
+ * common tells nothing about which is nearest, and would make the steps larger.
  *
  * A row's scores, label and distance depend on no other row.
  *
@@ -27,9 +27,8 @@ typedef struct VqPanels
 	const float *centroids;		/* [ncentroids][dim], the caller's */
 
 	/* in the memory given by the caller */
-	float	   *origin;			/* [dim], mean of the centroids */
-	float	   *offsets;		/* [ncolumns], |centroid - origin|^2 / 2 of what is in panels; infinity beyond */
-	uint32_t   *panels;			/* [ncolumns / 16][(dim + 1) / 2][16] */
+	const float *origin;		/* [dim], mean of the centroids */
+	VqColumns	columns;		/* offsets are |centroid - origin|^2 / 2 of what is in panels; infinity beyond */
 } VqPanels;
 
 /* ncentroids, made up to a multiple of VQ_PANEL_COLUMNS */
@@ -50,10 +49,10 @@ extern size_t vq_panels_work_bytes(size_t ncentroids, size_t dim);
 
 /*----------
  * scores[i][j] is the larger the nearer centroid j is to row i: minus half of
- * the squared distance, plus a summand of the row's own, within 2^-8 of
- * (|row - origin| + |centroid - origin|) |centroid - origin|.  scores is
- * float[nrows][vq_panels_columns(ncentroids)]; columns without a centroid have
- * minus infinity.
+ * the squared distance of the rounded vectors, plus a summand of the row's own.
+ * Rounding moves each value by 1/254 of the largest of its vector, at most.
+ * scores is float[nrows][vq_panels_columns(ncentroids)]; columns without a
+ * centroid have minus infinity.
  *
  * Row i is rows[row_nos[i]], or rows[i] where row_nos is NULL; rows is
  * float[][dim].

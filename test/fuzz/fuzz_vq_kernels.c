@@ -107,23 +107,6 @@ double_l2sq(const float *a, const float *b, size_t dim)
 }
 
 static double
-bf16_value(uint32_t half)
-{
-	uint32_t	bits = half << 16;
-	float		value;
-
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
-/* Sum of absolute terms of a product of two pairs of bfloat16 */
-static double
-double_abs_pairs(uint32_t a, uint32_t b)
-{
-	return fabs(bf16_value(a & 0xFFFF) * bf16_value(b & 0xFFFF)) + fabs(bf16_value(a >> 16) * bf16_value(b >> 16));
-}
-
-static double
 double_abs_ip(const float *a, const float *b, size_t dim)
 {
 	double		sum = 0;
@@ -437,57 +420,62 @@ fuzz_bound(Input *input)
 	free(got);
 }
 
-/* One more dimension than an even number every other time, one to nine panels of columns */
+/* Any number of dimensions of the last quad, one to nine panels of columns */
 static void
-fuzz_bf16(Input *input)
+fuzz_u8(Input *input)
 {
 	size_t		dim = input->sizes[0];
-	size_t		npairs = (dim + 1) / 2;
+	size_t		nquads = (dim + 3) / 4;
 	size_t		nrows = input->sizes[1] % 31;
 	size_t		ncolumns = VQ_PANEL_COLUMNS * (1 + input->sizes[1] / 31);
-	float	   *x = floats_from(input, (nrows + ncolumns) * dim);
+	float	   *x = floats_from(input, nrows * dim);
 	float	   *origin = floats_from(input, dim);
 	float	   *offsets = floats_from(input, ncolumns);
-	uint32_t   *rows = allocate((nrows + ncolumns) * npairs * sizeof(uint32_t));
-	uint32_t   *got_row = allocate(npairs * sizeof(uint32_t));
+	float	   *column_steps = floats_from(input, ncolumns);
+	int32_t    *corrections = allocate(ncolumns * sizeof(int32_t));
+	uint8_t    *panels = bytes_from(input, ncolumns * nquads * 4);
+	uint8_t    *rows = allocate(nrows * nquads * 4);
+	uint8_t    *got_row = allocate(nquads * 4);
+	float	   *steps = allocate(nrows * sizeof(float));
 	float	   *want = allocate(nrows * ncolumns * sizeof(float));
 	float	   *got = allocate(nrows * ncolumns * sizeof(float));
 	uint32_t	(*want_at)[2] = allocate(nrows * sizeof(*want_at));
 	uint32_t	(*got_at)[2] = allocate(nrows * sizeof(*got_at));
-	const uint32_t *panels = rows + nrows * npairs;
+	VqColumns	columns = {ncolumns, nquads, (const int8_t *) panels, corrections, column_steps, offsets};
 
-	/* rounded columns are as good as any: they need not be those of floats */
-	for (size_t i = 0; i < nrows + ncolumns; i++)
-		vq_kernels_scalar.residual_bf16(x + i * dim, origin, dim, rows + i * npairs);
-	vq_kernels_scalar.scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, want);
+	/* corrections need not be those of the columns */
+	for (size_t j = 0; j < ncolumns; j++)
+		corrections[j] = (int8_t) next_byte(input) * 1000;
+	for (size_t i = 0; i < nrows; i++)
+		steps[i] = vq_kernels_scalar.quantise_u8(x + i * dim, origin, dim, rows + i * nquads * 4);
+	vq_kernels_scalar.scores_u8(rows, steps, nrows, &columns, want);
 	vq_kernels_scalar.largest_two(want, nrows, ncolumns, want_at);
 	for (size_t t = 0; table_at(t) != NULL; t++)
 	{
 		for (size_t i = 0; i < nrows; i++)
 		{
-			table_at(t)->residual_bf16(x + i * dim, origin, dim, got_row);
-			require(memcmp(got_row, rows + i * npairs, npairs * sizeof(uint32_t)) == 0);
+			require(table_at(t)->quantise_u8(x + i * dim, origin, dim, got_row) == steps[i]);
+			require(memcmp(got_row, rows + i * nquads * 4, nquads * 4) == 0);
 		}
 		table_at(t)->largest_two(want, nrows, ncolumns, got_at);
 		require(memcmp(got_at, want_at, nrows * sizeof(*want_at)) == 0);
-		table_at(t)->scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, got);
+		table_at(t)->scores_u8(rows, steps, nrows, &columns, got);
 		for (size_t k = 0; k < nrows * ncolumns; k++)
 		{
-			size_t		j = k % ncolumns;
-			const uint32_t *row = rows + k / ncolumns * npairs;
-			const uint32_t *column = panels + j / VQ_PANEL_COLUMNS * npairs * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS;
-			double		terms = fabs((double) offsets[j]);
+			double		offset = offsets[k % ncolumns];
 
-			for (size_t p = 0; p < npairs; p++)
-				terms += double_abs_pairs(row[p], column[p * VQ_PANEL_COLUMNS]);
-			require(fabs((double) got[k] - want[k]) <= (4 * (double) npairs + 2) * FLT_EPSILON * terms);
+			require(fabs((double) got[k] - want[k]) <= 8 * FLT_EPSILON * (fabs(want[k] + offset) + fabs(offset)));
 		}
 	}
 	free(x);
 	free(origin);
 	free(offsets);
+	free(column_steps);
+	free(corrections);
+	free(panels);
 	free(rows);
 	free(got_row);
+	free(steps);
 	free(want);
 	free(got);
 	free(want_at);
@@ -503,7 +491,7 @@ static void (*const operations[]) (Input *input) = {
 	fuzz_pq_256,
 	fuzz_scans,
 	fuzz_bound,
-	fuzz_bf16,
+	fuzz_u8,
 	fuzz_f16,
 };
 

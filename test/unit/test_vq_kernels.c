@@ -140,7 +140,7 @@ test_cpu_features_imply_their_base(void)
 	CHECK(vq_cpu_features() == features, "changed to %x", vq_cpu_features());
 	if (features & VQ_CPU_AVX512)
 		CHECK(features & VQ_CPU_AVX2, "%x", features);
-	if (features & (VQ_CPU_AVX512_VBMI | VQ_CPU_AVX512_BF16))
+	if (features & VQ_CPU_AVX512_VBMI)
 		CHECK(features & VQ_CPU_AVX512, "%x", features);
 }
 
@@ -823,31 +823,41 @@ test_bound_tells_which_are_not_above_the_ceiling(void)
 	}
 }
 
-/* The upper half of a float, rounded to the nearest, ties to even */
-static uint32_t
-nearest_bf16(float value)
+/* The residual of all values at once: what a byte stands for is the nearest of all bytes */
+static void
+check_quantised(const float *x, const float *origin, size_t dim, const char *what)
 {
-	uint32_t	bits;
-	uint32_t	rest;
+	size_t		nbytes = (dim + 3) / 4 * 4;
+	uint8_t    *want = allocate(nbytes);
+	uint8_t    *got = allocate(nbytes);
+	float		largest = 0;
+	float		want_step = vq_kernels_scalar.quantise_u8(x, origin, dim, want);
 
-	memcpy(&bits, &value, sizeof(bits));
-	rest = bits & 0xFFFF;
-	bits >>= 16;
-	return bits + (rest > 0x8000 || (rest == 0x8000 && bits % 2 == 1));
-}
+	for (size_t k = 0; k < dim; k++)
+		largest = fmaxf(largest, fabsf(x[k] - origin[k]));
+	CHECK(fabs(want_step * 127.0 - largest) <= largest * 1e-6, "%s dim %zu: step %g, largest %g", what, dim, want_step, largest);
+	for (size_t k = 0; k < nbytes; k++)
+	{
+		double		residual = k < dim ? x[k] - origin[k] : 0;
 
-static double
-bf16_value(uint32_t half)
-{
-	uint32_t	bits = half << 16;
-	float		value;
+		CHECK(want_step == 0 ? want[k] == VQ_U8_ZERO :
+			  fabs(want_step * ((double) want[k] - VQ_U8_ZERO) - residual) <= want_step * .50001,
+			  "%s dim %zu at %zu: %u steps of %g for %g", what, dim, k, want[k], want_step, residual);
+	}
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		float		step = table_at(t)->quantise_u8(x, origin, dim, got);
 
-	memcpy(&value, &bits, sizeof(value));
-	return value;
+		CHECK(step == want_step, "%s %s dim %zu: step %g, want %g", what, table_at(t)->name, dim, step, want_step);
+		for (size_t k = 0; k < nbytes; k++)
+			CHECK(got[k] == want[k], "%s %s dim %zu at %zu: got %u, want %u", what, table_at(t)->name, dim, k, got[k], want[k]);
+	}
+	free(want);
+	free(got);
 }
 
 static void
-test_residual_bf16_rounds_to_nearest_even(void)
+test_quantise_u8_takes_the_nearest_byte(void)
 {
 	VqRng		rng;
 
@@ -855,72 +865,117 @@ test_residual_bf16_rounds_to_nearest_even(void)
 	for (size_t i = 0; i < NDIMS; i++)
 	{
 		size_t		dim = dim_at(i);
-		size_t		npairs = (dim + 1) / 2;
+		float	   *x = random_floats(&rng, dim);
+		float	   *origin = random_floats(&rng, dim);
 
-		/* integers of 17 bits have many ties, floats have none */
-		for (int kind = 0; kind < 2; kind++)
+		check_quantised(x, origin, dim, "floats");
+		check_quantised(x, x, dim, "zeros");
+
+		/* the largest is the last one, far from the others, or too small for its inverse */
+		if (dim > 0)
+			x[dim - 1] = -1000;
+		check_quantised(x, origin, dim, "one large");
+		for (size_t k = 0; k < dim; k++)
 		{
-			float	   *x = kind == 0 ? random_floats(&rng, dim) : random_integers(&rng, dim, 65536);
-			float	   *origin = kind == 0 ? random_floats(&rng, dim) : random_integers(&rng, dim, 65536);
-			uint32_t   *got = allocate(npairs * sizeof(uint32_t));
-
-			for (size_t t = 0; table_at(t) != NULL; t++)
-			{
-				table_at(t)->residual_bf16(x, origin, dim, got);
-				for (size_t k = 0; k < 2 * npairs; k++)
-				{
-					uint32_t	half = k % 2 == 0 ? got[k / 2] & 0xFFFF : got[k / 2] >> 16;
-					uint32_t	want = k < dim ? nearest_bf16(x[k] - origin[k]) : 0;
-
-					CHECK(half == want, "%s dim %zu at %zu: got %04x, want %04x", table_at(t)->name, dim, k, half, want);
-				}
-			}
-			free(x);
-			free(origin);
-			free(got);
+			origin[k] = 0;
+			x[k] *= 1e-39f;
 		}
+		check_quantised(x, origin, dim, "tiny");
+		free(x);
+		free(origin);
+
+		/* many ties between two bytes */
+		x = random_integers(&rng, dim, 254);
+		origin = random_integers(&rng, dim, 0);
+		for (size_t k = 0; k < dim; k++)
+			x[k] /= 2;
+		if (dim > 0)
+			x[0] = 127;
+		check_quantised(x, origin, dim, "halves");
+		free(x);
+		free(origin);
 	}
 }
 
-static uint32_t *
-random_pairs(VqRng *rng, size_t n)
+/* Rows and columns of any bytes, each with a step; the last column has no centroid */
+typedef struct Scored
 {
-	float	   *floats = random_floats(rng, 2 * n);
-	uint32_t   *pairs = allocate(n * sizeof(uint32_t));
+	uint8_t    *rows;
+	float	   *steps;
+	int8_t	   *panels;
+	int32_t    *corrections;
+	float	   *column_steps;
+	float	   *offsets;
+	VqColumns	columns;
+} Scored;
 
-	for (size_t i = 0; i < n; i++)
-		pairs[i] = nearest_bf16(floats[2 * i]) | nearest_bf16(floats[2 * i + 1]) << 16;
-	free(floats);
-	return pairs;
+static int8_t *
+value_at(const Scored *scored, size_t column, size_t k)
+{
+	return scored->panels +
+		((column / 16 * scored->columns.nquads + k / 4) * 16 + column % 16) * 4 + k % 4;
+}
+
+static void
+scored_open(Scored *scored, VqRng *rng, size_t nrows, size_t nquads, size_t ncolumns)
+{
+	scored->rows = allocate(nrows * nquads * 4);
+	scored->steps = random_floats(rng, nrows);
+	scored->panels = allocate(ncolumns * nquads * 4);
+	scored->corrections = allocate(ncolumns * sizeof(int32_t));
+	scored->column_steps = random_floats(rng, ncolumns);
+	scored->offsets = random_floats(rng, ncolumns);
+	scored->offsets[ncolumns - 1] = INFINITY;
+	scored->columns = (VqColumns) {ncolumns, nquads, scored->panels, scored->corrections,
+		scored->column_steps, scored->offsets};
+	for (size_t k = 0; k < nrows * nquads * 4; k++)
+		scored->rows[k] = (uint8_t) vq_rng_below(rng, 256);
+	for (size_t k = 0; k < ncolumns * nquads * 4; k++)
+		scored->panels[k] = (int8_t) ((int) vq_rng_below(rng, 256) - 128);
+	for (size_t j = 0; j < ncolumns; j++)
+	{
+		scored->corrections[j] = 0;
+		for (size_t k = 0; k < nquads * 4; k++)
+			scored->corrections[j] -= VQ_U8_ZERO * *value_at(scored, j, k);
+	}
+}
+
+static void
+scored_close(Scored *scored)
+{
+	free(scored->rows);
+	free(scored->steps);
+	free(scored->panels);
+	free(scored->corrections);
+	free(scored->column_steps);
+	free(scored->offsets);
 }
 
 /* Row counts around those that kernels take at a time, columns of one to nine panels */
 static void
-test_scores_bf16_agree_with_doubles(void)
+test_scores_u8_agree_with_doubles(void)
 {
-	static const size_t pair_counts[] = {0, 1, 2, 3, 17, 150};
+	static const size_t quad_counts[] = {0, 1, 2, 3, 17, 75, 4000};
 	VqRng		rng;
 
 	vq_rng_seed(&rng, 22);
-	for (size_t n = 0; n < sizeof(pair_counts) / sizeof(pair_counts[0]); n++)
-		for (size_t ncolumns = 16; ncolumns <= 144; ncolumns += 16)
-			for (size_t nrows = 0; nrows <= (pair_counts[n] <= 3 ? 26 : 7); nrows++)
+	for (size_t n = 0; n < sizeof(quad_counts) / sizeof(quad_counts[0]); n++)
+		for (size_t ncolumns = 16; ncolumns <= (quad_counts[n] < 1000 ? 144 : 16); ncolumns += 16)
+			for (size_t nrows = 0; nrows <= (quad_counts[n] <= 3 ? 26 : 7); nrows++)
 			{
-				size_t		npairs = pair_counts[n];
-				uint32_t   *rows = random_pairs(&rng, nrows * npairs);
-				uint32_t   *panels = random_pairs(&rng, ncolumns * npairs);
-				float	   *offsets = random_floats(&rng, ncolumns);
+				size_t		nquads = quad_counts[n];
 				float	   *got = allocate(nrows * ncolumns * sizeof(float));
+				Scored		scored;
 
-				offsets[ncolumns - 1] = INFINITY;
+				scored_open(&scored, &rng, nrows, nquads, ncolumns);
 				for (size_t t = 0; table_at(t) != NULL; t++)
 				{
-					table_at(t)->scores_bf16(rows, nrows, npairs, panels, offsets, ncolumns, got);
+					table_at(t)->scores_u8(scored.rows, scored.steps, nrows, &scored.columns, got);
 					for (size_t k = 0; k < nrows * ncolumns; k++)
 					{
 						size_t		j = k % ncolumns;
-						const uint32_t *row = rows + k / ncolumns * npairs;
-						const uint32_t *column = panels + j / 16 * npairs * 16 + j % 16;
+						const uint8_t *row = scored.rows + k / ncolumns * nquads * 4;
+						int64_t		sum = 0;
 						Reference	want = {0, 0};
 
 						if (j == ncolumns - 1)
@@ -928,53 +983,47 @@ test_scores_bf16_agree_with_doubles(void)
 							CHECK(got[k] == -INFINITY, "%s: got %g", table_at(t)->name, got[k]);
 							continue;
 						}
-						add_term(&want, -offsets[j]);
-						for (size_t p = 0; p < npairs; p++)
-						{
-							add_term(&want, bf16_value(row[p] & 0xFFFF) * bf16_value(column[p * 16] & 0xFFFF));
-							add_term(&want, bf16_value(row[p] >> 16) * bf16_value(column[p * 16] >> 16));
-						}
-						CHECK(is_close(got[k], &want, 2 * npairs), "%s %zu rows, %zu columns, %zu pairs, score %zu: got %g, want %g",
-							  table_at(t)->name, nrows, ncolumns, npairs, k, got[k], want.sum);
+						for (size_t i = 0; i < nquads * 4; i++)
+							sum += (row[i] - VQ_U8_ZERO) * *value_at(&scored, j, i);
+						add_term(&want, (double) sum * scored.steps[k / ncolumns] * scored.column_steps[j]);
+						add_term(&want, -scored.offsets[j]);
+						CHECK(is_close(got[k], &want, 4), "%s %zu rows, %zu columns, %zu quads, score %zu: got %g, want %g",
+							  table_at(t)->name, nrows, ncolumns, nquads, k, got[k], want.sum);
 					}
 				}
-				free(rows);
-				free(panels);
-				free(offsets);
+				scored_close(&scored);
 				free(got);
 			}
 }
 
 static void
-test_scores_bf16_of_a_row_depend_on_no_other(void)
+test_scores_u8_of_a_row_depend_on_no_other(void)
 {
-	size_t		npairs = 75;
+	size_t		nquads = 38;
 	VqRng		rng;
 
 	vq_rng_seed(&rng, 23);
 	for (size_t ncolumns = 16; ncolumns <= 144; ncolumns += 16)
 	{
-		uint32_t   *rows = random_pairs(&rng, 40 * npairs);
-		uint32_t   *panels = random_pairs(&rng, ncolumns * npairs);
-		float	   *offsets = random_floats(&rng, ncolumns);
 		float	   *together = allocate(40 * ncolumns * sizeof(float));
 		float	   *apart = allocate(40 * ncolumns * sizeof(float));
+		Scored		scored;
 
+		scored_open(&scored, &rng, 40, nquads, ncolumns);
 		for (size_t t = 0; table_at(t) != NULL; t++)
 		{
-			table_at(t)->scores_bf16(rows, 40, npairs, panels, offsets, ncolumns, together);
+			table_at(t)->scores_u8(scored.rows, scored.steps, 40, &scored.columns, together);
 			for (size_t count = 1; count < 40; count += 6)
 			{
 				for (size_t first = 0; first < 40; first += count)
-					table_at(t)->scores_bf16(rows + first * npairs, 40 - first < count ? 40 - first : count, npairs,
-											 panels, offsets, ncolumns, apart + first * ncolumns);
+					table_at(t)->scores_u8(scored.rows + first * nquads * 4, scored.steps + first,
+										   40 - first < count ? 40 - first : count, &scored.columns,
+										   apart + first * ncolumns);
 				CHECK(memcmp(together, apart, 40 * ncolumns * sizeof(float)) == 0, "%s: %zu columns, %zu rows at a time",
 					  table_at(t)->name, ncolumns, count);
 			}
 		}
-		free(rows);
-		free(panels);
-		free(offsets);
+		scored_close(&scored);
 		free(together);
 		free(apart);
 	}
@@ -1061,9 +1110,9 @@ suite_vq_kernels(void)
 	RUN_TEST(test_bound_decodes_every_e_exactly);
 	RUN_TEST(test_bound_agrees_with_doubles);
 	RUN_TEST(test_bound_tells_which_are_not_above_the_ceiling);
-	RUN_TEST(test_residual_bf16_rounds_to_nearest_even);
-	RUN_TEST(test_scores_bf16_agree_with_doubles);
-	RUN_TEST(test_scores_bf16_of_a_row_depend_on_no_other);
+	RUN_TEST(test_quantise_u8_takes_the_nearest_byte);
+	RUN_TEST(test_scores_u8_agree_with_doubles);
+	RUN_TEST(test_scores_u8_of_a_row_depend_on_no_other);
 	RUN_TEST(test_largest_two_takes_the_lowest_on_a_tie);
 	RUN_TEST(test_largest_two_of_nans_are_columns);
 }
