@@ -75,6 +75,18 @@ CREATE INDEX crowded_index ON crowded USING ivfpq (embedding) WITH (lists = 30);
 INSERT INTO crowded SELECT i, vector_of(7) FROM generate_series(1001, 4000) i;
 SELECT imbalance BETWEEN 10 AND 30 AS is_large, regexp_replace(advice, '[0-9.]+ times', 'N times') AS advice FROM ivfpq_index_info('crowded_index');
 
+-- VACUUM says when an index has not been trained and should be, but not of one that has few rows itself
+CREATE TABLE grown (id int, embedding real[]) WITH (autovacuum_enabled = off);
+CREATE INDEX grown_index ON grown USING ivfpq (embedding);
+CREATE INDEX grown_few ON grown USING ivfpq (embedding) WHERE id <= 100;
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 9000) i;
+VACUUM grown;
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(9001, 12000) i;
+VACUUM grown;
+REINDEX INDEX CONCURRENTLY grown_index;
+VACUUM grown;
+DROP TABLE grown;
+
 -- Only indexes of this kind are looked into
 CREATE TABLE other (id int PRIMARY KEY, embedding real[]) PARTITION BY RANGE (id);
 CREATE INDEX other_index ON other USING ivfpq (embedding);

@@ -16,8 +16,12 @@
 #include "postgres.h"
 
 #include "am/ivfpq.h"
+#include "postmaster/autovacuum.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
+
+/* Rows from which on VACUUM says that an index should be trained */
+#define OUTGROWN_ROWS	10000
 
 IndexBulkDeleteResult *
 ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
@@ -85,6 +89,29 @@ forget_idle_dim(Relation index)
 	UnlockRelation(index, ShareLock);
 }
 
+/*
+ * An index made before its rows came is right but slow, and nobody who searches
+ * is told.  VACUUM sees it grow; autovacuum tells the server's log.
+ */
+static void
+report_untrained(Relation index, const IndexBulkDeleteResult *stats)
+{
+	/* what was taken from the table is too much for a partial index, but not what there is room for */
+	double		nrows = Min(stats->num_index_tuples, (double) stats->num_pages * (IVFPQ_PAGE_BYTES / VQ_TID_BYTES));
+	IvfpqMetaPageData meta;
+
+	if (nrows < OUTGROWN_ROWS)
+		return;
+	ivfpq_meta_read(index, &meta);
+	if (meta.codec != IVFPQ_CODEC_NONE)
+		return;
+	ereport(IsAutoVacuumWorkerProcess() ? LOG : NOTICE,
+			(errmsg("index \"%s\" is not trained: its searches compare each of about %.0f rows",
+					RelationGetRelationName(index), nrows),
+			 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows),
+			 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
+}
+
 IndexBulkDeleteResult *
 ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 {
@@ -105,5 +132,6 @@ ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 
 	forget_idle_dim(info->index);
 	stats->num_pages = RelationGetNumberOfBlocks(info->index);
+	report_untrained(info->index, stats);
 	return stats;
 }
