@@ -126,6 +126,10 @@ SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=all
 FUZZ_CC = clang
 FUZZ_SECONDS = 60
 
+# A compiler for 64-bit Arm, and what runs its programs on another processor
+ARM_CC = aarch64-linux-gnu-gcc
+ARM_RUN = $(or $(shell command -v qemu-aarch64-static),qemu-aarch64) -L /usr/aarch64-linux-gnu
+
 unit_sources := $(call files_in,test/unit/*.c)
 fuzz_names := $(patsubst test/fuzz/fuzz_%.c,%,$(call files_in,test/fuzz/fuzz_*.c))
 
@@ -135,6 +139,10 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	@mkdir -p $(@D)
 	$(CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -c -o $@ $<
 
+.build/arm/%.o: %.c $(header_files) $(call files_in,test/unit/*.h)
+	@mkdir -p $(@D)
+	$(ARM_CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -c -o $@ $<
+
 .build/fuzz/%.o: %.c $(header_files)
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(KERNEL_CFLAGS) -O1 -fsanitize=fuzzer-no-link $(SANITIZE) -c -o $@ $<
@@ -143,9 +151,13 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	@mkdir -p $(@D)
 	$(CC) $(KERNEL_CFLAGS) -O2 -c -o $@ $<
 
-.build/unit/run: $(unit_sources:%.c=.build/unit/%.o) $(call kernel_objects,unit) \
-		$(patsubst %.c,.build/unit/%.o,$(call files_in,src/gpu/*.c))
+unit_objects = $(patsubst %.c,.build/$(1)/%.o,$(unit_sources) $(kernel_sources) $(call files_in,src/gpu/*.c))
+
+.build/unit/run: $(call unit_objects,unit)
 	$(CC) $(SANITIZE) -o $@ $^ -lm -ldl
+
+.build/arm/run: $(call unit_objects,arm)
+	$(ARM_CC) $(SANITIZE) -o $@ $^ -lm -ldl
 
 .build/fuzz/fuzz_%: .build/fuzz/test/fuzz/fuzz_%.o $(call kernel_objects,fuzz)
 	$(FUZZ_CC) -fsanitize=fuzzer $(SANITIZE) -o $@ $^ -lm
@@ -153,7 +165,7 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 .build/bench/bench_%: .build/bench/bench/bench_%.o $(call kernel_objects,bench)
 	$(CC) -o $@ $^ -lm -ldl
 
-.PRECIOUS: .build/unit/%.o .build/fuzz/%.o .build/bench/%.o
+.PRECIOUS: .build/unit/%.o .build/arm/%.o .build/fuzz/%.o .build/bench/%.o
 
 # What stands in for the GPU plug-in, under its name
 double_sources := test/gpu/vq_gpu_double.c $(kernel_sources)
@@ -161,6 +173,10 @@ double_sources := test/gpu/vq_gpu_double.c $(kernel_sources)
 .build/unit/gpu/vqpg_cuda.so: $(double_sources) $(header_files)
 	@mkdir -p $(@D)
 	$(CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -fPIC -fvisibility=hidden -shared -o $@ $(filter %.c,$^) -lm
+
+.build/arm/gpu/vqpg_cuda.so: $(double_sources) $(header_files)
+	@mkdir -p $(@D)
+	$(ARM_CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -fPIC -fvisibility=hidden -shared -o $@ $(filter %.c,$^) -lm
 
 .build/gpu/double/vqpg_cuda.so: $(double_sources) $(header_files)
 	@mkdir -p $(@D)
@@ -192,6 +208,11 @@ gpu-emulated: .build/gpu/emulated/vqpg_cuda.so
 # by default from gcc 13 on, gcc 13.2 places variables of 64 bytes misaligned
 unit: .build/unit/run .build/unit/gpu/vqpg_cuda.so
 	ASAN_OPTIONS=detect_stack_use_after_return=0 VQPG_GPU_FOLDER=.build/unit/gpu .build/unit/run
+
+# The same on an emulated processor; leaks are found by ptrace, which that has not
+unit-arm: .build/arm/run .build/arm/gpu/vqpg_cuda.so
+	ASAN_OPTIONS=detect_stack_use_after_return=0:detect_leaks=0 VQPG_GPU_FOLDER=.build/arm/gpu \
+		$(ARM_RUN) .build/arm/run
 
 # What a run finds is added to a copy of the corpus, not to the sources
 fuzz: $(addprefix fuzz-,$(fuzz_names))
@@ -319,6 +340,7 @@ help:
 	@echo 'vector-check   SQL tests with pgvector, which is to be installed as well'
 	@echo 'tap            tests that start servers (crash, replication, recall); not as root'
 	@echo 'unit           unit tests of src/kernels and of the GPU loader under address and UB sanitizer'
+	@echo 'unit-arm       the same for 64-bit Arm, cross-compiled and emulated: ARM_CC, ARM_RUN'
 	@echo 'fuzz           fuzz src/kernels, FUZZ_SECONDS=$(FUZZ_SECONDS) for each target'
 	@echo 'bench          time every kernel'
 	@echo 'bounds         recall lost by the bound on the sets below DATA=folder'
@@ -336,4 +358,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit fuzz bench bounds isolation vector-check tap layer-check header-check help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit unit-arm fuzz bench bounds isolation vector-check tap layer-check header-check help

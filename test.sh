@@ -7,6 +7,7 @@
 #     build      compiles without a warning
 #     layers     includes point downwards, headers compile alone
 #     unit       unit tests of src/kernels under address and UB sanitizer
+#     arm        the same, compiled for 64-bit Arm and run by an emulator
 #     gpu        the GPU plug-in compiles for all devices; its programs work against
 #                a stand-in.  Needs no GPU; without nvcc, only the latter
 #     fuzz       a short fuzz of src/kernels
@@ -30,7 +31,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 . scripts/common.sh
 
-all_parts=(build layers unit gpu fuzz regress isolation tap vector sanitize)
+all_parts=(build layers unit arm gpu fuzz regress isolation tap vector sanitize)
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -43,6 +44,10 @@ clang=${clang:-clang}
 need_packages libipc-run-perl binutils
 if [[ " ${parts[*]} " == *" fuzz "* && $clang =~ clang-([0-9]+)$ ]]; then
 	need_packages "clang-${BASH_REMATCH[1]}" "libclang-rt-${BASH_REMATCH[1]}-dev"
+fi
+
+if [[ " ${parts[*]} " == *" arm "* && $(uname -m) != aarch64 ]]; then
+	need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 fi
 
 work=$(make_work_dir vqpg-test) || exit 1
@@ -101,6 +106,16 @@ run_layers()
 run_unit()
 {
 	in_copy -j "$(nproc)" .build/unit/run && in_copy unit
+}
+
+# Where the machine is one, "unit" is all there is to run
+run_arm()
+{
+	if [ "$(uname -m)" = aarch64 ]; then
+		run_unit
+	else
+		in_copy -j "$(nproc)" .build/arm/run && in_copy unit-arm
+	fi
 }
 
 # Make a target and count it

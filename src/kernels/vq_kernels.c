@@ -17,6 +17,8 @@ const VqKernels *const vq_kernels_all[] = {
 	&vq_kernels_avx512_vbmi,
 	&vq_kernels_avx512,
 	&vq_kernels_avx2,
+#elif defined(__aarch64__)
+	&vq_kernels_neon,
 #endif
 	&vq_kernels_scalar,
 	NULL

@@ -204,6 +204,8 @@ extern const VqKernels vq_kernels_scalar;
 extern const VqKernels vq_kernels_avx2;
 extern const VqKernels vq_kernels_avx512;
 extern const VqKernels vq_kernels_avx512_vbmi;
+#elif defined(__aarch64__)
+extern const VqKernels vq_kernels_neon;
 #endif
 
 #endif							/* VQ_KERNELS_H */
