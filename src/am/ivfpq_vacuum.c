@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "am/ivfpq.h"
+#include "miscadmin.h"
 #include "postmaster/autovacuum.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -105,7 +106,7 @@ report_untrained(Relation index, const IndexBulkDeleteResult *stats)
 	ivfpq_meta_read(index, &meta);
 	if (meta.codec != IVFPQ_CODEC_NONE)
 		return;
-	ereport(IsAutoVacuumWorkerProcess() ? LOG : NOTICE,
+	ereport(VQ_IS_AUTOVACUUM() ? LOG : NOTICE,
 			(errmsg("index \"%s\" is not trained: its searches compare each of about %.0f rows",
 					RelationGetRelationName(index), nrows),
 			 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows),

@@ -61,6 +61,13 @@ typedef RelFileNode VqLocator;
 #define VQ_TEST_OLD_SNAPSHOT(snapshot, rel, page)	TestForOldSnapshot(snapshot, rel, page)
 #endif
 
+/* Up to 16 this is declared in postmaster/autovacuum.h, from 17 on in miscadmin.h */
+#if PG_VERSION_NUM >= 170000
+#define VQ_IS_AUTOVACUUM()	AmAutoVacuumWorkerProcess()
+#else
+#define VQ_IS_AUTOVACUUM()	IsAutoVacuumWorkerProcess()
+#endif
+
 /* Index expressions are evaluated with a safe search_path from 17 on */
 #if PG_VERSION_NUM >= 170000
 #define VQ_RESTRICT_SEARCH_PATH()	RestrictSearchPath()
