@@ -9,6 +9,10 @@
  *		cc -std=c11 -O2 -Isrc bench/bench_vq_estimator.c src/kernels/vq_*.c -lm -ldl
  *		./a.out base.fvecs query.fvecs --metric cosine --nprobe 32
  *
+ * Codes are those of a projection, unless --no-projection is given: directions are
+ * the eigenvectors of the covariance of residuals, and error_scale is measured on
+ * rows that took no part in training, if --error-scale does not set it.
+ *
  * For each query the nearest lists are scored, and their candidates compared
  * exactly in the order of their bounds until the ten nearest are certain.
  * Printed, one row:
@@ -44,7 +48,15 @@
 #define NEAREST			10		/* k of the searches */
 #define CHUNK_ROWS		256
 #define ROWS_PER_LIST	64		/* sampled for the lists */
-#define PQ_ROWS			16384	/* sampled for the codebook */
+#define PQ_ROWS			16384	/* sampled for the projection and for the codebook */
+#define SCALE_QUERIES	300		/* rows that error_scale is measured with, and their NEAREST */
+#define SCALE_EPSILON	2		/* at which this part of their bounds is to hold */
+#define SCALE_SHARE		0.99
+#define MIN_SCALE		0.75
+#define ORTHOGONAL		1e-5	/* cosine of directions that are as good as orthogonal */
+#define MAX_SWEEPS		30		/* of the search for them, which takes about ten */
+#define LANES			8
+#define SMALLEST_PART	1e-9	/* of the largest variance: directions with less are noise */
 #define ALLOWED_LOSS	0.003
 
 typedef struct Options
@@ -61,7 +73,9 @@ typedef struct Options
 	long		max_queries;
 	long		rounds;			/* of k-means */
 	double		epsilon;
+	double		error_scale;	/* 0: measured */
 	bool		is_rotated;
+	bool		is_projected;
 	bool		is_check;
 } Options;
 
@@ -93,8 +107,11 @@ typedef struct Index
 	uint8_t    *statuses;		/* VqStatus of each row */
 	float	   *mean;
 	float	   *signs;
+	void	   *image;			/* of the projection */
 	float	   *codebook;
 	float	   *centroids;
+	float	   *centroid_codes; /* [nlists][vq_codec_code_floats] */
+	bool	   *is_sampled;		/* rows that took part in training */
 	float	   *norms;			/* half the squared lengths of the centroids */
 	uint32_t   *labels;
 	List	   *lists;
@@ -183,7 +200,7 @@ openblas_products(size_t rows, size_t cols, size_t dim, const float *a, const fl
 				   1, a, (int) dim, b, (int) dim, 0, c, (int) cols);
 }
 
-static const VqBlas openblas = {"openblas", openblas_products};
+static const VqBlas openblas = {.name = "openblas", .products = openblas_products};
 
 static const VqBlas *
 open_blas(void)
@@ -267,6 +284,7 @@ train_lists(Index *index, size_t nrounds)
 	{
 		size_t		row = (size_t) vq_rng_below(&rng, index->base->nrows);
 
+		index->is_sampled[row] = true;
 		memcpy(sample + i * dim, index->models + row * dim, dim * sizeof(float));
 	}
 	memcpy(index->centroids, sample, index->nlists * dim * sizeof(float));
@@ -288,30 +306,208 @@ train_lists(Index *index, size_t nrounds)
 	free(sums.counts);
 }
 
-static void
-train_codebook(Index *index)
+/* Residuals of a sample of rows, float[nsample][dim]; returns how many */
+static size_t
+sample_residuals(Index *index, float **residuals)
 {
-	const VqPq *pq = &index->codec.pq;
-	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	size_t		dim = index->dim;
 	size_t		nsample = min_size(index->base->nrows, PQ_ROWS);
-	float	   *residuals = allocate(nsample * padded_dim, sizeof(float));
-	double	   *sums = allocate(vq_pq_sums_doubles(pq), sizeof(double));
-	uint8_t    *codes = allocate(pq->m, 1);
 	VqRng		rng;
 
+	*residuals = allocate(nsample * dim, sizeof(float));
 	vq_rng_seed(&rng, 2);
 	for (size_t i = 0; i < nsample; i++)
 	{
 		size_t		row = (size_t) vq_rng_below(&rng, index->base->nrows);
-		const float *centroid = index->centroids + index->labels[row] * index->dim;
+		const float *centroid = index->centroids + index->labels[row] * dim;
 
-		for (size_t t = 0; t < index->dim; t++)
-			residuals[i * padded_dim + t] = index->models[row * index->dim + t] - centroid[t];
+		index->is_sampled[row] = true;
+		for (size_t t = 0; t < dim; t++)
+			(*residuals)[i * dim + t] = index->models[row * dim + t] - centroid[t];
 	}
-	vq_pq_train(index->kernels, pq, residuals, nsample, 15, 3, sums, codes, index->codebook);
-	free(residuals);
+	return nsample;
+}
+
+/* Sums of products of coordinates, double[dim][dim] */
+static double *
+covariance_of(const Index *index, const float *rows, size_t nrows)
+{
+	size_t		dim = index->dim;
+	double	   *sums = allocate(dim * dim, sizeof(double));
+	float	   *columns = allocate(dim * CHUNK_ROWS, sizeof(float));
+	float	   *products = allocate(dim * dim, sizeof(float));
+
+	for (size_t start = 0; start < nrows; start += CHUNK_ROWS)
+	{
+		size_t		nchunk = min_size(CHUNK_ROWS, nrows - start);
+
+		for (size_t i = 0; i < nchunk; i++)
+			for (size_t t = 0; t < dim; t++)
+				columns[t * nchunk + i] = rows[(start + i) * dim + t];
+		index->blas->products(dim, dim, nchunk, columns, columns, products);
+		for (size_t i = 0; i < dim * dim; i++)
+			sums[i] += products[i];
+	}
+	free(columns);
+	free(products);
+	return sums;
+}
+
+static double
+product(const double *a, const double *b, size_t n)
+{
+	double		sums[LANES] = {0};
+	double		sum = 0;
+	size_t		i = 0;
+
+	for (; i + LANES <= n; i += LANES)
+	{
+		for (size_t lane = 0; lane < LANES; lane++)
+			sums[lane] += a[i + lane] * b[i + lane];
+	}
+	for (; i < n; i++)
+		sum += a[i] * b[i];
+	for (size_t lane = 0; lane < LANES; lane++)
+		sum += sums[lane];
+	return sum;
+}
+
+static void
+rotate_pair(double *restrict a, double *restrict b, double cosine, double sine, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+	{
+		double		old = a[i];
+
+		a[i] = cosine * old - sine * b[i];
+		b[i] = sine * old + cosine * b[i];
+	}
+}
+
+/*
+ * Rotate pairs of rows of a symmetric matrix without negative eigenvalues until all
+ * are orthogonal (Hestenes 1958): each is an eigenvector then, as long as its
+ * eigenvalue.  Slow, short, and in need of no library.
+ */
+static void
+make_rows_orthogonal(double *matrix, size_t dim)
+{
+	double		noise_sq = SMALLEST_PART * SMALLEST_PART * product(matrix, matrix, dim * dim);
+	bool		is_done = false;
+
+	for (size_t sweep = 0; sweep < MAX_SWEEPS && !is_done; sweep++)
+	{
+		is_done = true;
+		for (size_t i = 0; i + 1 < dim; i++)
+		{
+			double	   *a = matrix + i * dim;
+
+			for (size_t j = i + 1; j < dim; j++)
+			{
+				double	   *b = matrix + j * dim;
+				double		ab = product(a, b, dim);
+				double		aa = product(a, a, dim);
+				double		bb = product(b, b, dim);
+				double		cotangent;
+				double		tangent;
+				double		cosine;
+
+				/* Rows that are noise never become orthogonal */
+				if (fabs(ab) <= ORTHOGONAL * sqrt(aa * bb) || aa < noise_sq || bb < noise_sq)
+					continue;
+				is_done = false;
+				cotangent = (bb - aa) / (2 * ab);
+				tangent = copysign(1, cotangent) / (fabs(cotangent) + sqrt(1 + cotangent * cotangent));
+				cosine = 1 / sqrt(1 + tangent * tangent);
+				rotate_pair(a, b, cosine, cosine * tangent, dim);
+			}
+		}
+	}
+}
+
+typedef struct Direction
+{
+	double		variance;
+	const double *values;		/* not of unit length */
+} Direction;
+
+static int
+compare_directions(const void *a, const void *b)
+{
+	double		variance_a = ((const Direction *) a)->variance;
+	double		variance_b = ((const Direction *) b)->variance;
+
+	return (variance_a < variance_b) - (variance_a > variance_b);
+}
+
+/* The directions in which residuals vary most, arranged for the sub-quantisers */
+static void
+train_projection(Index *index, const float *residuals, size_t nresiduals)
+{
+	const VqPq *pq = &index->codec.pq;
+	size_t		dim = index->dim;
+	size_t		ndirections = (size_t) pq->m * pq->dsub;
+	double	   *matrix = covariance_of(index, residuals, nresiduals);
+	Direction  *ranked = allocate(dim, sizeof(Direction));
+	float	   *vectors = allocate(ndirections * dim, sizeof(float));
+	float	   *directions = allocate(ndirections * dim, sizeof(float));
+	float	   *work = allocate(vq_project_arrange_floats(pq->m, pq->dsub), sizeof(float));
+
+	make_rows_orthogonal(matrix, dim);
+	for (size_t i = 0; i < dim; i++)
+	{
+		ranked[i].values = matrix + i * dim;
+		ranked[i].variance = sqrt(product(ranked[i].values, ranked[i].values, dim));
+	}
+	qsort(ranked, dim, sizeof(Direction), compare_directions);
+	for (size_t i = 0; i < ndirections && ranked[i].variance > SMALLEST_PART * ranked[0].variance; i++)
+	{
+		for (size_t t = 0; t < dim; t++)
+			vectors[i * dim + t] = (float) (ranked[i].values[t] / ranked[i].variance);
+	}
+	vq_project_arrange(index->kernels, 6, vectors, dim, pq->m, pq->dsub, work, directions);
+	vq_project_pack(directions, dim, ndirections, index->image);
+	if (vq_project_open(&index->codec.projection, dim, ndirections, index->image) != VQ_OK)
+		fail("projection", "not finite");
+	free(matrix);
+	free(ranked);
+	free(vectors);
+	free(directions);
+	free(work);
+}
+
+static void
+train_codebook(Index *index, const float *residuals, size_t nresiduals)
+{
+	const VqPq *pq = &index->codec.pq;
+	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	float	   *rows = allocate(nresiduals * padded_dim, sizeof(float));
+	float	   *row = allocate(vq_codec_code_floats(&index->codec), sizeof(float));
+	double	   *sums = allocate(vq_pq_sums_doubles(pq), sizeof(double));
+	uint8_t    *codes = allocate(pq->m, 1);
+
+	for (size_t i = 0; i < nresiduals; i++)
+	{
+		vq_codec_to_codes(index->kernels, &index->codec, residuals + i * index->dim, row);
+		memcpy(rows + i * padded_dim, row, padded_dim * sizeof(float));
+	}
+	vq_pq_train(index->kernels, pq, rows, nresiduals, 15, 3, sums, codes, index->codebook);
+	free(rows);
+	free(row);
 	free(sums);
 	free(codes);
+}
+
+static void
+encode_row(const Index *index, size_t row, float *row_code, float *work, uint8_t *codes, VqFactors *factors)
+{
+	const VqCodec *codec = &index->codec;
+	uint32_t	list_no = index->labels[row];
+	const float *model = index->models + row * index->dim;
+
+	vq_codec_to_codes(index->kernels, codec, model, row_code);
+	vq_codec_encode(index->kernels, codec, model, index->centroids + list_no * index->dim, row_code,
+					index->centroid_codes + list_no * vq_codec_code_floats(codec), work, codes, factors);
 }
 
 static void
@@ -320,6 +516,7 @@ encode_rows(Index *index)
 	static const uint8_t tid[VQ_TID_BYTES] = {0, 0, 0, 0, 1, 0};
 	size_t		block_bytes = vq_block_bytes(&index->shape, VQ_BLOCK_LANES);
 	uint8_t    *codes = allocate(index->shape.m, 1);
+	float	   *row_code = allocate(vq_codec_code_floats(&index->codec), sizeof(float));
 	float	   *work = allocate(vq_codec_encode_floats(&index->codec), sizeof(float));
 
 	for (size_t i = 0; i < index->base->nrows; i++)
@@ -337,15 +534,13 @@ encode_rows(Index *index)
 	}
 	for (size_t i = 0; i < index->base->nrows; i++)
 	{
-		uint32_t	list_no = index->labels[i];
-		List	   *list = &index->lists[list_no];
+		List	   *list = &index->lists[index->labels[i]];
 		VqFactors	factors;
 
 		/* As in an index, a zero vector has no place under cosine */
 		if (index->statuses[i] == VQ_ZERO_VECTOR)
 			continue;
-		vq_codec_encode(index->kernels, &index->codec, index->models + i * index->dim,
-						index->centroids + list_no * index->dim, work, codes, &factors);
+		encode_row(index, i, row_code, work, codes, &factors);
 		if (index->statuses[i] != VQ_OK)
 			vq_codec_encode_exact(&factors);
 		vq_block_put(list->blocks + list->nrows / VQ_BLOCK_LANES * block_bytes, &index->shape,
@@ -353,6 +548,7 @@ encode_rows(Index *index)
 		list->rows[list->nrows++] = (uint32_t) i;
 	}
 	free(codes);
+	free(row_code);
 	free(work);
 }
 
@@ -396,15 +592,21 @@ compare_sizes(const void *a, const void *b)
 	return (size_a > size_b) - (size_a < size_b);
 }
 
+static Probe
+probe_of(const Index *index, const VqQuery *query, size_t list_no)
+{
+	Probe		probe = {.list_no = (uint32_t) list_no};
+
+	probe.distance_sq = index->kernels->l2sq_f32(query->q_model, index->centroids + list_no * index->dim, index->dim);
+	probe.value = vq_codec_list_value(&index->codec, query, probe.distance_sq, 2 * index->norms[list_no]);
+	return probe;
+}
+
 static void
 find_probes(const Index *index, const VqQuery *query, Probe *probes)
 {
 	for (size_t j = 0; j < index->nlists; j++)
-	{
-		probes[j].list_no = (uint32_t) j;
-		probes[j].distance_sq = index->kernels->l2sq_f32(query->q_model, index->centroids + j * index->dim, index->dim);
-		probes[j].value = vq_codec_list_value(&index->codec, query, probes[j].distance_sq, 2 * index->norms[j]);
-	}
+		probes[j] = probe_of(index, query, j);
 	qsort(probes, index->nlists, sizeof(Probe), compare_probes);
 }
 
@@ -442,29 +644,38 @@ score_list(const Index *index, const VqQuery *query, const Probe *probe, double 
 	return list->nrows;
 }
 
-/* Errors of the estimates of a list, from the table of floats */
+/* Error of the estimate of a row, from the table of floats, in units of its standard error */
+static double
+relative_error(const Index *index, const VqQuery *query, const Probe *probe, const VqFactors *factors,
+			   const uint8_t *codes, double exact)
+{
+	size_t		ksub = index->codec.pq.ksub;
+	double		sum = 0;
+
+	for (size_t j = 0; j < index->shape.m; j++)
+		sum += query->lut_floats[j * ksub + codes[j]];
+	return (probe->value + factors->a - factors->s / VQ_S_ONE * sum - exact) /
+		(vq_codec_unpack_e(factors->e) * sqrt((double) probe->distance_sq));
+}
+
+/* Errors of the estimates of a list */
 static void
 measure_list(const Index *index, const VqQuery *query, const Probe *probe, const double *exact, Totals *totals)
 {
 	const List *list = &index->lists[probe->list_no];
 	size_t		block_bytes = vq_block_bytes(&index->shape, VQ_BLOCK_LANES);
-	size_t		ksub = index->codec.pq.ksub;
 	uint8_t    *codes = allocate(index->shape.m, 1);
 
 	for (size_t i = 0; i < list->nrows; i++)
 	{
 		VqFactors	factors;
-		double		sum = 0;
 		double		error;
 
 		vq_block_get(list->blocks + i / VQ_BLOCK_LANES * block_bytes, &index->shape, i % VQ_BLOCK_LANES,
 					 &factors, codes);
 		if (factors.s == 0)
 			continue;
-		for (size_t j = 0; j < index->shape.m; j++)
-			sum += query->lut_floats[j * ksub + codes[j]];
-		error = probe->value + factors.a - factors.s / VQ_S_ONE * sum - exact[i];
-		error /= vq_codec_unpack_e(factors.e) * sqrt((double) probe->distance_sq);
+		error = relative_error(index, query, probe, &factors, codes, exact[i]);
 		totals->error_sum += error;
 		totals->error_square_sum += error * error;
 		totals->nestimates++;
@@ -546,19 +757,164 @@ search(const Index *index, const Options *options, const float *q, VqQuery *quer
 	totals->fetches[totals->nqueries++] = nfetches;
 }
 
+static VqQuery
+open_query(const Index *index)
+{
+	size_t		lut_entries = (size_t) index->codec.pq.m * index->codec.pq.ksub;
+	VqQuery		query = {0};
+
+	query.q_model = allocate(index->dim, sizeof(float));
+	query.q_code = allocate(vq_codec_code_floats(&index->codec), sizeof(float));
+	query.lut_floats = allocate(lut_entries, sizeof(float));
+	query.lut = allocate(lut_entries, 1);
+	return query;
+}
+
+static void
+close_query(VqQuery *query)
+{
+	free(query->q_model);
+	free(query->q_code);
+	free(query->lut_floats);
+	free(query->lut);
+}
+
+static int
+compare_doubles(const void *a, const void *b)
+{
+	double		value_a = *(const double *) a;
+	double		value_b = *(const double *) b;
+
+	return (value_a > value_b) - (value_a < value_b);
+}
+
+/* Errors of the estimates of the NEAREST rows to a row other than it; returns how many there are */
+static size_t
+errors_of_nearest(const Index *index, size_t query_row, VqQuery *query, double *exact, float *row_code,
+				  float *work, uint8_t *codes, double *errors)
+{
+	const Vectors *base = index->base;
+	const float *q = base->values + query_row * index->dim;
+	double		nearest[NEAREST];
+	size_t		nerrors = 0;
+
+	if (vq_codec_query(index->kernels, &index->codec, q, query) != VQ_OK)
+		return 0;
+	for (size_t i = 0; i < NEAREST; i++)
+		nearest[i] = INFINITY;
+	for (size_t i = 0; i < base->nrows; i++)
+	{
+		bool		is_other = i != query_row && index->statuses[i] == VQ_OK;
+
+		exact[i] = is_other ? exact_value(index, query, q, i) : INFINITY;
+		keep_nearest(nearest, exact[i]);
+	}
+	for (size_t i = 0; i < base->nrows && nerrors < NEAREST; i++)
+	{
+		Probe		probe;
+		VqFactors	factors;
+
+		if (!(exact[i] <= nearest[NEAREST - 1]) || exact[i] == INFINITY)
+			continue;
+		probe = probe_of(index, query, index->labels[i]);
+		encode_row(index, i, row_code, work, codes, &factors);
+		if (factors.s > 0 && probe.distance_sq > 0)
+			errors[nerrors++] = relative_error(index, query, &probe, &factors, codes, exact[i]);
+	}
+	return nerrors;
+}
+
+/*
+ * How much larger errors are than the estimate's theory has them, where it counts:
+ * of rows that are near to a query.
+ */
+static float
+measure_error_scale(const Index *index)
+{
+	size_t		nrows = index->base->nrows;
+	VqQuery		query = open_query(index);
+	double	   *exact = allocate(nrows, sizeof(double));
+	double	   *errors = allocate(SCALE_QUERIES * NEAREST, sizeof(double));
+	float	   *row_code = allocate(vq_codec_code_floats(&index->codec), sizeof(float));
+	float	   *work = allocate(vq_codec_encode_floats(&index->codec), sizeof(float));
+	uint8_t    *codes = allocate(index->shape.m, 1);
+	size_t		nerrors = 0;
+	double		scale = 1;
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 5);
+	for (size_t i = 0; i < SCALE_QUERIES; i++)
+	{
+		size_t		row = (size_t) vq_rng_below(&rng, nrows);
+
+		/* the next that took no part in training, if there is one */
+		for (size_t tries = 0; tries < nrows && index->is_sampled[row]; tries++)
+			row = (row + 1) % nrows;
+		nerrors += errors_of_nearest(index, row, &query, exact, row_code, work, codes, errors + nerrors);
+	}
+	if (nerrors > 0)
+	{
+		qsort(errors, nerrors, sizeof(double), compare_doubles);
+		scale = fmax(MIN_SCALE, errors[(size_t) ((double) nerrors * SCALE_SHARE)] / SCALE_EPSILON);
+	}
+	close_query(&query);
+	free(exact);
+	free(errors);
+	free(row_code);
+	free(work);
+	free(codes);
+	return (float) scale;
+}
+
+/* As an index has it by default (ivfpq_plan.c) */
+static size_t
+default_m(const Options *options, size_t dim)
+{
+	size_t		dims_per_code = dim < 256 || strcmp(options->metric, "ip") == 0 ? 2 : 3;
+
+	if (options->is_projected)
+	{
+		size_t		halves = (2 * dims_per_code + 1) * (size_t) options->nbits / 4;
+
+		return (2 * dim + halves - 1) / halves;
+	}
+	if (options->nbits == 8)
+		dims_per_code = 4;
+	return (dim + dims_per_code - 1) / dims_per_code;
+}
+
+static void
+train_codes(Index *index, const Options *options)
+{
+	const VqCodec *codec = &index->codec;
+	float	   *residuals;
+	size_t		nresiduals = sample_residuals(index, &residuals);
+
+	if (options->is_projected)
+		train_projection(index, residuals, nresiduals);
+	train_codebook(index, residuals, nresiduals);
+	for (size_t j = 0; j < index->nlists; j++)
+		vq_codec_to_codes(index->kernels, codec, index->centroids + j * index->dim,
+						  index->centroid_codes + j * vq_codec_code_floats(codec));
+	if (options->error_scale > 0)
+		index->codec.error_scale = (float) options->error_scale;
+	else if (options->is_projected)
+		index->codec.error_scale = measure_error_scale(index);
+	free(residuals);
+}
+
 static void
 build(Index *index, const Options *options, const Vectors *base)
 {
 	size_t		dim = base->dim;
-	size_t		dsub = dim < 256 || strcmp(options->metric, "ip") == 0 ? 2 : 3;
-	size_t		m = options->m > 0 ? (size_t) options->m : (dim + dsub - 1) / dsub;
+	size_t		m = options->m > 0 ? (size_t) options->m : default_m(options, dim);
 	VqPq	   *pq = &index->codec.pq;
 
 	memset(index, 0, sizeof(*index));
 	index->kernels = vq_kernels_by_name(options->kernels);
 	if (index->kernels == NULL)
 		fail(options->kernels, "no such kernels on this machine");
-	if (vq_pq_init(pq, dim, m, (size_t) options->nbits) != VQ_OK)
+	if (vq_codec_init(&index->codec, dim, m, (size_t) options->nbits, options->is_projected) != VQ_OK)
 		fail("--m, --nbits", "out of range");
 	index->blas = open_blas();
 	index->base = base;
@@ -572,8 +928,11 @@ build(Index *index, const Options *options, const Vectors *base)
 	index->statuses = allocate(base->nrows, 1);
 	index->mean = allocate(dim, sizeof(float));
 	index->signs = allocate(vq_rotate_sign_bytes(dim), 1);
+	index->image = allocate(vq_project_bytes(dim, (size_t) pq->m * pq->dsub), 1);
 	index->codebook = allocate(vq_pq_codebook_floats(pq), sizeof(float));
 	index->centroids = allocate(index->nlists * dim, sizeof(float));
+	index->centroid_codes = allocate(index->nlists * vq_codec_code_floats(&index->codec), sizeof(float));
+	index->is_sampled = allocate(base->nrows, sizeof(bool));
 	index->norms = allocate(index->nlists, sizeof(float));
 	index->labels = allocate(base->nrows, sizeof(uint32_t));
 	index->lists = allocate(index->nlists, sizeof(List));
@@ -589,7 +948,7 @@ build(Index *index, const Options *options, const Vectors *base)
 
 	train_space(index);
 	train_lists(index, (size_t) options->rounds);
-	train_codebook(index);
+	train_codes(index, options);
 	encode_rows(index);
 }
 
@@ -605,8 +964,11 @@ close_index(Index *index)
 	free(index->statuses);
 	free(index->mean);
 	free(index->signs);
+	free(index->image);
 	free(index->codebook);
 	free(index->centroids);
+	free(index->centroid_codes);
+	free(index->is_sampled);
 	free(index->norms);
 	free(index->labels);
 	free(index->lists);
@@ -617,8 +979,7 @@ static double
 report(const Index *index, const Options *options, const Vectors *queries, double build_seconds)
 {
 	const VqPq *pq = &index->codec.pq;
-	size_t		lut_entries = (size_t) pq->m * pq->ksub;
-	VqQuery		query;
+	VqQuery		query = open_query(index);
 	Probe	   *probes = allocate(index->nlists, sizeof(Probe));
 	VqItem	   *items = allocate(index->base->nrows, sizeof(VqItem));
 	double	   *exact = allocate(index->base->nrows, sizeof(double));
@@ -629,9 +990,6 @@ report(const Index *index, const Options *options, const Vectors *queries, doubl
 
 	memset(&totals, 0, sizeof(totals));
 	totals.fetches = allocate(queries->nrows, sizeof(size_t));
-	query.q_model = allocate((size_t) pq->m * pq->dsub, sizeof(float));
-	query.lut_floats = allocate(lut_entries, sizeof(float));
-	query.lut = allocate(lut_entries, 1);
 	for (size_t i = 0; i < queries->nrows; i++)
 		search(index, options, queries->values + i * queries->dim, &query, probes, items, exact, &totals);
 	if (totals.nqueries == 0)
@@ -642,21 +1000,19 @@ report(const Index *index, const Options *options, const Vectors *queries, doubl
 		fetch_sum += (double) totals.fetches[i];
 	loss = 1 - totals.recall_sum / (double) totals.nqueries;
 	nestimates = totals.nestimates > 0 ? (double) totals.nestimates : 1;
-	printf("%-6s %7s %4s %5s %5s %6s %4s %5s %8s %6s %9s %8s %5s %8s %8s %8s %7s\n",
-		   "metric", "rows", "dim", "lists", "m", "nbits", "eps", "probe", "cand", "bias", "rms", "broken",
+	printf("%-6s %7s %4s %5s %5s %6s %5s %5s %4s %5s %8s %6s %9s %8s %5s %8s %8s %8s %7s\n",
+		   "metric", "rows", "dim", "lists", "m", "nbits", "cdim", "scale", "eps", "probe", "cand", "bias", "rms", "broken",
 		   "fetch", "p95", "loss", "us/query", "build_s");
-	printf("%-6s %7zu %4zu %5zu %5u %6u %4.1f %5ld %8.0f %+6.3f %9.3f %8.5f %5.1f %8zu %8.5f %8.1f %7.1f\n",
+	printf("%-6s %7zu %4zu %5zu %5u %6u %5u %5.2f %4.1f %5ld %8.0f %+6.3f %9.3f %8.5f %5.1f %8zu %8.5f %8.1f %7.1f\n",
 		   options->metric, index->base->nrows, index->dim, index->nlists, pq->m, pq->nbits,
-		   options->epsilon, options->nprobe,
+		   pq->dim, (double) index->codec.error_scale, options->epsilon, options->nprobe,
 		   (double) totals.ncandidates / (double) totals.nqueries,
 		   totals.error_sum / nestimates, sqrt(totals.error_square_sum / nestimates),
 		   (double) totals.nbroken / (double) totals.ncandidates,
 		   fetch_sum / (double) totals.nqueries, totals.fetches[totals.nqueries * 95 / 100],
 		   loss, totals.scan_seconds / (double) totals.nqueries * 1e6, build_seconds);
 	free(totals.fetches);
-	free(query.q_model);
-	free(query.lut_floats);
-	free(query.lut);
+	close_query(&query);
 	free(probes);
 	free(items);
 	free(exact);
@@ -666,7 +1022,7 @@ report(const Index *index, const Options *options, const Vectors *queries, doubl
 static Options
 read_options(int argc, char **argv)
 {
-	Options		options = {NULL, NULL, "l2", "auto", 0, 32, 0, 4, 1000000000, 300, 8, 2.0, true, false};
+	Options		options = {NULL, NULL, "l2", "auto", 0, 32, 0, 4, 1000000000, 300, 8, 2.0, 0, true, true, false};
 	const struct
 	{
 		const char *name;
@@ -696,6 +1052,16 @@ read_options(int argc, char **argv)
 			options.is_rotated = false;
 			is_known = true;
 		}
+		else if (strcmp(argv[i], "--no-projection") == 0)
+		{
+			options.is_projected = false;
+			is_known = true;
+		}
+		else if (strcmp(argv[i], "--error-scale") == 0 && i + 1 < argc)
+		{
+			options.error_scale = atof(argv[++i]);
+			is_known = true;
+		}
 		else if (strcmp(argv[i], "--epsilon") == 0 && i + 1 < argc)
 		{
 			options.epsilon = atof(argv[++i]);
@@ -722,9 +1088,14 @@ read_options(int argc, char **argv)
 	}
 	if (options.query_path == NULL)
 		fail("usage", "base.fvecs query.fvecs [--metric l2|ip|cosine] [--lists n] [--nprobe n] [--m n] [--nbits n] "
-			 "[--epsilon x] [--max-rows n] [--max-queries n] [--rounds n] [--no-rotation] [--kernel name] [--check]");
+			 "[--epsilon x] [--max-rows n] [--max-queries n] [--rounds n] [--no-rotation] [--no-projection] "
+			 "[--error-scale x] [--kernel name] [--check]");
 	if (strcmp(options.metric, "l2") != 0 && strcmp(options.metric, "ip") != 0 && strcmp(options.metric, "cosine") != 0)
 		fail(options.metric, "no such metric");
+
+	/* An index has none for it: the bound would lose a twentieth of recall */
+	if (strcmp(options.metric, "ip") == 0)
+		options.is_projected = false;
 	if (options.max_rows < 1 || options.max_queries < 1 || options.nprobe < 1 || options.lists < 0 || options.rounds < 0)
 		fail("options", "a number is out of range");
 	return options;

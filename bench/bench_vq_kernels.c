@@ -27,7 +27,7 @@
 
 /* Enough for the largest shape below */
 #define MAX_FLOATS		(300 * 256 * 2)
-#define MAX_BYTES		(ROWS * (768 * 4 + sizeof(VqRowHeader)))
+#define MAX_BYTES		(768 * 384)
 
 typedef struct Buffers
 {
@@ -48,7 +48,7 @@ typedef struct Buffers
 
 /*
  * What one call works on; dim doubles as n of the scans, of fwht and of bound,
- * ksub as the columns of scores
+ * ksub as the columns of scores and of projections
  */
 typedef struct Shape
 {
@@ -97,6 +97,12 @@ run_l2sq_rows_i8(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
 	kernels->l2sq_rows_i8(b->x, shape->dim, b->rows,
 						  sizeof(VqRowHeader) + shape->dim, ROWS, b->floats);
+}
+
+static void
+run_project_i8(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->project_i8(b->x, shape->dim, (const int8_t *) b->codes, b->y, shape->ksub / VQ_PANEL_COLUMNS, b->floats);
 }
 
 static void
@@ -183,6 +189,9 @@ static const Case cases[] = {
 	{"l2sq_rows_i8", run_l2sq_rows_i8, {128, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 128},
 	{"l2sq_rows_i8", run_l2sq_rows_i8, {300, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 300},
 	{"l2sq_rows_i8", run_l2sq_rows_i8, {768, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 768},
+	/* ksub is the number of columns */
+	{"project_i8", run_project_i8, {300, 0, 0, 160}, 1, 300 * 160},
+	{"project_i8", run_project_i8, {768, 0, 0, 384}, 1, 768 * 384},
 	{"fwht", run_fwht, {128, 0, 0, 0}, 0, 128 * 4},
 	{"fwht", run_fwht, {256, 0, 0, 0}, 0, 256 * 4},
 	{"fwht", run_fwht, {512, 0, 0, 0}, 0, 512 * 4},

@@ -320,7 +320,8 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	values[column++] = Int32GetDatum(meta.nlists);
 	values[column++] = Int32GetDatum(meta.m);
 	values[column++] = Int32GetDatum(meta.nbits);
-	values[column++] = CStringGetTextDatum(meta.rotation == VQ_ROTATION_HADAMARD ? "hadamard" : "none");
+	values[column++] = CStringGetTextDatum(ivfpq_is_projected(&meta) ? "learned" :
+										   meta.rotation == VQ_ROTATION_HADAMARD ? "hadamard" : "none");
 	values[column++] = Int32GetDatum(vq_code_bytes(&shape));
 	values[column++] = Int32GetDatum(Min(nprobe, meta.nlists));
 	values[column++] = Int64GetDatum(total.rows);
@@ -415,16 +416,15 @@ static Datum
 decode_entry(Relation index, const EntrySearch *search)
 {
 	const IvfpqModel *model = ivfpq_model_get(index, CurrentMemoryContext);
-	const VqPq *pq = &model->codec.pq;
-	float	   *x = palloc(pq->m * pq->dsub * sizeof(float));
-	float	   *centroid = palloc(pq->dim * sizeof(float));
+	const VqCodec *codec = &model->codec;
+	float	   *x = palloc(codec->dim * sizeof(float));
+	float	   *centroid = palloc(codec->dim * sizeof(float));
+	float	   *work = palloc(vq_codec_code_floats(codec) * sizeof(float));
 
-	vq_pq_decode(pq, model->codec.codebook, search->codes, x);
 	ivfpq_model_centroid(index, model, search->list_no, centroid);
-	for (uint32 i = 0; i < pq->dim; i++)
-		x[i] += centroid[i];
-	vq_codec_restore(vq_kernels, &model->codec, x, x);
-	return vq_datum_make(x, pq->dim);
+	vq_codec_decode(codec, search->codes, centroid, work, x);
+	vq_codec_restore(vq_kernels, codec, x, x);
+	return vq_datum_make(x, codec->dim);
 }
 
 Datum

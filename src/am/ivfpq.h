@@ -67,6 +67,21 @@ typedef struct IvfpqOptions
 StaticAssertDecl(IVFPQ_PHASE_WRITING - IVFPQ_PHASE_SAMPLING + 1 == IVFPQ_BUILD_PHASES,
 				 "the metapage has the time of each phase");
 
+/* Values of the storage parameter "rotation" */
+typedef enum IvfpqRotation
+{
+	IVFPQ_ROTATION_NONE,
+	IVFPQ_ROTATION_HADAMARD,
+	IVFPQ_ROTATION_LEARNED		/* that one, and codes of the directions in which residuals vary most */
+} IvfpqRotation;
+
+/* Are codes those of a projection? */
+static inline bool
+ivfpq_is_projected(const IvfpqMetaPageData *meta)
+{
+	return meta->projection_start != InvalidBlockNumber;
+}
+
 /* ivfpq_handler.c */
 extern char *ivfpqbuildphasename(int64 phase);
 extern IvfpqOptions *ivfpq_options(Relation index);	/* defaults if none are set; palloc'd */

@@ -25,7 +25,15 @@ typedef void (*SgemmFunction) (int order, int transpose_a, int transpose_b, int 
 							   float beta, float *c, int ldc);
 typedef void (*SetThreadsFunction) (int threads);
 
+/* LAPACK's ssyevd, as Fortran has it: matrices by columns, lengths of texts behind all else */
+typedef void (*SsyevdFunction) (const char *job, const char *triangle, const int *dim, float *a, const int *lda,
+								float *values, float *work, const int *work_floats, int *iwork,
+								const int *iwork_ints, int *info, size_t job_length, size_t triangle_length);
+
+StaticAssertDecl(sizeof(int) == sizeof(float), "one work space has both");
+
 static SgemmFunction sgemm;
+static SsyevdFunction ssyevd;
 
 static void
 openblas_products(size_t rows, size_t cols, size_t dim, const float *a, const float *b, float *c)
@@ -34,7 +42,29 @@ openblas_products(size_t rows, size_t cols, size_t dim, const float *a, const fl
 		  1.0f, a, (int) dim, b, (int) dim, 0.0f, c, (int) cols);
 }
 
-static const VqBlas openblas = {.name = "OpenBLAS", .products = openblas_products};
+static void
+openblas_add_products(size_t rows, size_t cols, size_t dim, const float *a, const float *b, float *c)
+{
+	sgemm(CBLAS_ROW_MAJOR, CBLAS_NO_TRANSPOSE, CBLAS_TRANSPOSE, (int) rows, (int) cols, (int) dim,
+		  1.0f, a, (int) dim, b, (int) dim, 1.0f, c, (int) cols);
+}
+
+static bool
+openblas_eigenvectors(size_t dim, float *a, float *values, float *work)
+{
+	int			n = (int) dim;
+	int			work_floats = 1 + 6 * n + 2 * n * n;
+	int			iwork_ints = 3 + 5 * n;
+	int			info;
+
+	/* a column of theirs is a row of ours */
+	ssyevd("V", "U", &n, a, &n, values, work, &work_floats, (int *) (work + work_floats), &iwork_ints, &info, 1, 1);
+	return info == 0;
+}
+
+static VqBlas openblas = {
+	.name = "OpenBLAS", .products = openblas_products, .add_products = openblas_add_products
+};
 
 const VqBlas *
 ivfpq_blas(void)
@@ -56,11 +86,14 @@ ivfpq_blas(void)
 			if (set_threads)
 				set_threads(1);
 			sgemm = (SgemmFunction) dlsym(library, "cblas_sgemm");
+			ssyevd = (SsyevdFunction) dlsym(library, "ssyevd_");
+			if (ssyevd)
+				openblas.eigenvectors = openblas_eigenvectors;
 		}
 		if (sgemm == NULL && !IsParallelWorker())
 			ereport(WARNING,
 					(errmsg("could not load OpenBLAS"),
-					 errdetail("The index is trained with slower products instead."),
+					 errdetail("The index is trained with slower products, and its codes are larger."),
 					 errhint("Install OpenBLAS (on Debian: libopenblas0-pthread).")));
 	}
 	return sgemm ? &openblas : &vq_blas_builtin;

@@ -96,14 +96,15 @@ train_coarse(IvfpqBuild *build)
 {
 	IvfpqMetaPageData *meta = &build->meta;
 	VqBlockShape shape = {.m = ivfpq_plan_coarse_m(meta->dim), .nbits = IVFPQ_COARSE_NBITS};
-	VqCodec		codec = {.metric = meta->metric};
+	VqCodec		codec = {0};
 	size_t		codebook_bytes;
 	float	   *codebook;
 
 	if (meta->ngroups == 0)
 		return;
-	if (vq_pq_init(&codec.pq, meta->dim, shape.m, shape.nbits) != VQ_OK)
+	if (vq_codec_init(&codec, meta->dim, shape.m, shape.nbits, false) != VQ_OK)
 		elog(ERROR, "unexpected centroid codes: %u dimensions, m %u", meta->dim, shape.m);
+	codec.metric = meta->metric;
 	codebook_bytes = vq_pq_codebook_floats(&codec.pq) * sizeof(float);
 	codebook = palloc(codebook_bytes);
 	codec.codebook = codebook;
@@ -130,13 +131,15 @@ begin_codec(IvfpqBuild *build)
 	uint32		dim = build->meta.dim;
 	float	   *signs = palloc(vq_rotate_sign_bytes(dim));
 
-	codec->metric = build->meta.metric;
-	codec->rotation = build->options->rotation;
-	if (vq_pq_init(&codec->pq, dim, build->plan.shape.m, build->plan.shape.nbits) != VQ_OK)
+	if (vq_codec_init(codec, dim, build->plan.shape.m, build->plan.shape.nbits, build->plan.is_projected) != VQ_OK)
 		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u",
 			 dim, build->plan.shape.m, build->plan.shape.nbits);
+	codec->metric = build->meta.metric;
+	codec->rotation = build->options->rotation == IVFPQ_ROTATION_NONE ? VQ_ROTATION_NONE : VQ_ROTATION_HADAMARD;
 	vq_rotate_signs(build->meta.seed, dim, signs);
 	codec->signs = signs;
+	if (codec->is_projected)
+		build->projection = palloc(vq_project_bytes(dim, codec->pq.dim));
 	build->mean = palloc(dim * sizeof(float));
 }
 
@@ -172,6 +175,28 @@ write_centroids(IvfpqBuild *build)
 	ivfpq_team_sum_f32(build->trainers, lists->centroids, (size_t) nrows * meta->dim);
 }
 
+/* Take the image of the projection into use */
+static void
+open_projection(IvfpqBuild *build)
+{
+	if (vq_project_open(&build->codec.projection, build->meta.dim, build->codec.pq.dim, build->projection) != VQ_OK)
+		elog(ERROR, "unexpected steps of a projection");
+}
+
+static void
+train_projection(IvfpqBuild *build)
+{
+	const VqCodec *codec = &build->codec;
+
+	if (!codec->is_projected)
+		return;
+	ivfpq_train_projection(build->trainers, &build->sample, &build->lists, &codec->pq, build->projection);
+	open_projection(build);
+	if (build->writer)
+		build->meta.projection_start = ivfpq_array_write(build->index, MAIN_FORKNUM, build->projection,
+														 vq_project_bytes(codec->dim, codec->pq.dim));
+}
+
 static void
 train(IvfpqBuild *build)
 {
@@ -182,6 +207,7 @@ train(IvfpqBuild *build)
 	IvfpqGpu   *gpu = build->gpu;
 	bool		gpu_made_lists;
 	size_t		codebook_bytes;
+	IvfpqPairs	pairs;
 
 	ivfpq_sample_take(build);
 	if (build->sample.total_rows == 0)
@@ -204,14 +230,23 @@ train(IvfpqBuild *build)
 	meta->scale = codec->scale;
 	meta->train_rows = build->sample.total_rows;
 	write_centroids(build);
-	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists);
+	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists, codec->is_projected ? &pairs : NULL);
 
 	ivfpq_build_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);
+	train_projection(build);
 	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
 	build->codebook = palloc_extended(codebook_bytes, MCXT_ALLOC_HUGE);
-	ivfpq_train_codebook(team, gpu, &build->sample, &codec->pq, lists, build->codebook);
+	ivfpq_train_codebook(team, gpu, &build->sample, codec, lists, build->codebook);
 	codec->codebook = build->codebook;
+	if (codec->is_projected)
+	{
+		codec->error_scale = ivfpq_train_error_scale(team, codec, lists, &pairs);
+		pfree(pairs.queries);
+		pfree(pairs.neighbours);
+		pfree(pairs.lists);
+	}
+	meta->error_scale = codec->error_scale;
 	if (gpu_made_lists)
 		snprintf(meta->trained_on, IVFPQ_TRAINER_LEN, "%.50s%s", ivfpq_gpu_name(gpu),
 				 ivfpq_gpu_is_open(gpu) ? "" : ", then cpu");
@@ -251,6 +286,7 @@ share_model(IvfpqBuild *build)
 		lists->starts = palloc0((lists->ngroups + 1) * sizeof(uint32));
 		build->codebook = palloc_extended(codebook_floats * sizeof(float), flags);
 		memset(build->mean, 0, dim * sizeof(float));
+		build->codec.error_scale = 0;
 		build->codec.mean = build->mean;
 		build->codec.codebook = build->codebook;
 	}
@@ -265,6 +301,12 @@ share_model(IvfpqBuild *build)
 	ivfpq_team_sum_f32(team, build->mean, dim);
 	ivfpq_team_sum_f32(team, build->codebook, codebook_floats);
 	ivfpq_team_sum_f32(team, &build->codec.scale, 1);
+	ivfpq_team_sum_f32(team, &build->codec.error_scale, 1);
+	if (build->codec.is_projected)
+	{
+		ivfpq_share_projection(team, dim, &build->codec.pq, build->projection);
+		open_projection(build);
+	}
 }
 
 void
@@ -385,9 +427,11 @@ init_meta(IvfpqMetaPageData *meta, Relation index)
 	meta->group_start = InvalidBlockNumber;
 	meta->coarse_codebook_start = InvalidBlockNumber;
 	meta->coarse_code_start = InvalidBlockNumber;
+	meta->projection_start = InvalidBlockNumber;
 	meta->codebook_start = InvalidBlockNumber;
 	meta->nprobe = 1;
 	meta->imbalance = 1.0f;
+	meta->error_scale = 1.0f;
 }
 
 void

@@ -21,6 +21,7 @@ typedef struct IvfpqBuildPlan
 	BlockNumber heap_blocks;	/* when it was made */
 	double		estimated_rows;
 	VqBlockShape shape;			/* of list blocks */
+	bool		is_projected;	/* codes are those of a projection */
 	uint32		nlists;
 	uint64		train_rows;		/* of the whole team */
 	size_t		member_bytes;	/* what each member may use */
@@ -65,6 +66,7 @@ typedef struct IvfpqBuild
 	/* the model, if trained */
 	VqCodec		codec;
 	float	   *mean;
+	void	   *projection;		/* image of vq_project.h, if codes are projected */
 	IvfpqLists	lists;
 	float	   *codebook;
 } IvfpqBuild;

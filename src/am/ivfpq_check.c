@@ -7,8 +7,8 @@
  *
  *	- The metapage is sound, and the arrays and the directory follow it without
  *	  gap or overlap, up to the first list page.
- *	- Mean, codebooks and centroid rows hold finite numbers, and centroids have
- *	  their codes.
+ *	- Mean, codebooks, projection and centroid rows hold finite numbers, and
+ *	  centroids have their codes.
  *	- Directory entries are sound.
  *	- Every list page is all zeroes or filled with sound blocks.
  *	- Every chain starts at its directory entry and visits blocks of its own
@@ -107,15 +107,32 @@ array_pages(size_t nbytes)
 	return (nbytes + IVFPQ_PAGE_BYTES - 1) / IVFPQ_PAGE_BYTES;
 }
 
-/* Numbers in the codebook of a code that the metapage was found to be right about */
-static size_t
-codebook_floats(uint32 dim, uint32 m, uint32 nbits)
+/* The codes of rows, about which the metapage was found to be right */
+static VqCodec
+row_codec(const IvfpqMetaPageData *meta)
 {
-	VqPq		pq;
+	VqCodec		codec;
 
-	if (vq_pq_init(&pq, dim, m, nbits) != VQ_OK)
-		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u", dim, m, nbits);
-	return vq_pq_codebook_floats(&pq);
+	if (vq_codec_init(&codec, meta->dim, meta->m, meta->nbits, ivfpq_is_projected(meta)) != VQ_OK)
+		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u", meta->dim, meta->m, meta->nbits);
+	return codec;
+}
+
+/* The same of centroids */
+static VqCodec
+centroid_codec(const IvfpqMetaPageData *meta)
+{
+	VqCodec		codec;
+
+	if (vq_codec_init(&codec, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS, false) != VQ_OK)
+		elog(ERROR, "unexpected centroid codes: %u dimensions, m %u", meta->dim, meta->coarse_m);
+	return codec;
+}
+
+static size_t
+codebook_floats(VqCodec codec)
+{
+	return vq_pq_codebook_floats(&codec.pq);
 }
 
 /* Meta checks ranges only; here all regions must touch */
@@ -129,9 +146,9 @@ check_regions(CheckState *check)
 	if (meta->codec == IVFPQ_CODEC_NONE)
 	{
 		if (meta->mean_start != InvalidBlockNumber || meta->codebook_start != InvalidBlockNumber ||
-			meta->centroid_start != InvalidBlockNumber)
+			meta->centroid_start != InvalidBlockNumber || ivfpq_is_projected(meta))
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
-								   "The index has no codes, but a mean, codebook or centroids.");
+								   "The index has no codes, but a mean, codebook, projection or centroids.");
 	}
 	else
 	{
@@ -162,18 +179,26 @@ check_regions(CheckState *check)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codebook of centroids starts at block %u, not %u.",
 												meta->coarse_codebook_start, expected));
-			expected += array_pages(codebook_floats(meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) * sizeof(float));
+			expected += array_pages(codebook_floats(centroid_codec(meta)) * sizeof(float));
 			if (meta->coarse_code_start != expected)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codes of centroids start at block %u, not %u.",
 												meta->coarse_code_start, expected));
 			expected += (check->group_blocks[meta->ngroups] + per_page - 1) / per_page;
 		}
+		if (ivfpq_is_projected(meta))
+		{
+			if (meta->projection_start != expected)
+				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
+									   psprintf("The projection starts at block %u, not %u.",
+												meta->projection_start, expected));
+			expected += array_pages(vq_project_bytes(meta->dim, row_codec(meta).pq.dim));
+		}
 		if (meta->codebook_start != expected)
 			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 								   psprintf("The codebook starts at block %u, not %u.",
 											meta->codebook_start, expected));
-		expected += array_pages(codebook_floats(meta->dim, meta->m, meta->nbits) * sizeof(float));
+		expected += array_pages(codebook_floats(row_codec(meta)) * sizeof(float));
 	}
 	if (meta->directory_start != expected)
 		ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
@@ -289,7 +314,7 @@ check_coarse(CheckState *check)
 	IvfpqRun	all = {.first = 0, .count = check->group_blocks[meta->ngroups]};
 
 	check_floats(check, meta->coarse_codebook_start,
-				 codebook_floats(meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS), "codebook of centroids");
+				 codebook_floats(centroid_codec(meta)), "codebook of centroids");
 	ivfpq_chunks_walk(check->index, meta->coarse_code_start, block_bytes, &all, 1, check_codes, &findings);
 	if (findings.bad_group >= 0)
 		ivfpq_report_corrupted(check->index,
@@ -298,6 +323,23 @@ check_coarse(CheckState *check)
 							   psprintf("The codes of the centroids of group " INT64_FORMAT " are not those of lists %u to %u.",
 										findings.bad_group, check->group_lists[findings.bad_group],
 										check->group_lists[findings.bad_group + 1] - 1));
+}
+
+/* Bytes of directions may be anything, but not their steps */
+static void
+check_projection(CheckState *check)
+{
+	const IvfpqMetaPageData *meta = &check->meta;
+	size_t		ndirections = row_codec(meta).pq.dim;
+	size_t		nbytes = vq_project_bytes(meta->dim, ndirections);
+	void	   *image = palloc(nbytes);
+	VqProjection projection;
+
+	ivfpq_array_read(check->index, meta->projection_start, nbytes, image);
+	if (vq_project_open(&projection, meta->dim, ndirections, image) != VQ_OK)
+		ivfpq_report_corrupted(check->index, meta->projection_start,
+							   "The projection has steps that are not positive numbers.");
+	pfree(image);
 }
 
 static void
@@ -309,7 +351,9 @@ check_model(CheckState *check)
 	if (meta->codec == IVFPQ_CODEC_NONE)
 		return;
 	check_floats(check, meta->mean_start, meta->dim, "mean");
-	check_floats(check, meta->codebook_start, codebook_floats(meta->dim, meta->m, meta->nbits), "codebook");
+	check_floats(check, meta->codebook_start, codebook_floats(row_codec(meta)), "codebook");
+	if (ivfpq_is_projected(meta))
+		check_projection(check);
 	if (meta->coarse_m > 0)
 		check_coarse(check);
 

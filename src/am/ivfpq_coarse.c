@@ -230,10 +230,10 @@ begin_groups(IvfpqCoarse *coarse)
 	coarse->group_norm_sq = palloc(ngroups * sizeof(float));
 	ivfpq_model_distances(coarse->index, model, coarse->query->q_model, model->meta.nlists, ngroups,
 						  coarse->group_distance_sq, coarse->group_norm_sq);
-	coarse->tables.q_model = palloc(pq->m * pq->dsub * sizeof(float));
+	coarse->tables.q_model = coarse->query->q_model;
+	coarse->tables.q_code = palloc(vq_codec_code_floats(&model->coarse) * sizeof(float));
 	coarse->tables.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
 	coarse->tables.lut = palloc(pq->m * pq->ksub);
-	memcpy(coarse->tables.q_model, coarse->query->q_model, pq->dim * sizeof(float));
 	vq_codec_query_tables(vq_kernels, &model->coarse, &coarse->tables);
 	for (uint32 g = 0; g < ngroups; g++)
 	{

@@ -29,8 +29,9 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
-/* Rows transformed and assigned together */
+/* Rows transformed and assigned together, and brought to code space */
 #define BATCH_ROWS				4096
+#define PROJECTED_ROWS			256
 
 /* Of what a member may use, at most 1 / BATCH_PART for a batch, and for the sort at least this many kB */
 #define BATCH_PART				8
@@ -63,6 +64,9 @@ typedef struct EncodeState
 	uint32	   *labels;
 	float	   *distances;
 	IvfpqAssigner *assigner;
+	const float *centroid_codes;	/* [nlists][pq.dim], centroids in code space */
+	float	   *directions;		/* of the projection, if there is one */
+	float	   *x_codes;		/* [PROJECTED_ROWS][pq.dim] */
 	float	   *work;
 	uint8	   *codes;			/* [m] */
 	uint64	   *list_rows;		/* [nlists] */
@@ -159,12 +163,22 @@ put_entry(EncodeState *state, const EncodeBatch *batch, size_t i, uint32 list_no
 	state->list_rows[list_no]++;
 }
 
+/* Rows to code space, float[nrows][pq.dim] */
+static void
+project(const EncodeState *state, const float *rows, size_t nrows, float *codes)
+{
+	const VqCodec *codec = &state->build->codec;
+
+	ivfpq_blas()->products(nrows, codec->pq.dim, codec->dim, rows, state->directions, codes);
+}
+
 /* Assign and encode the rows of all batches that are filled and not done */
 static void
 encode_here(EncodeState *state)
 {
 	IvfpqBuild *build = state->build;
-	uint32		dim = build->meta.dim;
+	const VqCodec *codec = &build->codec;
+	size_t		dim = build->meta.dim;
 
 	for (; state->ndone < state->nfilled; state->ndone++)
 	{
@@ -173,11 +187,17 @@ encode_here(EncodeState *state)
 		ivfpq_assign(state->assigner, batch->rows, batch->nrows, state->labels, state->distances);
 		for (size_t i = 0; i < batch->nrows; i++)
 		{
+			size_t		place = i % PROJECTED_ROWS;
+			size_t		list_no = state->labels[i];
+			const float *x = batch->rows + i * dim;
 			VqFactors	factors;
 
-			vq_codec_encode(vq_kernels, &build->codec, batch->rows + i * dim,
-							build->lists.centroids + (size_t) state->labels[i] * dim, state->work,
-							state->codes, &factors);
+			if (codec->is_projected && place == 0)
+				project(state, x, Min(PROJECTED_ROWS, batch->nrows - i), state->x_codes);
+			vq_codec_encode(vq_kernels, codec, x, build->lists.centroids + list_no * dim,
+							codec->is_projected ? state->x_codes + place * codec->pq.dim : x,
+							state->centroid_codes + list_no * codec->pq.dim,
+							state->work, state->codes, &factors);
 			put_entry(state, batch, i, state->labels[i], factors, state->codes);
 		}
 	}
@@ -291,8 +311,33 @@ ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists)
 
 	/* sums are gone by now, but what was freed need not be given back by malloc: so count them */
 	return nlists * (build->meta.dim * (sizeof(float) + sizeof(double)) + sizeof(uint64)) +
+		(build->plan.is_projected ? (nlists + PROJECTED_ROWS + build->meta.dim) * row_bytes : 0) +
 		ivfpq_assigner_bytes(nlists, build->meta.dim) +
 		batch_rows(build, (size_t) maintenance_work_mem * 1024) * row_bytes;
+}
+
+/* What it takes to bring rows to code space, and centroids in it */
+static void
+begin_projection(EncodeState *state)
+{
+	const IvfpqLists *lists = &state->build->lists;
+	const VqCodec *codec = &state->build->codec;
+	float	   *centroid_codes;
+
+	state->centroid_codes = lists->centroids;
+	if (!codec->is_projected)
+		return;
+	state->directions = ivfpq_alloc_array(codec->pq.dim, codec->dim * sizeof(float));
+	vq_project_unpack(&codec->projection, state->directions);
+	state->x_codes = ivfpq_alloc_array(PROJECTED_ROWS, codec->pq.dim * sizeof(float));
+	centroid_codes = ivfpq_alloc_array(lists->nlists, codec->pq.dim * sizeof(float));
+	for (size_t first = 0; first < lists->nlists; first += PROJECTED_ROWS)
+	{
+		project(state, lists->centroids + first * codec->dim, Min(PROJECTED_ROWS, lists->nlists - first),
+				centroid_codes + first * codec->pq.dim);
+		CHECK_FOR_INTERRUPTS();
+	}
+	state->centroid_codes = centroid_codes;
 }
 
 static void
@@ -325,6 +370,7 @@ begin_encoding(EncodeState *state)
 	state->labels = palloc(state->capacity * sizeof(uint32));
 	state->distances = palloc(state->capacity * sizeof(float));
 	state->assigner = ivfpq_assigner_create(&build->lists, IVFPQ_ASSIGNED_GROUPS);
+	begin_projection(state);
 	state->work = palloc(vq_codec_encode_floats(&build->codec) * sizeof(float));
 	state->codes = palloc(shape->m);
 	state->list_rows = palloc0(nlists * sizeof(uint64));
@@ -397,6 +443,8 @@ ivfpq_encode_table(IvfpqBuild *build)
 		return;
 	}
 	ivfpq_assigner_free(state.assigner);
+	if (build->codec.is_projected)
+		pfree(unconstify(float *, state.centroid_codes));
 	for (int i = 0; i < state.nbatches; i++)
 		pfree(state.batches[i].rows);
 	build->sort = state.sort;

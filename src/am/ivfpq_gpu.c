@@ -281,16 +281,17 @@ ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists
 }
 
 bool
-ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqPq *pq, const IvfpqLists *lists,
+ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *lists,
 						 size_t ntrain, size_t niter, float *codebook)
 {
+	const VqProjection *projection = codec->is_projected ? &codec->projection : NULL;
 	VqGpuError	error;
 
 	if (!ivfpq_gpu_is_open(gpu))
 		return false;
 	CHECK_FOR_INTERRUPTS();
-	return succeeds(gpu, gpu->interface.pq_train(gpu->handle, pq, lists->centroids, lists->nlists, ntrain, niter,
-												 IVFPQ_SEED, codebook, NULL, &error), &error);
+	return succeeds(gpu, gpu->interface.pq_train(gpu->handle, &codec->pq, projection, lists->centroids, lists->nlists,
+												 ntrain, niter, IVFPQ_SEED, codebook, NULL, &error), &error);
 }
 
 /*----------
@@ -303,7 +304,10 @@ ivfpq_gpu_encode_begin(IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *li
 {
 	VqGpuModel	model = {
 		.metric = codec->metric,
+		.dim = codec->dim,
 		.pq = codec->pq,
+		.projection = codec->is_projected ? &codec->projection : NULL,
+		.error_scale = codec->error_scale,
 		.ncentroids = lists->nlists,
 		.centroids = lists->centroids,
 		.codebook = codec->codebook

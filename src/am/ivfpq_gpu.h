@@ -45,8 +45,8 @@ extern void ivfpq_gpu_sample_end(IvfpqGpu *gpu);
 extern bool ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists *lists,
 								  VqKmeansSums *sums);
 
-/* Train a codebook on the residuals of ntrain rows of the sample */
-extern bool ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqPq *pq, const IvfpqLists *lists,
+/* Train a codebook on the residuals of ntrain rows of the sample, in code space; codec->projection is there */
+extern bool ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *lists,
 									 size_t ntrain, size_t niter, float *codebook);
 
 /*

@@ -25,13 +25,14 @@ PG_FUNCTION_INFO_V1(ivfpq_vector_kind);
 PG_FUNCTION_INFO_V1(ivfpq_halfvec_kind);
 
 #define IVFPQ_DEFAULT_NBITS		4
-#define IVFPQ_DEFAULT_ROTATION	VQ_ROTATION_HADAMARD
+#define IVFPQ_DEFAULT_ROTATION	IVFPQ_ROTATION_LEARNED
 
 static relopt_kind ivfpq_relopt_kind;
 
 static relopt_enum_elt_def rotation_options[] = {
-	{"none", VQ_ROTATION_NONE},
-	{"hadamard", VQ_ROTATION_HADAMARD},
+	{"none", IVFPQ_ROTATION_NONE},
+	{"hadamard", IVFPQ_ROTATION_HADAMARD},
+	{"learned", IVFPQ_ROTATION_LEARNED},
 	{NULL, 0}
 };
 
@@ -75,7 +76,7 @@ ivfpq_init_reloptions(void)
 	add_enum_reloption(ivfpq_relopt_kind, "rotation",
 					   "Rotation of vectors before they are coded",
 					   rotation_options, IVFPQ_DEFAULT_ROTATION,
-					   "Valid values are \"hadamard\" and \"none\".", ShareUpdateExclusiveLock);
+					   "Valid values are \"learned\", \"hadamard\" and \"none\".", ShareUpdateExclusiveLock);
 }
 
 /* amoptions */

@@ -29,6 +29,8 @@ typedef struct InsertState
 	float	   *norm_sq;
 	float	   *x_model;		/* [dim] */
 	float	   *centroid;		/* [dim] */
+	float	   *x_code;			/* vq_codec_code_floats, both */
+	float	   *centroid_code;
 	float	   *work;			/* vq_codec_encode_floats */
 	uint8	   *codes;			/* [m] */
 	MemoryContext search_context;	/* reset after each search for a list */
@@ -64,6 +66,8 @@ begin_insert(Relation index, IndexInfo *info)
 		}
 		state->x_model = palloc(model->meta.dim * sizeof(float));
 		state->centroid = palloc(model->meta.dim * sizeof(float));
+		state->x_code = palloc(vq_codec_code_floats(&model->codec) * sizeof(float));
+		state->centroid_code = palloc(vq_codec_code_floats(&model->codec) * sizeof(float));
 		state->work = palloc(vq_codec_encode_floats(&model->codec) * sizeof(float));
 		state->codes = palloc(model->meta.m);
 	}
@@ -181,13 +185,16 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 		ivfpq_list_insert(index, state->model, 0, tid, NULL, NULL);
 	else
 	{
-		VqStatus	status = vq_codec_transform(vq_kernels, &state->model->codec, vector.x, state->x_model);
+		const VqCodec *codec = &state->model->codec;
+		VqStatus	status = vq_codec_transform(vq_kernels, codec, vector.x, state->x_model);
 		uint32		list_no = nearest_list(index, state);
 		VqFactors	factors;
 
 		ivfpq_model_centroid(index, state->model, list_no, state->centroid);
-		vq_codec_encode(vq_kernels, &state->model->codec, state->x_model, state->centroid,
-						state->work, state->codes, &factors);
+		vq_codec_to_codes(vq_kernels, codec, state->x_model, state->x_code);
+		vq_codec_to_codes(vq_kernels, codec, state->centroid, state->centroid_code);
+		vq_codec_encode(vq_kernels, codec, state->x_model, state->centroid,
+						state->x_code, state->centroid_code, state->work, state->codes, &factors);
 		if (status != VQ_OK)
 			vq_codec_encode_exact(&factors);
 		ivfpq_list_insert(index, state->model, list_no, tid, &factors, state->codes);

@@ -77,7 +77,8 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 	bool		coded = meta->codec == IVFPQ_CODEC_PQ;
 	VqBlockShape shape = {meta->m, meta->nbits};
 	VqBlockShape coarse_shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
-	VqPq		pq;
+	bool		is_projected = ivfpq_is_projected(meta);
+	VqCodec		codec;
 
 	if (meta->metric < VQ_METRIC_L2 || meta->metric > VQ_METRIC_COSINE)
 		return psprintf("Metric %u is unknown.", meta->metric);
@@ -95,7 +96,7 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 						meta->directory_start, meta->list_start, nblocks);
 	if (!coded)
 		return (meta->m == 0 && meta->nbits == 0 && meta->coarse_m == 0) ? NULL : "Code parameters are set without a codec.";
-	if (vq_pq_init(&pq, meta->dim, meta->m, meta->nbits) != VQ_OK ||
+	if (vq_codec_init(&codec, meta->dim, meta->m, meta->nbits, is_projected) != VQ_OK ||
 		vq_block_bytes(&shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
 		return psprintf("Codes have %u sub-quantisers of %u bits for %u dimensions.",
 						meta->m, meta->nbits, meta->dim);
@@ -106,7 +107,7 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 	if (!(meta->scale > 0) || isinf(meta->scale))
 		return psprintf("Scale is %g.", meta->scale);
 	if (meta->coarse_m > 0 &&
-		(vq_pq_init(&pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) != VQ_OK ||
+		(vq_codec_init(&codec, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS, false) != VQ_OK ||
 		 vq_block_bytes(&coarse_shape, VQ_BLOCK_LANES) > IVFPQ_PAGE_BYTES ||
 		 meta->ngroups < 1 || meta->ngroups > Min(meta->nlists, PG_UINT16_MAX) ||
 		 meta->group_start <= meta->centroid_start ||
@@ -123,6 +124,14 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		meta->directory_start <= meta->codebook_start)
 		return psprintf("Mean, centroids and codebook start at blocks %u, %u and %u.",
 						meta->mean_start, meta->centroid_start, meta->codebook_start);
+	if (is_projected &&
+		(meta->projection_start <= meta->centroid_start ||
+		 (meta->coarse_m > 0 && meta->projection_start <= meta->coarse_code_start) ||
+		 meta->projection_start >= meta->codebook_start))
+		return psprintf("The projection starts at block %u, and the codebook at %u.",
+						meta->projection_start, meta->codebook_start);
+	if (!(meta->error_scale > 0) || isinf(meta->error_scale))
+		return psprintf("Errors are multiplied with %g.", meta->error_scale);
 	return NULL;
 }
 

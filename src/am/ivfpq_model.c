@@ -3,8 +3,8 @@
  * ivfpq_model.c
  *	  The trained model of an index as searches and inserts use it.
  *
- * A backend caches the small immutable parts (mean, codebook, signs of the
- * rotation) of the last few indexes it used.  Each cached model counts its
+ * A backend caches the small immutable parts (mean, codebook, projection, signs of
+ * the rotation) of the last few indexes it used.  Each cached model counts its
  * users; a user is a memory context, whose reset callback takes it off the
  * count, so an error cannot leave a model in use for ever.
  *
@@ -39,7 +39,7 @@ model_user_gone(void *arg)
 	((CachedModel *) arg)->users--;
 }
 
-/* Read the immutable arrays of a trained index */
+/* Read the immutable arrays of a trained index, but for centroids and what leads to them */
 static void
 load_codec(Relation index, CachedModel *cached)
 {
@@ -47,16 +47,19 @@ load_codec(Relation index, CachedModel *cached)
 	VqCodec    *codec = &cached->model.codec;
 	size_t		mean_bytes = meta->dim * sizeof(float);
 	size_t		codebook_bytes;
+	size_t		projection_bytes;
+	void	   *projection;
 	float	   *mean;
 	float	   *codebook;
 	float	   *signs;
 
+	if (vq_codec_init(codec, meta->dim, meta->m, meta->nbits, ivfpq_is_projected(meta)) != VQ_OK)
+		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u",
+			 meta->dim, meta->m, meta->nbits);
 	codec->metric = meta->metric;
 	codec->rotation = meta->rotation;
 	codec->scale = meta->scale;
-	if (vq_pq_init(&codec->pq, meta->dim, meta->m, meta->nbits) != VQ_OK)
-		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u",
-			 meta->dim, meta->m, meta->nbits);
+	codec->error_scale = meta->error_scale;
 	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
 
 	mean = MemoryContextAlloc(cached->context, mean_bytes);
@@ -68,6 +71,14 @@ load_codec(Relation index, CachedModel *cached)
 	codec->mean = mean;
 	codec->codebook = codebook;
 	codec->signs = signs;
+
+	if (!codec->is_projected)
+		return;
+	projection_bytes = vq_project_bytes(meta->dim, codec->pq.dim);
+	projection = MemoryContextAlloc(cached->context, projection_bytes);
+	ivfpq_array_read(index, meta->projection_start, projection_bytes, projection);
+	if (vq_project_open(&codec->projection, meta->dim, codec->pq.dim, projection) != VQ_OK)
+		ivfpq_report_corrupted(index, meta->projection_start, "The projection has steps that are not positive numbers.");
 }
 
 void
@@ -110,9 +121,9 @@ load_coarse_codec(Relation index, CachedModel *cached)
 	size_t		codebook_bytes;
 	float	   *codebook;
 
-	codec->metric = meta->metric;
-	if (vq_pq_init(&codec->pq, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS) != VQ_OK)
+	if (vq_codec_init(codec, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS, false) != VQ_OK)
 		elog(ERROR, "unexpected centroid codes: %u dimensions, m %u", meta->dim, meta->coarse_m);
+	codec->metric = meta->metric;
 	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
 	codebook = MemoryContextAlloc(cached->context, codebook_bytes);
 	ivfpq_array_read(index, meta->coarse_codebook_start, codebook_bytes, codebook);

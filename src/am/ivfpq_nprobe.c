@@ -15,7 +15,7 @@
 
 #include "base/vq_guc.h"
 
-#define PROBE_QUERIES			400
+#define PROBE_QUERIES			IVFPQ_PAIR_QUERIES
 #define PROBE_NEIGHBOURS		10
 #define PROBE_COVERAGE			0.975	/* of near neighbours in the lists probed */
 
@@ -153,6 +153,45 @@ label_neighbours(const IvfpqSample *sample, const IvfpqLists *lists, size_t coun
 	pfree(places);
 }
 
+static const Neighbour *
+pair_neighbour(const Neighbour *neighbours, const IvfpqPairs *pairs, size_t pair)
+{
+	return neighbours + pair / pairs->nneighbours * PROBE_NEIGHBOURS + pair % pairs->nneighbours;
+}
+
+/* The nearest of own neighbours, as rows; afterwards, label_pairs adds their lists */
+static void
+keep_pairs(const IvfpqTeam *team, const IvfpqSample *sample, const ProbeQueries *queries,
+		   const Neighbour *neighbours, IvfpqPairs *pairs)
+{
+	size_t		dim = sample->dim;
+	size_t		npairs = queries->count * ivfpq_pair_neighbours(team->size);
+
+	pairs->nqueries = queries->count;
+	pairs->nneighbours = ivfpq_pair_neighbours(team->size);
+	pairs->queries = queries->rows;
+	pairs->neighbours = ivfpq_alloc_array(npairs, dim * sizeof(float));
+	pairs->lists = ivfpq_alloc_array(npairs, sizeof(uint32));
+	for (size_t i = 0; i < npairs; i++)
+	{
+		const Neighbour *neighbour = pair_neighbour(neighbours, pairs, i);
+
+		if (!isinf(neighbour->value))
+			memcpy(pairs->neighbours + i * dim, ivfpq_sample_row(sample, neighbour->place), dim * sizeof(float));
+	}
+}
+
+static void
+label_pairs(const Neighbour *neighbours, IvfpqPairs *pairs)
+{
+	for (size_t i = 0; i < pairs->nqueries * pairs->nneighbours; i++)
+	{
+		const Neighbour *neighbour = pair_neighbour(neighbours, pairs, i);
+
+		pairs->lists[i] = isinf(neighbour->value) ? PG_UINT32_MAX : neighbour->place;
+	}
+}
+
 /* From the neighbours that each member has found to those of the team */
 static void
 merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
@@ -184,7 +223,8 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
  * neighbours are farther away and the count errs on the safe side.
  */
 uint32
-ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, const IvfpqLists *lists)
+ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, const IvfpqLists *lists,
+				   IvfpqPairs *pairs)
 {
 	const IvfpqSample part = ivfpq_sample_part(team, all_rows, lists->nlists);
 	const IvfpqSample *sample = &part;
@@ -205,7 +245,11 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	for (size_t n = 0; n < nplaces; n++)
 		neighbours[n] = (Neighbour) {.value = INFINITY};
 	find_own_neighbours(team, sample, metric, &queries, neighbours);
+	if (pairs)
+		keep_pairs(team, sample, &queries, neighbours, pairs);
 	label_neighbours(sample, lists, nplaces, neighbours);
+	if (pairs)
+		label_pairs(neighbours, pairs);
 	merge_neighbours(team, queries.count, neighbours);
 
 	/* how many lists are nearer than theirs; ranks + 1, as 0 is for no neighbour */
@@ -233,7 +277,8 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 		nranks++;
 	if (nranks > 0)
 		nprobe = ranks[nplaces - nranks + Min(nranks - 1, (size_t) (nranks * PROBE_COVERAGE))];
-	pfree(queries.rows);
+	if (pairs == NULL)
+		pfree(queries.rows);
 	pfree(queries.own_rows);
 	pfree(neighbours);
 	pfree(values);

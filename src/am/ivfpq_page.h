@@ -12,6 +12,7 @@
  *		coarse_code_start		centroids as codes against the centre of their group:
  *								full blocks (vq_block.h), each of one group, whose
  *								TIDs are (number of the list, 1)
+ *		projection_start ..		directions that are coded: the image of vq_project.h
  *		codebook_start ..		float[m][dsub][ksub]
  *		directory_start ..		one IvfpqDirEntry per list
  *		list_start ..			list pages, to the end of the file
@@ -19,7 +20,8 @@
  * An index that was not trained (its table was empty or small) has one list
  * and neither mean, codebook nor centroids; those starts are then
  * InvalidBlockNumber.  So are those of groups and of coarse codes in an index
- * with few lists, where comparing all centroids takes no longer.  Everything but
+ * with few lists, where comparing all centroids takes no longer, and that of the
+ * projection where codes are of all dimensions.  Everything but
  * the metapage's counters, the directory and the list pages is immutable once
  * built.
  *
@@ -40,7 +42,7 @@
 
 #define IVFPQ_METAPAGE_BLKNO	0
 #define IVFPQ_MAGIC				0x49565051	/* "IVPQ" */
-#define IVFPQ_FORMAT_VERSION	2
+#define IVFPQ_FORMAT_VERSION	3
 
 /* Last two bytes of every page, for tools that look at raw files */
 #define IVFPQ_PAGE_ID			0xFF8D
@@ -48,7 +50,7 @@
 typedef enum IvfpqPageKind
 {
 	IVFPQ_PAGE_META = 1,
-	IVFPQ_PAGE_ARRAY = 2,		/* mean, codebook, centroids */
+	IVFPQ_PAGE_ARRAY = 2,		/* mean, codebooks, centroids, projection */
 	IVFPQ_PAGE_DIRECTORY = 3,
 	IVFPQ_PAGE_LIST = 4
 } IvfpqPageKind;
@@ -98,18 +100,18 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 41     1  centroid_kind		IVFPQ_CENTROID_...
  *		 42     2  unused1
  *		 44     4  scale				float, a power of two
- *		 48    32  ..._start			first blocks, in the order above
+ *		 48    32  ..._start			first blocks, in the order above, but for the projection's
  *		 80     4  coarse_m				sub-quantisers of centroid codes, or 0
  *		 84     4  ngroups				of lists, if their centroids are coded, or 0
  *		 88     4  nprobe				default measured by the build
  *		 92     4  train_rows			rows that trained it
  *		 96     4  imbalance			float; 1 when all lists are equal
- *		100     4  unused2
+ *		100     4  projection_start		first block, or InvalidBlockNumber
  *		104     8  build_rows			entries written by the build
  *		112     8  zero_vectors			rows left out: cosine of a zero vector
  *		120    64  trained_on			"cpu" or the name of a GPU; "" if untrained
  *		184    20  build_ms				time of each phase of the build, in their order
- *		204     4  unused3
+ *		204     4  error_scale			float, of VqCodec; 1 if not projected
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -141,12 +143,12 @@ typedef struct IvfpqMetaPageData
 	uint32		nprobe;
 	uint32		train_rows;
 	float		imbalance;
-	uint32		unused2;
+	BlockNumber projection_start;
 	uint64		build_rows;
 	uint64		zero_vectors;
 	char		trained_on[IVFPQ_TRAINER_LEN];
 	uint32		build_ms[IVFPQ_BUILD_PHASES];
-	uint32		unused3;
+	float		error_scale;
 } IvfpqMetaPageData;
 
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");

@@ -183,7 +183,8 @@ prepare_codec(IvfpqScan *state)
 	const VqPq *pq = &model->codec.pq;
 	VqStatus	status;
 
-	state->query.q_model = palloc0(pq->m * pq->dsub * sizeof(float));
+	state->query.q_model = palloc0(model->meta.dim * sizeof(float));
+	state->query.q_code = palloc(vq_codec_code_floats(&model->codec) * sizeof(float));
 	state->query.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
 	state->query.lut = palloc(pq->m * pq->ksub);
 	status = vq_codec_query(vq_kernels, &model->codec, state->vector.x, &state->query);
@@ -194,7 +195,7 @@ prepare_codec(IvfpqScan *state)
 		state->nprobe = model->meta.nlists;
 	if (status != VQ_OK)
 	{
-		memset(state->query.q_model, 0, pq->dim * sizeof(float));
+		memset(state->query.q_model, 0, model->meta.dim * sizeof(float));
 		state->query.q_norm_sq = 0.0f;
 	}
 }

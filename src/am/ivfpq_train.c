@@ -182,9 +182,10 @@ train_codebook(IvfpqTeam *team, const VqPq *pq, const float *rows, size_t nrows,
 
 /* On a GPU, whose plug-in makes residuals of its own */
 static bool
-train_codebook_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, const VqPq *pq,
+train_codebook_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, const VqCodec *codec,
 					  const IvfpqLists *lists, double wanted, float *codebook)
 {
+	const VqPq *pq = &codec->pq;
 	double		row_bytes = (double) pq->m * pq->dsub * sizeof(float);
 	double		limit = (double) maintenance_work_mem * 1024 / CODEBOOK_MEMORY_PART / row_bytes;
 	size_t		nrows = (size_t) Min(sample->nrows, Min(wanted, Max(limit, pq->ksub * CODEBOOK_MIN_ROWS)));
@@ -192,26 +193,29 @@ train_codebook_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample,
 	if (!ivfpq_gpu_is_open(gpu))
 		return false;
 	ivfpq_team_progress_begin(team, (double) nrows * CODEBOOK_ITERATIONS);
-	if (!ivfpq_gpu_train_codebook(gpu, pq, lists, nrows, CODEBOOK_ITERATIONS, codebook))
+	if (!ivfpq_gpu_train_codebook(gpu, codec, lists, nrows, CODEBOOK_ITERATIONS, codebook))
 		return false;
 	ivfpq_team_progress(team, (int64) nrows * CODEBOOK_ITERATIONS);
 	return true;
 }
 
 void
-ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqPq *pq,
+ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqCodec *codec,
 					 const IvfpqLists *lists, float *codebook)
 {
+	const VqPq *pq = &codec->pq;
 	size_t		dim = sample->dim;
 	size_t		padded = (size_t) pq->m * pq->dsub;
 	double		bounded = CODEBOOK_PRODUCTS / ((double) pq->ksub * pq->dsub * CODEBOOK_ITERATIONS);
 	double		wanted = Max(pq->ksub * CODEBOOK_MIN_ROWS, Min(pq->ksub * CODEBOOK_ROWS, bounded));
-	size_t		nrows = (size_t) Min((double) sample->nrows * dim / padded,
+	size_t		nrows = (size_t) Min(sample->nrows * Min(1.0, (double) dim / padded),
 									 ceil(wanted * sample->nrows / Max(sample->total_rows, 1)));
 	uint32	   *row_nos;
 	uint32	   *labels;
+	float	   *residual;
+	float	   *residual_code;
 
-	if (train_codebook_on_gpu(team, gpu, sample, pq, lists, wanted, codebook))
+	if (train_codebook_on_gpu(team, gpu, sample, codec, lists, wanted, codebook))
 		return;
 
 	/* every so-many-th row */
@@ -220,24 +224,30 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 	for (size_t i = 0; i < nrows; i++)
 		row_nos[i] = (i * sample->nrows + nrows - 1) / nrows;
 	ivfpq_label(lists, sample->rows, row_nos, nrows, labels);
+	residual = palloc(dim * sizeof(float));
+	residual_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
 
 	/*
-	 * Their padded residuals, moved to the front.  A row is never written over
-	 * one that is still to be read: row i goes to i * padded, and comes from no
-	 * less.
+	 * Their residuals in code space, padded, moved to the front.  A row is never
+	 * written over one that is still to be read: row i goes to i * padded, and comes
+	 * from no less.
 	 */
 	for (size_t i = 0; i < nrows; i++)
 	{
 		const float *x = ivfpq_sample_row(sample, row_nos[i]);
 		const float *centroid = lists->centroids + (size_t) labels[i] * dim;
-		float	   *residual = sample->rows + i * padded;
 
 		for (size_t d = 0; d < dim; d++)
 			residual[d] = x[d] - centroid[d];
-		memset(residual + dim, 0, (padded - dim) * sizeof(float));
+		vq_codec_to_codes(vq_kernels, codec, residual, residual_code);
+		memcpy(sample->rows + i * padded, residual_code, padded * sizeof(float));
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
 	}
 	pfree(row_nos);
 	pfree(labels);
+	pfree(residual);
+	pfree(residual_code);
 	train_codebook(team, pq, sample->rows, nrows, codebook);
 }
 
@@ -293,6 +303,7 @@ encode_group(const VqCodec *codec, const VqBlockShape *shape, const IvfpqLists *
 			vq_block_init(block, shape, 0, VQ_BLOCK_LANES);
 		ItemPointerSet(&tid, first + i, FirstOffsetNumber);
 		vq_codec_encode(vq_kernels, codec, lists->centroids + (first + i) * dim, lists->centres + group * dim,
+						lists->centroids + (first + i) * dim, lists->centres + group * dim,
 						work, codes, &factors);
 		vq_block_put(block, shape, i % VQ_BLOCK_LANES, (const uint8 *) &tid, &factors, codes);
 	}

@@ -164,9 +164,28 @@ extern void ivfpq_balance_sort(IvfpqLists *lists, const uint32 *groups, float *w
 extern void ivfpq_balance_groups(const uint64 *sizes, size_t ngroups, uint64 nrows, uint32 nlists,
 								 uint32 *allotted);
 
-/* ivfpq_nprobe.c.  Number of lists that hold most near neighbours of rows of the sample. */
+/* Rows of the sample, each with the nearest of own rows: what queries and their results are like */
+typedef struct IvfpqPairs
+{
+	size_t		nqueries;
+	size_t		nneighbours;	/* of each */
+	float	   *queries;		/* [nqueries][dim] */
+	float	   *neighbours;		/* [nqueries][nneighbours][dim] */
+	uint32	   *lists;			/* [nqueries][nneighbours], theirs; PG_UINT32_MAX if there is none */
+} IvfpqPairs;
+
+#define IVFPQ_PAIR_QUERIES		400 /* about, in all */
+
+/* Of the neighbours of a query each member has a share: four in all, or one each */
+static inline size_t
+ivfpq_pair_neighbours(int team_size)
+{
+	return (4 + team_size - 1) / team_size;
+}
+
+/* ivfpq_nprobe.c.  Number of lists that hold most near neighbours of rows of the sample; and some of these, where wanted */
 extern uint32 ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
-								 const IvfpqLists *lists);
+								 const IvfpqLists *lists, IvfpqPairs *pairs);
 
 /* ivfpq_train.c.  Make the centres of groups; moves centroids. */
 extern void ivfpq_train_centres(IvfpqLists *lists);
@@ -178,8 +197,26 @@ extern void ivfpq_train_coarse(IvfpqTeam *team, const VqPq *pq, const IvfpqLists
 extern char *ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *shape,
 									  const IvfpqLists *lists, uint32 *nblocks);
 
-/* Codebook from residuals; overwrites rows */
-extern void ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqPq *pq,
+/*
+ * ivfpq_project.c.  The directions in which residuals vary most, as the image of a
+ * projection to the dimensions of pq; all members get the same.  Needs eigenvectors
+ * of ivfpq_blas().
+ */
+extern void ivfpq_train_projection(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *lists,
+								   const VqPq *pq, void *image);
+
+/* The error_scale of a codec that has everything else, from what its bounds say of pairs */
+extern float ivfpq_train_error_scale(IvfpqTeam *team, const VqCodec *codec, const IvfpqLists *lists,
+									 const IvfpqPairs *pairs);
+
+/* The leader's image to all */
+extern void ivfpq_share_projection(IvfpqTeam *team, size_t dim, const VqPq *pq, void *image);
+
+/* Bytes that training of a projection takes a team, at most, with pairs */
+extern size_t ivfpq_projection_bytes(size_t dim, int team_size);
+
+/* Codebook from residuals in code space; overwrites rows */
+extern void ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const VqCodec *codec,
 								 const IvfpqLists *lists, float *codebook);
 
 #endif							/* IVFPQ_TRAIN_H */

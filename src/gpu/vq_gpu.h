@@ -5,11 +5,17 @@
  *	  by the one function that the plug-in exports.
  *
  * No CUDA type and no PostgreSQL type crosses it.  Of src/kernels, VqPq,
- * VqFactors, VqKmeansSums and VqMetric do: a change to one of them is a change
- * to this interface, and needs a new VQ_GPU_ABI_VERSION.
+ * VqProjection, VqFactors, VqKmeansSums and VqMetric do: a change to one of
+ * them is a change to this interface, and needs a new VQ_GPU_ABI_VERSION.
  *
  * All vectors are in model space (vq_codec.h), rows of floats in row-major
- * order.  Every function that can fail returns a status and, unless it is
+ * order.  Codes and codebooks are of code space, which is model space where a
+ * projection is NULL; the plug-in projects, the caller never does.  A projection
+ * fits if its dim is that of the vectors, its ndirections are no more, and codes
+ * are for just as many dimensions, without padding: pq.dim = m * dsub =
+ * ndirections.  Without one, pq.dim is the dimension of the vectors.
+ *
+ * Every function that can fail returns a status and, unless it is
  * VQ_GPU_OK, a sentence in error.  What the status is decides what is left:
  *
  *		VQ_GPU_BAD_ARGUMENT		nothing has happened, and nothing is lost
@@ -27,9 +33,10 @@
 #include "kernels/vq_block.h"
 #include "kernels/vq_kmeans.h"
 #include "kernels/vq_pq.h"
+#include "kernels/vq_project.h"
 
 /* Raised when anything in this header, or a type it uses, changes its meaning */
-#define VQ_GPU_ABI_VERSION	1
+#define VQ_GPU_ABI_VERSION	2
 
 /* The file, beside vqpg.so, and what it exports */
 #define VQ_GPU_LIBRARY		"vqpg_cuda.so"
@@ -98,11 +105,14 @@ typedef struct VqGpuOptions
 	void	   *should_stop_arg;
 } VqGpuOptions;
 
-/* A model to encode with; arrays are copied */
+/* A model to encode with; arrays are copied, those of the projection too */
 typedef struct VqGpuModel
 {
 	VqMetric	metric;
-	VqPq		pq;				/* pq.dim is the dimension */
+	size_t		dim;			/* of the vectors */
+	VqPq		pq;				/* pq.dim is the dimension of code space */
+	const VqProjection *projection; /* NULL: code space is model space */
+	float		error_scale;	/* of E, finite and positive: see vq_codec.h */
 	size_t		ncentroids;
 	const float *centroids;		/* [ncentroids][dim] */
 	const float *codebook;		/* [m][dsub][ksub] */
@@ -198,11 +208,16 @@ typedef struct VqGpuInterface
 	 * float[m][dsub][ksub]; *mse (may be NULL) is the mean squared error of a
 	 * residual's code before the last update.
 	 *
+	 * With a projection, residuals are brought to code space first, and the
+	 * error is measured there; the sample and the centroids have the dimension
+	 * that sample_begin was told, all the same.  VQ_GPU_BAD_ARGUMENT if pq and
+	 * projection do not fit each other and that dimension.
+	 *
 	 * Holds a copy of the residuals on the host, ntrain * m * dsub floats.
 	 *----------
 	 */
-	VqGpuStatus (*pq_train) (VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,
-							 size_t ntrain, size_t niter, uint64_t seed,
+	VqGpuStatus (*pq_train) (VqGpu *gpu, const VqPq *pq, const VqProjection *projection,
+							 const float *centroids, size_t ncentroids, size_t ntrain, size_t niter, uint64_t seed,
 							 float *codebook, double *mse, VqGpuError *error);
 
 	/*----------
@@ -219,7 +234,8 @@ typedef struct VqGpuInterface
 	 * One batch is filled at a time: submit it, or release it, before the next
 	 * acquire.  Batches are collected in the order in which they were
 	 * submitted.  batch_rows is what the caller would like; capacity may be
-	 * less.
+	 * less.  begin says VQ_GPU_BAD_ARGUMENT if the parts of the model do not fit
+	 * each other.
 	 *----------
 	 */
 	VqGpuStatus (*encode_begin) (VqGpu *gpu, const VqGpuModel *model, size_t batch_rows,

@@ -23,7 +23,6 @@
 #include <math.h>
 #include <string.h>
 
-#define WARP 32
 #define BLOCK_WARPS 8			/* rows of a block, one per warp */
 
 /* Tiles of products, where the caller does not say */
@@ -126,14 +125,6 @@ vq_gpu_assign_alloc(VqGpuState *device, VqGpuScope scope, size_t dim, size_t str
  *----------
  */
 
-__device__ static inline float
-sum_over_warp(float value)
-{
-	for (int offset = WARP / 2; offset > 0; offset /= 2)
-		value += __shfl_xor_sync(0xFFFFFFFFu, value, offset);
-	return value;
-}
-
 /*
  * half_norms[j] = |centroid_j|^2 / 2, a warp each; infinity from ncentroids on,
  * up to the next multiple of 4, so that these are never the best
@@ -141,8 +132,8 @@ sum_over_warp(float value)
 __global__ static void
 half_norms_kernel(const float *centroids, size_t stride, uint32_t ncentroids, float *half_norms)
 {
-	uint32_t	j = blockIdx.x * BLOCK_WARPS + threadIdx.x / WARP;
-	uint32_t	lane = threadIdx.x % WARP;
+	uint32_t	j = blockIdx.x * BLOCK_WARPS + threadIdx.x / VQ_GPU_WARP;
+	uint32_t	lane = threadIdx.x % VQ_GPU_WARP;
 	float		sum = 0;
 
 	if (j >= (ncentroids + 3) / 4 * 4)
@@ -151,9 +142,9 @@ half_norms_kernel(const float *centroids, size_t stride, uint32_t ncentroids, fl
 	{
 		const float *c = centroids + j * stride;
 
-		for (size_t d = lane; d < stride; d += WARP)
+		for (size_t d = lane; d < stride; d += VQ_GPU_WARP)
 			sum = fmaf(c[d], c[d], sum);
-		sum = sum_over_warp(sum) / 2;
+		sum = vq_gpu_sum_over_warp(sum) / 2;
 	}
 	else
 		sum = INFINITY;
@@ -208,7 +199,7 @@ vq_gpu_set_centroids(VqGpuState *device, VqGpuCentroids *centroids, const float 
 								  n * stride * sizeof(float), cudaMemcpyHostToDevice, device->compute));
 		TRY(vq_gpu_wait_stream(device, device->compute));
 	}
-	half_norms_kernel<<<blocks, BLOCK_WARPS * WARP, 0, device->compute>>>
+	half_norms_kernel<<<blocks, BLOCK_WARPS * VQ_GPU_WARP, 0, device->compute>>>
 		(centroids->values, stride, (uint32_t) count, centroids->half_norms);
 	LAUNCHED(gpu, "half_norms_kernel");
 	if (centroids->values_bf16 != NULL)
@@ -259,13 +250,13 @@ __global__ static void
 nearest_kernel(const float *products, uint32_t ld, uint32_t nrows, const float *half_norms,
 			   uint32_t first_centroid, bool is_first, VqGpuNearest *nearest)
 {
-	uint32_t	row = blockIdx.x * BLOCK_WARPS + threadIdx.x / WARP;
-	uint32_t	lane = threadIdx.x % WARP;
+	uint32_t	row = blockIdx.x * BLOCK_WARPS + threadIdx.x / VQ_GPU_WARP;
+	uint32_t	lane = threadIdx.x % VQ_GPU_WARP;
 	VqGpuNearest best = {{-INFINITY, -INFINITY}, {VQ_GPU_NO_LABEL, VQ_GPU_NO_LABEL}};
 
 	if (row >= nrows)
 		return;
-	for (uint32_t column = lane * 4; column < ld; column += WARP * 4)
+	for (uint32_t column = lane * 4; column < ld; column += VQ_GPU_WARP * 4)
 	{
 		float4		product = *(const float4 *) (products + (size_t) row * ld + column);
 		float4		norm = *(const float4 *) (half_norms + column);
@@ -287,7 +278,7 @@ nearest_kernel(const float *products, uint32_t ld, uint32_t nrows, const float *
 			}
 		}
 	}
-	for (int offset = WARP / 2; offset > 0; offset /= 2)
+	for (int offset = VQ_GPU_WARP / 2; offset > 0; offset /= 2)
 	{
 		float		value0 = __shfl_xor_sync(0xFFFFFFFFu, best.value[0], offset);
 		float		value1 = __shfl_xor_sync(0xFFFFFFFFu, best.value[1], offset);
@@ -315,8 +306,8 @@ __global__ static void
 decide_kernel(const VqGpuNearest *nearest, const float *rows, const float *centroids, size_t stride,
 			  uint32_t nrows, uint32_t ncentroids, uint32_t *labels, float *distances)
 {
-	uint32_t	row = blockIdx.x * BLOCK_WARPS + threadIdx.x / WARP;
-	uint32_t	lane = threadIdx.x % WARP;
+	uint32_t	row = blockIdx.x * BLOCK_WARPS + threadIdx.x / VQ_GPU_WARP;
+	uint32_t	lane = threadIdx.x % VQ_GPU_WARP;
 	uint32_t	winner = 0;
 	float		least = INFINITY;
 
@@ -332,13 +323,13 @@ decide_kernel(const VqGpuNearest *nearest, const float *rows, const float *centr
 			label = 0;
 		if (label >= ncentroids)
 			continue;
-		for (size_t d = lane; d < stride; d += WARP)
+		for (size_t d = lane; d < stride; d += VQ_GPU_WARP)
 		{
 			float		diff = rows[row * stride + d] - centroids[label * stride + d];
 
 			sum = fmaf(diff, diff, sum);
 		}
-		sum = sum_over_warp(sum);
+		sum = vq_gpu_sum_over_warp(sum);
 		if (i == 0 || sum < least || (sum == least && label < winner))
 		{
 			least = sum;
@@ -353,31 +344,38 @@ decide_kernel(const VqGpuNearest *nearest, const float *rows, const float *centr
 }
 
 /*
- * products := rows times the transposed centroids of a tile.  cuBLAS counts by
- * columns, so its matrices are ours transposed: [stride][ncentroids] transposed
- * times [stride][nrows] gives [ld][nrows].
+ * cuBLAS counts by columns, so its matrices are ours transposed: [stride][na]
+ * transposed times [stride][nb] gives [ld][nb]
  */
-static VqGpuStatus
-multiply(VqGpuState *device, const VqGpuCentroids *centroids, size_t first, size_t ncentroids,
-		 const float *rows, size_t nrows, const VqGpuAssignWork *work, size_t ld)
+VqGpuStatus
+vq_gpu_multiply(VqGpuState *device, const void *a, size_t na, const void *b, size_t nb, size_t stride,
+				cudaDataType type, cublasComputeType_t compute, float *out, size_t ld)
 {
-	bool		is_bf16 = device->gpu->products == VQ_GPU_PRODUCTS_BF16;
-	const void *a = is_bf16 ? (const void *) (centroids->values_bf16 + first * centroids->stride) :
-		(const void *) (centroids->values + first * centroids->stride);
-	const void *b = is_bf16 ? (const void *) work->rows_bf16 : (const void *) rows;
-	cudaDataType type = is_bf16 ? CUDA_R_16BF : CUDA_R_32F;
-	cublasComputeType_t compute = device->gpu->products == VQ_GPU_PRODUCTS_TF32 ?
-		CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
 	float		one = 1;
 	float		zero = 0;
 
 	CUBLAS(device->gpu, cublasGemmEx(device->cublas, CUBLAS_OP_T, CUBLAS_OP_N,
-									 (int) ncentroids, (int) nrows, (int) centroids->stride,
-									 &one, a, type, (int) centroids->stride,
-									 b, type, (int) centroids->stride,
-									 &zero, work->products, CUDA_R_32F, (int) ld,
+									 (int) na, (int) nb, (int) stride,
+									 &one, a, type, (int) stride,
+									 b, type, (int) stride,
+									 &zero, out, CUDA_R_32F, (int) ld,
 									 compute, CUBLAS_GEMM_DEFAULT));
 	return VQ_GPU_OK;
+}
+
+/* products := rows times the transposed centroids of a tile */
+static VqGpuStatus
+multiply(VqGpuState *device, const VqGpuCentroids *centroids, size_t first, size_t ncentroids,
+		 const float *rows, size_t nrows, const VqGpuAssignWork *work, size_t ld)
+{
+	size_t		stride = centroids->stride;
+
+	if (device->gpu->products == VQ_GPU_PRODUCTS_BF16)
+		return vq_gpu_multiply(device, centroids->values_bf16 + first * stride, ncentroids, work->rows_bf16, nrows,
+							   stride, CUDA_R_16BF, CUBLAS_COMPUTE_32F, work->products, ld);
+	return vq_gpu_multiply(device, centroids->values + first * stride, ncentroids, rows, nrows, stride, CUDA_R_32F,
+						   device->gpu->products == VQ_GPU_PRODUCTS_TF32 ?
+						   CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, work->products, ld);
 }
 
 VqGpuStatus
@@ -401,12 +399,12 @@ vq_gpu_assign(VqGpuState *device, const VqGpuCentroids *centroids, const VqGpuAs
 			size_t		ld = vq_gpu_divide_up(count, 4) * 4;
 
 			TRY(multiply(device, centroids, first, count, x, n, work, ld));
-			nearest_kernel<<<blocks, BLOCK_WARPS * WARP, 0, device->compute>>>
+			nearest_kernel<<<blocks, BLOCK_WARPS * VQ_GPU_WARP, 0, device->compute>>>
 				(work->products, (uint32_t) ld, (uint32_t) n, centroids->half_norms + first,
 				 (uint32_t) first, first == 0, work->nearest);
 			LAUNCHED(gpu, "nearest_kernel");
 		}
-		decide_kernel<<<blocks, BLOCK_WARPS * WARP, 0, device->compute>>>
+		decide_kernel<<<blocks, BLOCK_WARPS * VQ_GPU_WARP, 0, device->compute>>>
 			(work->nearest, x, centroids->values, stride, (uint32_t) n, (uint32_t) centroids->count,
 			 labels + first_row, distances + first_row);
 		LAUNCHED(gpu, "decide_kernel");

@@ -27,6 +27,7 @@ extern "C"
 }
 
 #define VQ_GPU_MAX_DEVICES 16
+#define VQ_GPU_WARP 32
 
 /* Batches under way at a device: one comes, one is computed, one goes */
 #define VQ_GPU_SLOTS 3
@@ -141,9 +142,14 @@ struct VqGpuState				/* of one device */
 
 	/* model to encode with: see vq_gpu_encode.cu */
 	float	   *codebook;
-	float	   *residuals;		/* [padded_dim][tile] */
+	float	   *residuals;		/* [padded_dim][tile], in code space */
 	uint8_t    *codes;			/* [m][tile] */
 	size_t		encode_tile;
+
+	/* of a model with a projection */
+	float	   *directions;		/* [pq.dim][stride] */
+	float	   *code_centroids; /* [ncentroids][pq.dim], in code space */
+	double2    *model_products; /* [tile], |r|^2 and <c,r> in model space */
 };
 
 /* A piece of the sample that the caller keeps */
@@ -180,7 +186,11 @@ struct VqGpu
 	/* encoding */
 	bool		is_encoding;
 	VqMetric	metric;
+	size_t		model_dim;		/* of the vectors */
 	VqPq		pq;
+	bool		is_projected;
+	float		defect;			/* of its projection, 0 without one */
+	float		error_scale;
 	size_t		submitted;		/* batches, since begin */
 	size_t		collected;
 };
@@ -256,6 +266,16 @@ vq_gpu_alloc_host(VqGpuState *device, VqGpuScope scope, size_t count, T **addres
 	return vq_gpu_alloc_bytes(device, scope, count, sizeof(T), true, (void **) address);
 }
 
+/* Sum over the lanes of a warp, in all of them */
+template<typename T>
+__device__ static inline T
+vq_gpu_sum_over_warp(T value)
+{
+	for (int offset = VQ_GPU_WARP / 2; offset > 0; offset /= 2)
+		value += __shfl_xor_sync(0xFFFFFFFFu, value, offset);
+	return value;
+}
+
 /* vq_gpu_assign.cu */
 
 /* Floats from one row to the next on the device: aligned for tensor cores */
@@ -282,6 +302,32 @@ VqGpuStatus vq_gpu_assign(VqGpuState *device, const VqGpuCentroids *centroids,
 						  const VqGpuAssignWork *work, const float *rows, size_t nrows,
 						  uint32_t *labels, float *distances);
 
+/*
+ * out[j][i] = <a_i, b_j>, on the stream compute: a is [na][stride], b
+ * [nb][stride], both of the type, out is float[nb][ld].
+ */
+VqGpuStatus vq_gpu_multiply(VqGpuState *device, const void *a, size_t na, const void *b, size_t nb, size_t stride,
+							cudaDataType type, cublasComputeType_t compute, float *out, size_t ld);
+
+/* vq_gpu_project.cu */
+
+/* Do codes, vectors of that dimension and the projection (NULL: none) fit each other? */
+bool		vq_gpu_fits(const VqPq *pq, size_t dim, const VqProjection *projection);
+
+/*
+ * Send directions first .. first + count - 1 to the device, float[count][stride]
+ * padded with zeros, through the pinned rows of a slot that is not in use; waits
+ */
+VqGpuStatus vq_gpu_send_directions(VqGpuState *device, VqGpuSlot *slot, const VqProjection *projection,
+								   size_t first, size_t count, size_t stride, float *to);
+
+/*
+ * The product of vq_gpu_multiply in float32.  With directions as a and rows as b,
+ * out has a row for each row; with rows as a, it has one for each direction.
+ */
+VqGpuStatus vq_gpu_project(VqGpuState *device, const float *a, size_t na, const float *b, size_t nb,
+						   size_t stride, float *out, size_t ld);
+
 /* vq_gpu_sample.cu */
 VqGpuStatus vq_gpu_sample_begin(VqGpu *gpu, size_t dim, size_t nrows, size_t max_centroids,
 								size_t *nresident, VqGpuError *error);
@@ -305,8 +351,8 @@ VqGpuStatus vq_gpu_kmeans_step(VqGpu *gpu, size_t first_row, size_t nrows,
 							   VqGpuError *error);
 
 /* vq_gpu_pq.cu */
-VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,
-							size_t ntrain, size_t niter, uint64_t seed,
+VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection,
+							const float *centroids, size_t ncentroids, size_t ntrain, size_t niter, uint64_t seed,
 							float *codebook, double *mse, VqGpuError *error);
 
 /*

@@ -12,6 +12,11 @@
  * single chain of float32 would be less exact than the CPU's lanes, which the
  * margins of the bound are made for.
  *
+ * With a projection, the rows of a batch become residuals in place once they are
+ * labelled.  Each has its products in model space taken by a warp, then a product
+ * of matrices brings all of a tile to code space, into the layout that codes are
+ * made from.
+ *
  *-------------------------------------------------------------------------
  */
 #include "gpu/vq_gpu_device.cuh"
@@ -22,11 +27,15 @@
 
 #define TILE 32					/* of a transposition */
 #define FACTOR_THREADS 128
+#define RESIDUAL_WARPS 8		/* rows of a block, one per warp */
 
 /* Rows coded at a time */
 #define MAX_ENCODE_TILE 32768
 #define MAX_RESIDUAL_BYTES ((size_t) 64 << 20)
 #define MIN_CAPACITY 32
+
+/* Centroids brought to code space by one product */
+#define CENTROIDS_AT_A_TIME ((size_t) 65536)
 
 /* As in vq_codec.c */
 #define MARGIN (8 * (double) FLT_EPSILON)
@@ -70,14 +79,53 @@ pack_e(float e, uint8_t *packed)
 }
 
 /*
- * Factors of nrows rows, one a thread.  residuals is float[m * dsub][ld], codes
- * uint8_t[m][ld], both of these rows.
+ * rows := rows less their centroids, in place, a warp each; products[i] :=
+ * |r|^2 and, where is_ip, <c,r>
  */
 __global__ static void
+residuals_kernel(float *rows, size_t stride, uint32_t nrows, const uint32_t *labels, const float *centroids,
+				 bool is_ip, double2 *products)
+{
+	uint32_t	i = blockIdx.x * RESIDUAL_WARPS + threadIdx.x / VQ_GPU_WARP;
+	uint32_t	lane = threadIdx.x % VQ_GPU_WARP;
+	double		residual_sq = 0;
+	double		centroid_residual = 0;
+	const float *centroid;
+	float	   *row;
+
+	if (i >= nrows)
+		return;
+	row = rows + i * stride;
+	centroid = centroids + labels[i] * stride;
+	for (size_t d = lane; d < stride; d += VQ_GPU_WARP)
+	{
+		float		c = centroid[d];
+		float		r = row[d] - c;
+
+		row[d] = r;
+		residual_sq += (double) r * r;
+		if (is_ip)
+			centroid_residual += (double) c * r;
+	}
+	residual_sq = vq_gpu_sum_over_warp(residual_sq);
+	centroid_residual = vq_gpu_sum_over_warp(centroid_residual);
+	if (lane == 0)
+		products[i] = make_double2(residual_sq, centroid_residual);
+}
+
+/*
+ * Factors of nrows rows, one a thread.  residuals is float[m * dsub][ld], codes
+ * uint8_t[m][ld], both of these rows.  Residuals and centroids are in code space,
+ * of code_dim dimensions.  Where that is a projection of model space, which has dim,
+ * products are those of residuals_kernel; otherwise they are not used.  half_norms
+ * are of centroids in model space.
+ */
+template<bool is_projected>
+__global__ static void
 factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t nrows,
-			   const float *codebook, uint32_t dim, uint32_t m, uint32_t dsub, uint32_t ksub,
-			   const uint32_t *labels, const float *centroids, size_t stride, const float *half_norms,
-			   bool is_ip, VqFactors *factors)
+			   const float *codebook, uint32_t code_dim, uint32_t m, uint32_t dsub, uint32_t ksub,
+			   const uint32_t *labels, const float *centroids, size_t stride, const double2 *products,
+			   const float *half_norms, uint32_t dim, float defect, float error_scale, bool is_ip, VqFactors *factors)
 {
 	uint32_t	i = blockIdx.x * FACTOR_THREADS + threadIdx.x;
 	const float *centroid;
@@ -86,6 +134,7 @@ factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t
 	double		code_sq = 0;
 	double		centroid_code = 0;	/* <c,r^> */
 	double		centroid_residual = 0;
+	double		centroid_code_sq = 0;	/* |c|^2 in code space */
 	double		centroid_sq;
 	bool		is_zero = true;
 	double		numerator = is_ip ? 1 : 2;
@@ -107,22 +156,36 @@ factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t
 	{
 		const float *column = codebook + (size_t) j * dsub * ksub + codes[j * ld + i];
 
-		for (uint32_t t = 0; t < dsub && j * dsub + t < dim; t++)
+		for (uint32_t t = 0; t < dsub && j * dsub + t < code_dim; t++)
 		{
 			double		r = residuals[(size_t) (j * dsub + t) * ld + i];
 			double		decoded = column[t * ksub];
 			double		c = centroid[j * dsub + t];
 
 			residual_code += r * decoded;
-			residual_sq += r * r;
 			code_sq += decoded * decoded;
 			centroid_code += c * decoded;
-			if (is_ip)
-				centroid_residual += c * r;
-			if (r != 0)
-				is_zero = false;
+			if (is_projected)
+				centroid_code_sq += c * c;
+			else
+			{
+				residual_sq += r * r;
+				if (is_ip)
+					centroid_residual += c * r;
+				if (r != 0)
+					is_zero = false;
+			}
 		}
 	}
+	if (is_projected)
+	{
+		/* no square of a float vanishes in double */
+		residual_sq = products[i].x;
+		centroid_residual = products[i].y;
+		is_zero = residual_sq == 0;
+	}
+	else
+		centroid_code_sq = centroid_sq;
 
 	norm_sq = residual_sq;
 	if (norm_sq < VANISHING_NORM_SQ && !is_zero)
@@ -136,9 +199,9 @@ factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t
 		double		stored_s = floor(exact_s * VQ_S_ONE + 0.5) / VQ_S_ONE;
 		double		rounding = fabs(stored_s - exact_s);
 		double		error_norm_sq = code_sq - a * residual_code;
-		double		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) + MARGIN * code_sq);
-		double		estimate_e = (exact_s + rounding) * error_norm / sqrt(dim > 1 ? (double) dim - 1 : 1.0) +
-			rounding * a * sqrt(norm_sq);
+		double		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) + (MARGIN + defect) * code_sq);
+		double		estimate_e = error_scale * (exact_s + rounding) * error_norm /
+			sqrt(dim > 1 ? (double) dim - 1 : 1.0) + rounding * a * sqrt(norm_sq);
 
 		if (stored_s * VQ_S_ONE <= UINT16_MAX && estimate_e < e)
 		{
@@ -157,7 +220,7 @@ factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t
 
 	packed_s = (uint16_t) (s * VQ_S_ONE);
 	packed_a = (float) (known + s * centroid_code -
-						MARGIN * (known_size + s * sqrt(centroid_sq * code_sq)));
+						MARGIN * (known_size + s * sqrt(centroid_code_sq * code_sq)));
 	if (!isfinite(packed_a) || !pack_e((float) e, &packed_e))
 	{
 		packed_a = -INFINITY;
@@ -204,15 +267,19 @@ tile_of(const VqPq *pq, size_t capacity)
 }
 
 static size_t
-encode_bytes(const VqGpuState *device, const VqPq *pq, size_t stride, size_t ncentroids, size_t capacity)
+encode_bytes(const VqGpuState *device, const VqGpuModel *model, size_t stride, size_t capacity)
 {
+	const VqPq *pq = &model->pq;
 	size_t		tile = tile_of(pq, capacity);
 	size_t		row_bytes = stride * sizeof(float) + sizeof(uint32_t) + sizeof(float) + pq->m + sizeof(VqFactors);
+	size_t		projection_bytes = 0;
 
-	return vq_gpu_assign_bytes(device, stride, ncentroids, capacity) +
+	if (model->projection != NULL)
+		projection_bytes = pq->dim * (stride + model->ncentroids) * sizeof(float) + tile * sizeof(double2);
+	return vq_gpu_assign_bytes(device, stride, model->ncentroids, capacity) +
 		vq_pq_codebook_floats(pq) * sizeof(float) +
 		tile * ((size_t) pq->m * pq->dsub * sizeof(float) + pq->m) +
-		VQ_GPU_SLOTS * capacity * row_bytes + 16384;
+		VQ_GPU_SLOTS * capacity * row_bytes + projection_bytes + 16384;
 }
 
 static VqGpuStatus
@@ -246,6 +313,28 @@ alloc_batch(VqGpuState *device, VqGpuSlot *slot, const VqPq *pq, size_t stride, 
 	return VQ_GPU_OK;
 }
 
+/* What a projection needs; centroids are on the device */
+static VqGpuStatus
+begin_projection(VqGpuState *device, const VqGpuModel *model, size_t stride)
+{
+	size_t		code_dim = model->pq.dim;
+
+	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, code_dim * stride, &device->directions));
+	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, model->ncentroids * code_dim, &device->code_centroids));
+	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile, &device->model_products));
+	TRY(vq_gpu_send_directions(device, &device->slots[0], model->projection, 0, code_dim, stride,
+							   device->directions));
+	for (size_t first = 0; first < model->ncentroids; first += CENTROIDS_AT_A_TIME)
+	{
+		size_t		n = vq_gpu_min(CENTROIDS_AT_A_TIME, model->ncentroids - first);
+
+		TRY(vq_gpu_stop_requested(device->gpu));
+		TRY(vq_gpu_project(device, device->directions, code_dim, device->centroids.values + first * stride, n, stride,
+						   device->code_centroids + first * code_dim, code_dim));
+	}
+	return VQ_GPU_OK;
+}
+
 static VqGpuStatus
 begin_device(VqGpuState *device, const VqGpuModel *model, size_t stride, size_t capacity)
 {
@@ -257,12 +346,14 @@ begin_device(VqGpuState *device, const VqGpuModel *model, size_t stride, size_t 
 	device->encode_tile = tile_of(pq, capacity);
 	for (int s = 0; s < VQ_GPU_SLOTS; s++)
 		TRY(alloc_batch(device, &device->slots[s], pq, stride, capacity));
-	TRY(vq_gpu_assign_alloc(device, SCOPE_ENCODE, pq->dim, stride, model->ncentroids, capacity,
+	TRY(vq_gpu_assign_alloc(device, SCOPE_ENCODE, model->dim, stride, model->ncentroids, capacity,
 							&device->centroids, &device->assign));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, codebook_floats, &device->codebook));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile * pq->m * pq->dsub, &device->residuals));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile * pq->m, &device->codes));
 	TRY(vq_gpu_set_centroids(device, &device->centroids, model->centroids, model->ncentroids));
+	if (model->projection != NULL)
+		TRY(begin_projection(device, model, stride));
 	CUDA(gpu, cudaMemcpyAsync(device->codebook, model->codebook, codebook_floats * sizeof(float),
 							  cudaMemcpyHostToDevice, device->compute));
 	return vq_gpu_wait_stream(device, device->compute);
@@ -274,30 +365,34 @@ encode_begin(VqGpu *gpu, const VqGpuModel *model, size_t batch_rows)
 	const VqPq *pq = &model->pq;
 	size_t		stride;
 	size_t		capacity;
-	VqPq		checked;
 
-	if (vq_pq_init(&checked, pq->dim, pq->m, pq->nbits) != VQ_OK ||
-		checked.dsub != pq->dsub || checked.ksub != pq->ksub ||
+	if (!vq_gpu_fits(pq, model->dim, model->projection) ||
+		!(model->error_scale > 0 && isfinite(model->error_scale)) ||
 		model->ncentroids < 1 || model->ncentroids > UINT32_MAX / 2 || batch_rows < 1)
 		return vq_gpu_fail(gpu->error, VQ_GPU_BAD_ARGUMENT,
-						   "codes of %u x %u bits for %u dimensions, %zu centroids, batches of %zu rows",
-						   pq->m, pq->nbits, pq->dim, model->ncentroids, batch_rows);
+						   "codes of %u x %u bits for %u of %zu dimensions, errors times %g, "
+						   "%zu centroids, batches of %zu rows", pq->m, pq->nbits, pq->dim, model->dim,
+						   (double) model->error_scale, model->ncentroids, batch_rows);
 	vq_gpu_sample_end(gpu);
 	vq_gpu_encode_end(gpu);
-	stride = vq_gpu_stride(gpu, pq->dim);
-	capacity = vq_gpu_chunk_rows(pq->dim, stride, model->ncentroids, batch_rows);
+	stride = vq_gpu_stride(gpu, model->dim);
+	capacity = vq_gpu_chunk_rows(model->dim, stride, model->ncentroids, batch_rows);
 	for (int d = 0; d < gpu->ndevices; d++)
 	{
 		VqGpuState *device = &gpu->devices[d];
 
 		while (capacity > MIN_CAPACITY &&
-			   encode_bytes(device, pq, stride, model->ncentroids, capacity) > vq_gpu_left(device))
+			   encode_bytes(device, model, stride, capacity) > vq_gpu_left(device))
 			capacity = vq_gpu_max(capacity / 2, MIN_CAPACITY);
 	}
 	for (int d = 0; d < gpu->ndevices; d++)
 		TRY(begin_device(&gpu->devices[d], model, stride, capacity));
 	gpu->metric = model->metric;
+	gpu->model_dim = model->dim;
 	gpu->pq = *pq;
+	gpu->is_projected = model->projection != NULL;
+	gpu->defect = model->projection ? model->projection->defect : 0;
+	gpu->error_scale = model->error_scale;
 	gpu->submitted = 0;
 	gpu->collected = 0;
 	gpu->is_encoding = true;
@@ -383,13 +478,60 @@ vq_gpu_encode_acquire(VqGpu *gpu, VqGpuBatch **batch, VqGpuError *error)
 	return vq_gpu_finish(gpu, encode_acquire(gpu, batch));
 }
 
+/* Residuals in code space of n rows of a slot, which have labels; with a projection the rows are lost */
+static VqGpuStatus
+make_residuals(VqGpuState *device, VqGpuSlot *slot, size_t first, size_t n)
+{
+	VqGpu	   *gpu = device->gpu;
+	const VqPq *pq = &gpu->pq;
+	size_t		stride = slot->batch.stride;
+	size_t		ld = device->encode_tile;
+	float	   *rows = slot->rows + first * stride;
+	const uint32_t *labels = slot->labels + first;
+	unsigned	blocks = (unsigned) vq_gpu_divide_up(n, RESIDUAL_WARPS);
+
+	if (!gpu->is_projected)
+		return vq_gpu_transpose(device, rows, stride, n, pq->dim, labels, &device->centroids,
+								(size_t) pq->m * pq->dsub, ld, device->residuals);
+	residuals_kernel<<<blocks, RESIDUAL_WARPS * VQ_GPU_WARP, 0, device->compute>>>
+		(rows, stride, (uint32_t) n, labels, device->centroids.values, gpu->metric == VQ_METRIC_IP,
+		 device->model_products);
+	LAUNCHED(gpu, "residuals_kernel");
+	return vq_gpu_project(device, rows, n, device->directions, pq->dim, stride, device->residuals, ld);
+}
+
+/* Factors of the n rows whose residuals and codes are there */
+static VqGpuStatus
+make_factors(VqGpuState *device, VqGpuSlot *slot, size_t first, size_t n)
+{
+	VqGpu	   *gpu = device->gpu;
+	const VqPq *pq = &gpu->pq;
+	const VqGpuCentroids *centroids = &device->centroids;
+	unsigned	blocks = (unsigned) vq_gpu_divide_up(n, FACTOR_THREADS);
+	bool		is_ip = gpu->metric == VQ_METRIC_IP;
+
+	if (gpu->is_projected)
+		factors_kernel<true><<<blocks, FACTOR_THREADS, 0, device->compute>>>
+			(device->residuals, device->codes, device->encode_tile, (uint32_t) n, device->codebook, pq->dim, pq->m,
+			 pq->dsub, pq->ksub, slot->labels + first, device->code_centroids, (size_t) pq->dim,
+			 device->model_products, centroids->half_norms, (uint32_t) gpu->model_dim, gpu->defect, gpu->error_scale, is_ip,
+			 slot->factors + first);
+	else
+		factors_kernel<false><<<blocks, FACTOR_THREADS, 0, device->compute>>>
+			(device->residuals, device->codes, device->encode_tile, (uint32_t) n, device->codebook, pq->dim, pq->m,
+			 pq->dsub, pq->ksub, slot->labels + first, centroids->values, centroids->stride,
+			 (const double2 *) NULL, centroids->half_norms, (uint32_t) gpu->model_dim, gpu->defect, gpu->error_scale, is_ip,
+			 slot->factors + first);
+	LAUNCHED(gpu, "factors_kernel");
+	return VQ_GPU_OK;
+}
+
 /* Codes and factors of labelled rows, tile by tile */
 static VqGpuStatus
 code_rows(VqGpuState *device, VqGpuSlot *slot)
 {
 	VqGpu	   *gpu = device->gpu;
 	const VqPq *pq = &gpu->pq;
-	size_t		stride = slot->batch.stride;
 	size_t		ld = device->encode_tile;
 
 	for (size_t first = 0; first < slot->nrows; first += ld)
@@ -398,15 +540,10 @@ code_rows(VqGpuState *device, VqGpuSlot *slot)
 		dim3		blocks((unsigned) vq_gpu_divide_up(n, TILE), (unsigned) vq_gpu_divide_up(pq->m, TILE));
 		dim3		threads(TILE, 8);
 
-		TRY(vq_gpu_transpose(device, slot->rows + first * stride, stride, n, pq->dim, slot->labels + first,
-							 &device->centroids, (size_t) pq->m * pq->dsub, ld, device->residuals));
+		TRY(make_residuals(device, slot, first, n));
 		TRY(vq_gpu_codes(device, device->residuals, ld, n, device->codebook, pq->m, pq->dsub, pq->ksub,
 						 device->codes));
-		factors_kernel<<<(unsigned) vq_gpu_divide_up(n, FACTOR_THREADS), FACTOR_THREADS, 0, device->compute>>>
-			(device->residuals, device->codes, ld, (uint32_t) n, device->codebook, pq->dim, pq->m, pq->dsub,
-			 pq->ksub, slot->labels + first, device->centroids.values, device->centroids.stride,
-			 device->centroids.half_norms, gpu->metric == VQ_METRIC_IP, slot->factors + first);
-		LAUNCHED(gpu, "factors_kernel");
+		TRY(make_factors(device, slot, first, n));
 		transpose_codes_kernel<<<blocks, threads, 0, device->compute>>>
 			(device->codes, ld, (uint32_t) n, pq->m, slot->codes + first * pq->m);
 		LAUNCHED(gpu, "transpose_codes_kernel");

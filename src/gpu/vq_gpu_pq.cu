@@ -359,15 +359,45 @@ first_chosen(const Choice *choice, size_t row)
 }
 
 /*
- * Residuals of those chosen from .. to - 1, which a device has, or which the
- * caller keeps, into residuals, float[ntrain][padded_dim] on the host.
+ * The residuals in the rows of the first slot to the rows of the second, in code
+ * space but of the same stride.  Directions go to the third, as many as fit at a
+ * time, so that this needs no memory of its own, of which a sample leaves little.
+ * has_directions: that has been called before, and nothing else since used the third.
  */
 static VqGpuStatus
-take_residuals(VqGpuState *device, const Choice *choice, size_t from, size_t to, bool is_resident,
-			   size_t padded_dim, float *residuals)
+project_residuals(VqGpuState *device, const VqProjection *projection, size_t nrows, bool has_directions)
+{
+	VqGpu	   *gpu = device->gpu;
+	VqGpuSlot  *from = &device->slots[0];
+	VqGpuSlot  *to = &device->slots[1];
+	VqGpuSlot  *part = &device->slots[2];
+
+	for (size_t first = 0; first < projection->ndirections; first += gpu->chunk_rows)
+	{
+		size_t		n = vq_gpu_min(gpu->chunk_rows, projection->ndirections - first);
+
+		if (!has_directions || n < projection->ndirections)
+			TRY(vq_gpu_send_directions(device, part, projection, first, n, gpu->stride, part->rows));
+		TRY(vq_gpu_project(device, part->rows, n, from->rows, nrows, gpu->stride, to->rows + first, gpu->stride));
+	}
+	return VQ_GPU_OK;
+}
+
+/*
+ * Residuals of those chosen from .. to - 1, which a device has, or which the
+ * caller keeps, into residuals, float[ntrain][padded_dim] on the host; in code
+ * space.
+ */
+static VqGpuStatus
+take_residuals(VqGpuState *device, const VqPq *pq, const VqProjection *projection, const Choice *choice,
+			   size_t from, size_t to, bool is_resident, float *residuals)
 {
 	VqGpu	   *gpu = device->gpu;
 	VqGpuSlot  *slot = &device->slots[0];
+	const float *projected = projection != NULL ? device->slots[1].rows : slot->rows;
+	size_t		row_bytes = gpu->stride * sizeof(float);
+	size_t		code_bytes = pq->dim * sizeof(float);
+	size_t		padded_dim = (size_t) pq->m * pq->dsub;
 
 	TRY(vq_gpu_use(device));
 	for (size_t first = from; first < to; first += gpu->chunk_rows)
@@ -385,7 +415,7 @@ take_residuals(VqGpuState *device, const Choice *choice, size_t from, size_t to,
 		{
 			for (size_t i = 0; i < n; i++)
 				vq_gpu_copy_kept_rows(gpu, chosen_row(choice, first + i), 1, slot->host_rows + i * gpu->stride);
-			CUDA(gpu, cudaMemcpyAsync(slot->rows, slot->host_rows, n * gpu->stride * sizeof(float),
+			CUDA(gpu, cudaMemcpyAsync(slot->rows, slot->host_rows, n * row_bytes,
 									  cudaMemcpyHostToDevice, device->compute));
 		}
 		TRY(vq_gpu_assign(device, &device->centroids, &device->assign, slot->rows, n,
@@ -393,25 +423,35 @@ take_residuals(VqGpuState *device, const Choice *choice, size_t from, size_t to,
 		subtract_kernel<<<(unsigned) n, 128, 0, device->compute>>>
 			(slot->rows, gpu->stride, slot->labels, device->centroids.values);
 		LAUNCHED(gpu, "subtract_kernel");
-		CUDA(gpu, cudaMemcpyAsync(slot->host_rows, slot->rows, n * gpu->stride * sizeof(float),
-								  cudaMemcpyDeviceToHost, device->compute));
+		if (projection != NULL)
+		{
+			TRY(project_residuals(device, projection, n, first > from));
+			CUDA(gpu, cudaMemcpy2DAsync(slot->host_rows, row_bytes, projected, row_bytes, code_bytes, n,
+										cudaMemcpyDeviceToHost, device->compute));
+		}
+		else
+			CUDA(gpu, cudaMemcpyAsync(slot->host_rows, projected, n * row_bytes,
+									  cudaMemcpyDeviceToHost, device->compute));
 		TRY(vq_gpu_wait_stream(device, device->compute));
 		for (size_t i = 0; i < n; i++)
 		{
 			float	   *residual = residuals + (first + i) * padded_dim;
 
-			memcpy(residual, slot->host_rows + i * gpu->stride, gpu->dim * sizeof(float));
-			memset(residual + gpu->dim, 0, (padded_dim - gpu->dim) * sizeof(float));
+			memcpy(residual, slot->host_rows + i * gpu->stride, code_bytes);
+			memset(residual + pq->dim, 0, (padded_dim - pq->dim) * sizeof(float));
 		}
 	}
 
-	/* The padding of host_rows came back from the device as it went: zero */
+	/*
+	 * The padding of host_rows came back from the device as it went, zero, or
+	 * was left alone
+	 */
 	return VQ_GPU_OK;
 }
 
 static VqGpuStatus
-take_all_residuals(VqGpu *gpu, const float *centroids, size_t ncentroids, const Choice *choice,
-				   size_t padded_dim, float *residuals)
+take_all_residuals(VqGpu *gpu, const VqPq *pq, const VqProjection *projection, const float *centroids,
+				   size_t ncentroids, const Choice *choice, float *residuals)
 {
 	for (int d = 0; d < gpu->ndevices; d++)
 	{
@@ -420,10 +460,10 @@ take_all_residuals(VqGpu *gpu, const float *centroids, size_t ncentroids, const 
 		size_t		to = first_chosen(choice, device->resident_first + device->resident_rows);
 
 		TRY(vq_gpu_set_centroids(device, &device->centroids, centroids, ncentroids));
-		TRY(take_residuals(device, choice, from, to, true, padded_dim, residuals));
+		TRY(take_residuals(device, pq, projection, choice, from, to, true, residuals));
 	}
-	return take_residuals(&gpu->devices[0], choice, first_chosen(choice, gpu->resident_rows), choice->ntrain,
-						  false, padded_dim, residuals);
+	return take_residuals(&gpu->devices[0], pq, projection, choice, first_chosen(choice, gpu->resident_rows),
+						  choice->ntrain, false, residuals);
 }
 
 /*----------
@@ -610,23 +650,21 @@ train_on_device(VqGpu *gpu, const VqPq *pq, const float *residuals, size_t ntrai
 }
 
 static VqGpuStatus
-pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,
+pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection, const float *centroids, size_t ncentroids,
 		 size_t ntrain, size_t niter, uint64_t seed, float *codebook, double *mse)
 {
 	Choice		choice = {gpu->added_rows, ntrain};
 	size_t		padded_dim = (size_t) pq->m * pq->dsub;
-	VqPq		checked;
 	float	   *residuals;
 	double		error = 0;
 	VqGpuStatus status;
 
-	if (!gpu->has_sample || pq->dim != gpu->dim ||
-		vq_pq_init(&checked, pq->dim, pq->m, pq->nbits) != VQ_OK ||
-		checked.dsub != pq->dsub || checked.ksub != pq->ksub ||
+	if (!gpu->has_sample || !vq_gpu_fits(pq, gpu->dim, projection) ||
 		ncentroids < 1 || ncentroids > gpu->max_centroids || ntrain > gpu->added_rows || ntrain > UINT32_MAX / 2)
 		return vq_gpu_fail(gpu->error, VQ_GPU_BAD_ARGUMENT,
-						   "codes of %u x %u bits for %u dimensions, trained on %zu rows of %zu", pq->m, pq->nbits,
-						   pq->dim, ntrain, gpu->has_sample ? gpu->added_rows : 0);
+						   "codes of %u x %u bits for %u dimensions%s, trained on %zu rows of %zu", pq->m, pq->nbits,
+						   pq->dim, projection != NULL ? " of a projection" : "", ntrain,
+						   gpu->has_sample ? gpu->added_rows : 0);
 	if (mse != NULL)
 		*mse = 0;
 	memset(codebook, 0, vq_pq_codebook_floats(pq) * sizeof(float));
@@ -636,7 +674,7 @@ pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,
 	if (residuals == NULL)
 		return vq_gpu_fail(gpu->error, VQ_GPU_NO_MEMORY, "could not allocate %zu MB on the host for residuals",
 						   (ntrain * padded_dim * sizeof(float) >> 20) + 1);
-	status = take_all_residuals(gpu, centroids, ncentroids, &choice, padded_dim, residuals);
+	status = take_all_residuals(gpu, pq, projection, centroids, ncentroids, &choice, residuals);
 	if (status == VQ_GPU_OK)
 		status = train_on_device(gpu, pq, residuals, ntrain, niter, seed, codebook, &error);
 	free(residuals);
@@ -646,10 +684,11 @@ pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,
 }
 
 VqGpuStatus
-vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids,
-				size_t ntrain, size_t niter, uint64_t seed,
+vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection,
+				const float *centroids, size_t ncentroids, size_t ntrain, size_t niter, uint64_t seed,
 				float *codebook, double *mse, VqGpuError *error)
 {
 	TRY(vq_gpu_begin(gpu, error));
-	return vq_gpu_finish(gpu, pq_train(gpu, pq, centroids, ncentroids, ntrain, niter, seed, codebook, mse));
+	return vq_gpu_finish(gpu, pq_train(gpu, pq, projection, centroids, ncentroids, ntrain, niter, seed,
+									   codebook, mse));
 }

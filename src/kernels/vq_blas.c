@@ -82,4 +82,4 @@ builtin_products(size_t rows, size_t cols, size_t dim,
 	}
 }
 
-const VqBlas vq_blas_builtin = {"builtin", builtin_products};
+const VqBlas vq_blas_builtin = {.name = "builtin", .products = builtin_products};

@@ -1,11 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * vq_blas.h
- *	  The one product of matrices that training needs, behind a pointer.
+ *	  The linear algebra that training needs, behind pointers.
  *
  * The glue fills it from OpenBLAS, which it opens with dlopen in the backend
  * that builds (DESIGN: never linked, its thread pool would start in every
- * process).  Where OpenBLAS is missing, vq_blas_builtin does the same slower.
+ * process).  Where OpenBLAS is missing, vq_blas_builtin does the same slower, but for
+ * eigenvectors, without which an index has codes of another kind.
  *
  *-------------------------------------------------------------------------
  */
@@ -24,7 +25,26 @@ typedef struct VqBlas
 	 */
 	void		(*products) (size_t rows, size_t cols, size_t dim,
 							 const float *a, const float *b, float *c);
+
+	/* c[i][j] += the same.  Where there are eigenvectors. */
+	void		(*add_products) (size_t rows, size_t cols, size_t dim,
+								 const float *a, const float *b, float *c);
+
+	/*
+	 * Eigenvectors of a symmetric matrix, float[dim][dim], of which it reads one
+	 * triangle: row i of a becomes the one that belongs to values[i], and values
+	 * ascend.  work is float[vq_blas_eigen_floats(dim)], aligned as int too.  False if
+	 * the iteration does not come to an end.  NULL where there is none.
+	 */
+	bool		(*eigenvectors) (size_t dim, float *a, float *values, float *work);
 } VqBlas;
+
+/* Work space of LAPACK's divide and conquer, in floats and integers, which have the same size */
+static inline size_t
+vq_blas_eigen_floats(size_t dim)
+{
+	return 1 + 6 * dim + 2 * dim * dim + 3 + 5 * dim;
+}
 
 extern const VqBlas vq_blas_builtin;
 

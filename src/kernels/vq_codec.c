@@ -18,6 +18,9 @@
 
 #define LANES 16
 
+/* Of a code with a projection: fewer dimensions lose more than finer codes of them bring, and more cost time */
+#define BITS_PER_DIMENSION 2
+
 /* Relative margin for sums of float32 products: 2^-20 */
 #define MARGIN (8 * (double) FLT_EPSILON)
 
@@ -33,6 +36,23 @@
 
 /* Below this, squares of coordinates may have vanished from a squared length */
 #define VANISHING_NORM_SQ 1e-30
+
+VqStatus
+vq_codec_init(VqCodec *codec, size_t dim, size_t m, size_t nbits, bool is_projected)
+{
+	size_t		code_dim = dim;
+
+	codec->dim = (uint32_t) dim;
+	codec->is_projected = is_projected;
+	codec->error_scale = 1;
+	if (is_projected && m >= 1 && m <= dim)
+	{
+		size_t		dsub = nbits / BITS_PER_DIMENSION;
+
+		code_dim = m * (dsub < dim / m ? dsub : dim / m);
+	}
+	return dim <= VQ_MAX_DIM ? vq_pq_init(&codec->pq, code_dim, m, nbits) : VQ_BAD_ARGUMENT;
+}
 
 static void
 multiply(float *restrict x, float factor, size_t dim)
@@ -95,7 +115,7 @@ normalise(const VqKernels *kernels, float *x, size_t dim, double *norm)
 static VqStatus
 rotate_checked(const VqKernels *kernels, const VqCodec *codec, float *x)
 {
-	size_t		dim = codec->pq.dim;
+	size_t		dim = codec->dim;
 
 	if (!(kernels->ip_f32(x, x, dim) <= MAX_NORM_SQ))
 		return VQ_NOT_FINITE;
@@ -108,7 +128,7 @@ VqStatus
 vq_codec_transform(const VqKernels *kernels, const VqCodec *codec,
 				   const float *x, float *x_model)
 {
-	size_t		dim = codec->pq.dim;
+	size_t		dim = codec->dim;
 	VqStatus	status = VQ_OK;
 	double		norm;
 
@@ -139,7 +159,7 @@ void
 vq_codec_restore(const VqKernels *kernels, const VqCodec *codec,
 				 const float *x_model, float *x)
 {
-	size_t		dim = codec->pq.dim;
+	size_t		dim = codec->dim;
 
 	if (x != x_model)
 		memcpy(x, x_model, dim * sizeof(float));
@@ -154,11 +174,37 @@ vq_codec_restore(const VqKernels *kernels, const VqCodec *codec,
 	}
 }
 
-/* The residual and its decoded code, both padded */
+void
+vq_codec_to_codes(const VqKernels *kernels, const VqCodec *codec, const float *x_model, float *x_code)
+{
+	if (codec->is_projected)
+	{
+		vq_project(kernels, &codec->projection, x_model, x_code);
+		return;
+	}
+	memcpy(x_code, x_model, codec->dim * sizeof(float));
+	memset(x_code + codec->dim, 0, (vq_codec_code_floats(codec) - codec->dim) * sizeof(float));
+}
+
+void
+vq_codec_decode(const VqCodec *codec, const uint8_t *codes, const float *centroid, float *work, float *x_model)
+{
+	vq_pq_decode(&codec->pq, codec->codebook, codes, work);
+	memcpy(x_model, centroid, codec->dim * sizeof(float));
+	if (codec->is_projected)
+		vq_project_back(&codec->projection, work, x_model);
+	else
+	{
+		for (size_t i = 0; i < codec->dim; i++)
+			x_model[i] += work[i];
+	}
+}
+
+/* The residual in model space, and in code space with its decoded code, both padded */
 size_t
 vq_codec_encode_floats(const VqCodec *codec)
 {
-	return 2 * (size_t) codec->pq.m * codec->pq.dsub;
+	return codec->dim + 2 * (size_t) codec->pq.m * codec->pq.dsub;
 }
 
 /* residual := x - centroid, padded with zeros */
@@ -199,17 +245,20 @@ is_zero(const float *x, size_t dim)
 void
 vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 				const float *x_model, const float *centroid,
+				const float *x_code, const float *centroid_code,
 				float *work, uint8_t *codes, VqFactors *factors)
 {
 	const VqPq *pq = &codec->pq;
-	size_t		dim = pq->dim;
+	size_t		dim = codec->dim;
 	size_t		padded_dim = (size_t) pq->m * pq->dsub;
-	float	   *residual = work;
-	float	   *decoded = work + padded_dim;
+	float	   *decoded = work;
+	float	   *residual_code = decoded + padded_dim;
+	float	   *residual = residual_code;
 	bool		is_ip = codec->metric == VQ_METRIC_IP;
 	double		numerator = is_ip ? 1 : 2;	/* of S, and of E */
-	float		products[3];	/* <r,r^>, |r|^2, |r^|^2 */
-	float		cross[3];		/* <c,r^>, |c|^2, |r^|^2 */
+	float		products[3];	/* <r,r^>, |r|^2 in code space, |r^|^2 */
+	float		cross[3];		/* <c,r^>, |c|^2 in code space, |r^|^2 */
+	double		residual_sq;
 	double		norm_sq;
 	double		known;			/* the part of A without S */
 	double		known_size;
@@ -217,13 +266,20 @@ vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 	double		s = 0;			/* as stored */
 	double		e;
 
-	subtract_padded(x_model, centroid, dim, padded_dim, residual);
-	kernels->pq_encode(residual, codec->codebook, pq->m, pq->dsub, pq->ksub, codes);
+	subtract_padded(x_code, centroid_code, pq->dim, padded_dim, residual_code);
+	kernels->pq_encode(residual_code, codec->codebook, pq->m, pq->dsub, pq->ksub, codes);
 	vq_pq_decode(pq, codec->codebook, codes, decoded);
-	kernels->ip_norms_f32(residual, decoded, dim, products);
-	kernels->ip_norms_f32(centroid, decoded, dim, cross);
+	kernels->ip_norms_f32(residual_code, decoded, pq->dim, products);
+	kernels->ip_norms_f32(centroid_code, decoded, pq->dim, cross);
 
-	norm_sq = products[1];
+	residual_sq = products[1];
+	if (codec->is_projected)
+	{
+		residual = residual_code + padded_dim;
+		subtract_padded(x_model, centroid, dim, dim, residual);
+		residual_sq = kernels->ip_f32(residual, residual, dim);
+	}
+	norm_sq = residual_sq;
 	if (norm_sq < VANISHING_NORM_SQ && !is_zero(residual, dim))
 		norm_sq += VANISHING_NORM_SQ;
 	e = numerator * sqrt(norm_sq) * (1 + MARGIN);
@@ -238,15 +294,16 @@ vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 		double		error_norm;
 		double		estimate_e;
 
-		/* |w|^2 by subtraction is no better than its terms */
-		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) + MARGIN * products[2]);
+		/* |w|^2 by subtraction is no better than its terms, of which |r^|^2 is that in code space */
+		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) +
+						  (codec->is_projected ? MARGIN + codec->projection.defect : MARGIN) * products[2]);
 
 		/*
 		 * The rounding of S acts on <q' - c, r^>, and r^ = w + a r.  Of this, w
 		 * is random to the query, but r is not: queries near x have all of
 		 * q' - c in its direction.
 		 */
-		estimate_e = (exact_s + rounding) * error_norm / sqrt(dim > 1 ? (double) dim - 1 : 1) +
+		estimate_e = codec->error_scale * (exact_s + rounding) * error_norm / sqrt(dim > 1 ? (double) dim - 1 : 1) +
 			rounding * a * sqrt(norm_sq);
 		if (stored_s * VQ_S_ONE <= UINT16_MAX && estimate_e < e)
 		{
@@ -258,11 +315,13 @@ vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 	if (is_ip)
 	{
 		/* <c,w> / a is S <c,r^> - <c,r> */
+		double		centroid_norm_sq = codec->is_projected ? kernels->ip_f32(centroid, centroid, dim) : cross[1];
+
 		known = -kernels->ip_f32(centroid, residual, dim);
-		known_size = sqrt((double) cross[1] * norm_sq);
+		known_size = sqrt(centroid_norm_sq * norm_sq);
 	}
 	else
-		known = known_size = products[1];
+		known = known_size = residual_sq;
 
 	factors->s = (uint16_t) (s * VQ_S_ONE);
 	factors->a = (float) (known + s * cross[0] -
@@ -310,11 +369,10 @@ void
 vq_codec_query_tables(const VqKernels *kernels, const VqCodec *codec, VqQuery *query)
 {
 	const VqPq *pq = &codec->pq;
-	size_t		padded_dim = (size_t) pq->m * pq->dsub;
 
-	memset(query->q_model + pq->dim, 0, (padded_dim - pq->dim) * sizeof(float));
-	query->q_norm_sq = kernels->ip_f32(query->q_model, query->q_model, pq->dim);
-	kernels->pq_lut(query->q_model, codec->codebook, pq->m, pq->dsub, pq->ksub, query->lut_floats);
+	vq_codec_to_codes(kernels, codec, query->q_model, query->q_code);
+	query->q_norm_sq = kernels->ip_f32(query->q_model, query->q_model, codec->dim);
+	kernels->pq_lut(query->q_code, codec->codebook, pq->m, pq->dsub, pq->ksub, query->lut_floats);
 	vq_pq_quantise_lut(pq, query->lut_floats, query->lut, &query->lut_scale);
 }
 
@@ -322,7 +380,7 @@ VqStatus
 vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
 			   const float *q, VqQuery *query)
 {
-	size_t		dim = codec->pq.dim;
+	size_t		dim = codec->dim;
 	VqStatus	status;
 	double		norm;
 
@@ -369,6 +427,7 @@ vq_codec_list_bound(const VqCodec *codec, const VqQuery *query,
 {
 	double		distance = sqrt((double) distance_sq);
 	double		margin;
+	float		lut_error;
 
 	if (codec->metric == VQ_METRIC_IP)
 		margin = MARGIN / 4 * ((double) distance_sq + query->q_norm_sq + centroid_norm_sq);
@@ -377,8 +436,14 @@ vq_codec_list_bound(const VqCodec *codec, const VqQuery *query,
 			(sqrt((double) query->q_norm_sq) + sqrt((double) centroid_norm_sq));
 	bound->base = (float) (vq_codec_list_value(codec, query, distance_sq, centroid_norm_sq) - margin);
 
-	/* S is never negative, so the largest L that the sum may stand for gives the bound */
-	bound->lut_bias = query->lut_scale.bias + query->lut_scale.error;
+	/*
+	 * S is never negative, so the largest L that the sum may stand for gives the
+	 * bound.  That has the confidence of the rest: the rounding of a table does not
+	 * depend on the error of a code, so their sum is within epsilon standard errors
+	 * of either as often as each of them.
+	 */
+	lut_error = epsilon * query->lut_scale.deviation + query->lut_scale.slack;
+	bound->lut_bias = query->lut_scale.bias + fminf(lut_error, query->lut_scale.error);
 	bound->lut_step = query->lut_scale.step;
 	bound->reach = (float) (epsilon * distance);
 }

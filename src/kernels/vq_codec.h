@@ -15,6 +15,14 @@
  * and the small factors below suit data of any magnitude.  Centroids,
  * residuals, codes and bounds all live there.  For IP the query is q' = R q / |q|.
  *
+ * Codes.  Centroids, residuals and bounds live in model space, codes in "code
+ * space": either model space itself or, with a projection (vq_project.h) on the
+ * directions in which residuals vary most, fewer dimensions, y = P x'.  The rows of
+ * P are orthonormal but for rounding, so <P x', r^> = <x', P^T r^>, and a code stands
+ * for P^T r^, which has nothing in the directions that P leaves out.  Below, r^ means
+ * that.  The bound is right for any P, as it is made from what the code misses of the
+ * whole r; the better P suits the data, the tighter it is.
+ *
  * Estimator.  With r = x' - c the residual against the centroid of its list,
  * r^ its decoded code, a = <r,r^> / |r|^2 and w = r^ - a r (which is
  * orthogonal to r), the estimate of Gao & Long (RaBitQ, SIGMOD 2024, section
@@ -28,7 +36,11 @@
  *		IP		 -<q', c>		1 / a	<c, w> / a					|w| / (a sqrt(d - 1))
  *
  * The error of est is <q' - c, w> times S: w is a random direction orthogonal
- * to r, so it has mean 0 and a standard error of at most E |q' - c|.
+ * to r, so it has mean 0 and a standard error of at most E |q' - c|.  With a
+ * projection w is not random: what it leaves out are directions in which q' - c is
+ * short for the nearest vectors, but the fewer count, the longer q' - c is in the
+ * rest.  So E is multiplied with error_scale, which training measures (1 without a
+ * projection).
  *
  * Stored, S is rounded to 16 bits first and A is made from the rounded S, so
  * the rounding acts on <q' - c, r^> only; A is rounded down by 2^-20 of its
@@ -54,18 +66,41 @@
 
 #include "kernels/vq_block.h"
 #include "kernels/vq_pq.h"
+#include "kernels/vq_project.h"
 #include "kernels/vq_rotate.h"
 
 typedef struct VqCodec
 {
 	VqMetric	metric;
 	VqRotation	rotation;
-	VqPq		pq;				/* pq.dim is the dimension of the vectors */
+	uint32_t	dim;			/* of the vectors and of model space */
+	bool		is_projected;
+	VqPq		pq;				/* pq.dim is the dimension of code space */
 	float		scale;			/* s, a power of two */
 	const float *signs;			/* of the rotation, vq_rotate_sign_bytes */
 	const float *mean;			/* float[dim] */
+	VqProjection projection;	/* if is_projected */
+	float		error_scale;	/* of E, positive: see above */
 	const float *codebook;		/* float[m][dsub][ksub] */
 } VqCodec;
+
+/*
+ * Set dim, is_projected, error_scale to 1 and pq.  Code space has dim dimensions or, if it is
+ * projected, two bits for each: m * nbits / 2, and m at least.  VQ_BAD_ARGUMENT as
+ * for vq_pq_init.
+ */
+extern VqStatus vq_codec_init(VqCodec *codec, size_t dim, size_t m, size_t nbits, bool is_projected);
+
+/* Floats of a vector in code space, with padding that functions may write to */
+static inline size_t
+vq_codec_code_floats(const VqCodec *codec)
+{
+	return vq_project_floats((size_t) codec->pq.m * codec->pq.dsub);
+}
+
+/* x_code, float[vq_codec_code_floats] := x_model in code space, zero behind its dimensions */
+extern void vq_codec_to_codes(const VqKernels *kernels, const VqCodec *codec,
+							  const float *x_model, float *x_code);
 
 /*
  * x_model := x in model space, float[dim].  VQ_ZERO_VECTOR for cosine of a
@@ -84,12 +119,18 @@ extern size_t vq_codec_encode_floats(const VqCodec *codec);
 
 /*
  * Code and factors of x_model (from vq_codec_transform) against the centroid
- * of its list, float[dim] both.  codes is uint8_t[m].  Never fails: what cannot
+ * of its list, float[dim] both, and both in code space, float[pq.dim] (which are the
+ * same without a projection).  codes is uint8_t[m].  Never fails: what cannot
  * be coded is marked to be always compared exactly.
  */
 extern void vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 							const float *x_model, const float *centroid,
+							const float *x_code, const float *centroid_code,
 							float *work, uint8_t *codes, VqFactors *factors);
+
+/* x_model, float[dim] := what codes stand for, with the centroid; work is float[vq_codec_code_floats] */
+extern void vq_codec_decode(const VqCodec *codec, const uint8_t *codes, const float *centroid,
+							float *work, float *x_model);
 
 /* Factors of a vector that is to be compared exactly, whatever the query */
 extern void vq_codec_encode_exact(VqFactors *factors);
@@ -101,7 +142,8 @@ extern float vq_codec_unpack_e(uint8_t packed);
 /* A query, ready to score blocks.  Buffers are the caller's. */
 typedef struct VqQuery
 {
-	float	   *q_model;		/* float[m * dsub], zero padded; first dim are q' */
+	float	   *q_model;		/* float[dim], q' */
+	float	   *q_code;			/* float[vq_codec_code_floats], q' in code space */
 	float	   *lut_floats;		/* float[m][ksub] */
 	uint8_t    *lut;			/* uint8_t[m][ksub] */
 	VqLutScale	lut_scale;
@@ -119,7 +161,7 @@ extern VqStatus vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
 
 /*
  * The second half of vq_codec_query, for a q_model that another codec of the
- * same space has made: padding, length and tables.
+ * same space has made: q_code, length and tables.
  */
 extern void vq_codec_query_tables(const VqKernels *kernels, const VqCodec *codec, VqQuery *query);
 

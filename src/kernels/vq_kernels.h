@@ -67,7 +67,7 @@ typedef struct VqBound
 #define VQ_U8_LARGEST	127.0f
 #define VQ_U8_SMALLEST	1e-36f
 
-/* Columns of scores_u8 that are stored side by side */
+/* Columns of scores_u8 and project_i8 that are stored side by side */
 #define VQ_PANEL_COLUMNS	16
 
 /* What scores_u8 multiplies rows with; a quad is four values that are next to each other */
@@ -115,6 +115,15 @@ typedef struct VqKernels
 								  size_t nrows, float *out);
 	void		(*l2sq_rows_i8) (const float *q, size_t dim, const void *rows, size_t stride,
 								 size_t nrows, float *out);
+
+	/*
+	 * out[j] = steps[j] * sum over i of x[i] * panels[j / 16][i][j % 16], for
+	 * 16 npanels columns: panels is int8_t[npanels][dim][VQ_PANEL_COLUMNS], x is
+	 * float[dim], steps and out are float[16 * npanels].  Error at most dim *
+	 * FLT_EPSILON of dim terms as large as the largest x[i] with a byte of 128.
+	 */
+	void		(*project_i8) (const float *x, size_t dim, const int8_t *panels, const float *steps,
+							   size_t npanels, float *out);
 
 	/*
 	 * Fast Walsh-Hadamard transform in place, scaled by 1/sqrt(n) so that it

@@ -284,6 +284,55 @@ l2sq_rows_i8(const float *q, size_t dim, const void *rows, size_t stride,
 		out[i] = l2sq_row_i8(q, dim, row_at(rows, stride, i));
 }
 
+static inline __m256
+widen_i8x8(const int8_t *bytes)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) bytes)));
+}
+
+/* Sums of two panels, which share each value of x; the other three registers hide latency */
+static inline void
+project_panels(const float *x, size_t dim, const int8_t *panel, const int8_t *next, const float *steps, float *out)
+{
+	__m256		sum0 = _mm256_setzero_ps();
+	__m256		sum1 = sum0;
+	__m256		sum2 = sum0;
+	__m256		sum3 = sum0;
+
+	for (size_t i = 0; i < dim; i++)
+	{
+		__m256		value = _mm256_broadcast_ss(x + i);
+
+		sum0 = _mm256_fmadd_ps(value, widen_i8x8(panel + i * VQ_PANEL_COLUMNS), sum0);
+		sum1 = _mm256_fmadd_ps(value, widen_i8x8(panel + i * VQ_PANEL_COLUMNS + 8), sum1);
+		if (next)
+		{
+			sum2 = _mm256_fmadd_ps(value, widen_i8x8(next + i * VQ_PANEL_COLUMNS), sum2);
+			sum3 = _mm256_fmadd_ps(value, widen_i8x8(next + i * VQ_PANEL_COLUMNS + 8), sum3);
+		}
+	}
+	_mm256_storeu_ps(out, _mm256_mul_ps(sum0, _mm256_loadu_ps(steps)));
+	_mm256_storeu_ps(out + 8, _mm256_mul_ps(sum1, _mm256_loadu_ps(steps + 8)));
+	if (next)
+	{
+		_mm256_storeu_ps(out + 16, _mm256_mul_ps(sum2, _mm256_loadu_ps(steps + 16)));
+		_mm256_storeu_ps(out + 24, _mm256_mul_ps(sum3, _mm256_loadu_ps(steps + 24)));
+	}
+}
+
+static void
+project_i8(const float *x, size_t dim, const int8_t *panels, const float *steps, size_t npanels, float *out)
+{
+	size_t		panel_bytes = dim * VQ_PANEL_COLUMNS;
+	size_t		p = 0;
+
+	for (; p + 2 <= npanels; p += 2)
+		project_panels(x, dim, panels + p * panel_bytes, panels + (p + 1) * panel_bytes,
+					   steps + p * VQ_PANEL_COLUMNS, out + p * VQ_PANEL_COLUMNS);
+	if (p < npanels)
+		project_panels(x, dim, panels + p * panel_bytes, NULL, steps + p * VQ_PANEL_COLUMNS, out + p * VQ_PANEL_COLUMNS);
+}
+
 /* Transform of the eight lanes of a register, not scaled */
 static inline __m256
 fwht_f32x8(__m256 v)
@@ -873,6 +922,7 @@ const VqKernels vq_kernels_avx2 = {
 	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,
+	.project_i8 = project_i8,
 	.fwht = fwht,
 	.pq_encode = pq_encode,
 	.pq_lut = pq_lut,

@@ -21,6 +21,8 @@ first_lanes(size_t n)
 /* vq_kernels_avx512_vbmi.c: VQ_CPU_AVX512_VBMI */
 extern void vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 								 uint32_t sums[VQ_BLOCK_LANES]);
+extern void vq_avx512_project_i8(const float *x, size_t dim, const int8_t *panels, const float *steps,
+								 size_t npanels, float *out);
 
 /* vq_kernels_avx512_vnni.c: VQ_CPU_AVX512_VBMI, of which it needs VNNI only */
 extern float vq_avx512_quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out);

@@ -264,6 +264,35 @@ l2sq_rows_i8(const float *q, size_t dim, const void *rows, size_t stride,
 		out[i] = l2sq_row_i8(q, dim, row_at(rows, stride, i));
 }
 
+static void
+project_i8(const float *x, size_t dim, const int8_t *panels, const float *steps, size_t npanels, float *out)
+{
+	for (size_t p = 0; p < npanels; p++)
+	{
+		const int8_t *panel = panels + p * dim * VQ_PANEL_COLUMNS;
+		float32x4_t sums[4] = {0};
+
+		for (size_t i = 0; i < dim; i++)
+		{
+			int8x16_t	bytes = vld1q_s8(panel + i * VQ_PANEL_COLUMNS);
+			int16x8_t	low = vmovl_s8(vget_low_s8(bytes));
+			int16x8_t	high = vmovl_s8(vget_high_s8(bytes));
+
+			sums[0] = vfmaq_n_f32(sums[0], vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), x[i]);
+			sums[1] = vfmaq_n_f32(sums[1], vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))), x[i]);
+			sums[2] = vfmaq_n_f32(sums[2], vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), x[i]);
+			sums[3] = vfmaq_n_f32(sums[3], vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))), x[i]);
+		}
+		UNROLL
+		for (size_t k = 0; k < 4; k++)
+		{
+			size_t		at = p * VQ_PANEL_COLUMNS + 4 * k;
+
+			vst1q_f32(out + at, vmulq_f32(sums[k], vld1q_f32(steps + at)));
+		}
+	}
+}
+
 /* Transform of the four lanes of a register, not scaled */
 static inline float32x4_t
 fwht_f32x4(float32x4_t v)
@@ -870,6 +899,7 @@ const VqKernels vq_kernels_neon = {
 	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,
+	.project_i8 = project_i8,
 	.fwht = fwht,
 	.pq_encode = pq_encode,
 	.pq_lut = pq_lut,

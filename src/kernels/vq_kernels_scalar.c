@@ -139,6 +139,22 @@ l2sq_rows_i8(const float *q, size_t dim, const void *rows, size_t stride,
 }
 
 static void
+project_i8(const float *x, size_t dim, const int8_t *panels, const float *steps, size_t npanels, float *out)
+{
+	for (size_t p = 0; p < npanels; p++)
+	{
+		const int8_t *panel = panels + p * dim * VQ_PANEL_COLUMNS;
+		float		sums[VQ_PANEL_COLUMNS] = {0};
+
+		for (size_t i = 0; i < dim; i++)
+			for (size_t k = 0; k < VQ_PANEL_COLUMNS; k++)
+				sums[k] += x[i] * panel[i * VQ_PANEL_COLUMNS + k];
+		for (size_t k = 0; k < VQ_PANEL_COLUMNS; k++)
+			out[p * VQ_PANEL_COLUMNS + k] = steps[p * VQ_PANEL_COLUMNS + k] * sums[k];
+	}
+}
+
+static void
 fwht(float *x, size_t n)
 {
 	float		scale = 1.0f / sqrtf((float) n);
@@ -407,6 +423,7 @@ const VqKernels vq_kernels_scalar = {
 	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,
+	.project_i8 = project_i8,
 	.fwht = fwht,
 	.pq_encode = pq_encode,
 	.pq_lut = pq_lut,

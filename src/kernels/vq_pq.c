@@ -291,7 +291,8 @@ vq_pq_quantise_lut(const VqPq *pq, const float *lut, uint8_t *bytes, VqLutScale 
 	double		largest = 0;	/* bound of the sums' magnitude */
 	float		step;
 	double		worst;
-	double		typical;
+	double		deviation;
+	double		slack;
 
 	/* Until it gets its bytes, the place of each sub-quantiser keeps its low */
 	for (size_t j = 0; j < pq->m; j++)
@@ -327,8 +328,11 @@ vq_pq_quantise_lut(const VqPq *pq, const float *lut, uint8_t *bytes, VqLutScale 
 	 * last term covers bias, step and their use in float32.
 	 */
 	worst = step * 0.5 * (double) nvaried;
-	typical = step * 4 * sqrt((double) nvaried / 12);
+	deviation = step * sqrt((double) nvaried / 12);
+	slack = largest * FLT_EPSILON;
 	scale->bias = (float) bias;
 	scale->step = step;
-	scale->error = (float) ((worst < typical ? worst : typical) + largest * FLT_EPSILON);
+	scale->error = (float) ((worst < 4 * deviation ? worst : 4 * deviation) + slack);
+	scale->deviation = (float) deviation;
+	scale->slack = (float) slack;
 }

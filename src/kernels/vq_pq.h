@@ -91,7 +91,8 @@ extern void vq_pq_decode(const VqPq *pq, const float *codebook, const uint8_t *c
  *
  * error is the smaller of the worst case of this very table (half a step for
  * every sub-quantiser whose entries differ) and four standard errors of that
- * many independent roundings, plus what float32 costs.
+ * many independent roundings, plus what float32 costs.  deviation is one standard
+ * error, and slack what float32 costs.
  *----------
  */
 typedef struct VqLutScale
@@ -99,6 +100,8 @@ typedef struct VqLutScale
 	float		bias;
 	float		step;
 	float		error;
+	float		deviation;
+	float		slack;
 } VqLutScale;
 
 extern void vq_pq_quantise_lut(const VqPq *pq, const float *lut, uint8_t *bytes, VqLutScale *scale);

@@ -22,6 +22,7 @@
 #include "kernels/vq_kernels.h"
 
 #define MAX_ROWS 9
+#define MAX_PANELS 9
 
 typedef struct Input
 {
@@ -241,6 +242,43 @@ static void
 fuzz_rows_i8(Input *input)
 {
 	fuzz_rows(input, true);
+}
+
+static void
+fuzz_project(Input *input)
+{
+	size_t		dim = input->sizes[0];
+	size_t		npanels = input->sizes[1] % (MAX_PANELS + 1);
+	size_t		ncolumns = npanels * VQ_PANEL_COLUMNS;
+	float	   *x = floats_from(input, dim);
+	float	   *steps = floats_from(input, ncolumns);
+	uint8_t    *bytes = bytes_from(input, ncolumns * dim);
+	const int8_t *panels = (const int8_t *) bytes;
+	float	   *want = allocate(ncolumns * sizeof(float));
+	float	   *got = allocate(ncolumns * sizeof(float));
+	double	   *abs_sums = allocate(ncolumns * sizeof(double));
+
+	for (size_t j = 0; j < ncolumns; j++)
+	{
+		double		largest = 0;
+
+		for (size_t i = 0; i < dim; i++)
+			largest = fmax(largest, fabs((double) x[i]));
+		abs_sums[j] = fabs((double) steps[j]) * largest * 128 * (double) dim;
+	}
+	vq_kernels_scalar.project_i8(x, dim, panels, steps, npanels, want);
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		table_at(t)->project_i8(x, dim, panels, steps, npanels, got);
+		for (size_t j = 0; j < ncolumns; j++)
+			require_close(got[j], want[j], abs_sums[j], dim);
+	}
+	free(x);
+	free(steps);
+	free(bytes);
+	free(want);
+	free(got);
+	free(abs_sums);
 }
 
 static void
@@ -493,6 +531,7 @@ static void (*const operations[]) (Input *input) = {
 	fuzz_bound,
 	fuzz_u8,
 	fuzz_f16,
+	fuzz_project,
 };
 
 int

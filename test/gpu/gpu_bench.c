@@ -36,6 +36,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/vq_codec.h"
+
 #define CODEBOOK_ITERATIONS 12
 #define SAMPLE_ROWS_PER_LIST 64
 #define TRAIN_ROWS_PER_CODE 256
@@ -49,11 +51,13 @@ static const struct
 	size_t		nlists;
 	size_t		m;
 	size_t		nbits;
+	bool		is_projected;
 }			cases[] = {
-	{1000000, 300, 4096, 150, 4},
-	{5000000, 300, 10000, 150, 4},
-	{1000000, 1536, 4096, 768, 4},
-	{1000000, 300, 4096, 75, 8},
+	{1000000, 300, 4096, 150, 4, false},
+	{5000000, 300, 10000, 150, 4, false},
+	{1000000, 1536, 4096, 768, 4, false},
+	{1000000, 300, 4096, 75, 8, false},
+	{1000000, 1536, 4096, 384, 4, true},	/* on 768 directions */
 };
 
 /* The one with goals, and seconds for all of it: what it shall take, and what it might */
@@ -169,7 +173,7 @@ load_sample(VqGpu *gpu, const float *rows, size_t nrows, size_t dim, size_t nlis
 static double
 encode(VqGpu *gpu, const VqGpuModel *model, const float *rows, size_t nrows, bool copy_all)
 {
-	size_t		dim = model->pq.dim;
+	size_t		dim = model->dim;
 	size_t		first = 0;
 	size_t		collected = 0;
 	double		start;
@@ -258,6 +262,8 @@ bench_case(size_t number, bool with_tiles)
 	float	   *rows;
 	float	   *centroids;
 	float	   *codebook;
+	void	   *image = NULL;
+	VqCodec		codec;
 	VqGpuModel	model;
 	VqGpuError	error;
 	VqGpu	   *gpu;
@@ -271,7 +277,15 @@ bench_case(size_t number, bool with_tiles)
 	centroids = data_alloc(nlists * dim, sizeof(float));
 	memset(&model, 0, sizeof(model));
 	model.metric = VQ_METRIC_L2;
-	vq_pq_init(&model.pq, dim, cases[number].m, nbits);
+	vq_codec_init(&codec, dim, cases[number].m, nbits, cases[number].is_projected);
+	model.dim = dim;
+	model.pq = codec.pq;
+	model.error_scale = codec.error_scale;
+	if (codec.is_projected)
+	{
+		image = data_projection(dim, codec.pq.dim, SEED, &codec.projection);
+		model.projection = &codec.projection;
+	}
 	codebook = data_alloc(vq_pq_codebook_floats(&model.pq), sizeof(float));
 
 	start = data_now();
@@ -289,8 +303,8 @@ bench_case(size_t number, bool with_tiles)
 		   2.0 * (double) training.nsteps * (double) nsample * (double) nlists * (double) dim, 0);
 	report(nrows, dim, nlists, nbits, "update", training.update_seconds, 0, 0);
 	start = data_now();
-	data_must(gpu_interface.pq_train(gpu, &model.pq, centroids, nlists, ntrain, CODEBOOK_ITERATIONS, SEED,
-									 codebook, &mse, &error), &error, "pq_train");
+	data_must(gpu_interface.pq_train(gpu, &model.pq, model.projection, centroids, nlists, ntrain,
+									 CODEBOOK_ITERATIONS, SEED, codebook, &mse, &error), &error, "pq_train");
 	codebook_seconds = data_now() - start;
 	report(nrows, dim, nlists, nbits, "codebook", codebook_seconds, 0, 0);
 	model.ncentroids = nlists;
@@ -314,6 +328,7 @@ bench_case(size_t number, bool with_tiles)
 	free(rows);
 	free(centroids);
 	free(codebook);
+	free(image);
 }
 
 static void

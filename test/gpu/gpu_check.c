@@ -27,6 +27,7 @@
 #include "kernels/vq_codec.h"
 
 #define NITER 6
+#define ERROR_SCALE 1.3f		/* of a model with a projection */
 #define SEED 1234
 
 static int	npassed;
@@ -60,25 +61,36 @@ typedef struct Shape
 	size_t		m;
 	size_t		nbits;
 	bool		is_small;
+	bool		is_projected;	/* on as many directions as vq_codec_init says */
 } Shape;
 
 static const Shape shapes[] = {
-	{1, 1000, 1, 1, 4, true},
-	{1, 700, 7, 1, 8, false},
-	{3, 777, 7, 3, 4, true},
-	{3, 5003, 7, 2, 8, false},
-	{17, 2001, 33, 5, 4, true},
-	{17, 999, 33, 17, 8, true},
-	{64, 100, 300, 16, 4, true},	/* fewer rows than lists and than codes */
-	{300, 10007, 4096, 150, 4, false},
-	{300, 5003, 7, 75, 8, false},
-	{300, 3001, 5000, 20, 8, false},	/* more than one tile of centroids */
-	{784, 3001, 65, 392, 4, false},
-	{784, 1501, 1, 49, 8, false},
-	{1536, 2003, 4096, 96, 8, false},
-	{1536, 1501, 100, 768, 4, false},
-	{2000, 600, 5, 3, 4, false},	/* sub-quantisers whose codebook fits no block */
-	{2000, 600, 5, 3, 8, false},
+	{1, 1000, 1, 1, 4, true, false},
+	{1, 700, 7, 1, 8, false, false},
+	{3, 777, 7, 3, 4, true, false},
+	{3, 5003, 7, 2, 8, false, false},
+	{17, 2001, 33, 5, 4, true, false},
+	{17, 999, 33, 17, 8, true, false},
+	{64, 100, 300, 16, 4, true, false},	/* fewer rows than lists and than codes */
+	{300, 10007, 4096, 150, 4, false, false},
+	{300, 5003, 7, 75, 8, false, false},
+	{300, 3001, 5000, 20, 8, false, false},	/* more than one tile of centroids */
+	{784, 3001, 65, 392, 4, false, false},
+	{784, 1501, 1, 49, 8, false, false},
+	{1536, 2003, 4096, 96, 8, false, false},
+	{1536, 1501, 100, 768, 4, false, false},
+	{2000, 600, 5, 3, 4, false, false},	/* sub-quantisers whose codebook fits no block */
+	{2000, 600, 5, 3, 8, false, false},
+	{1, 1000, 3, 1, 8, true, true}, /* on the only direction there is */
+	{3, 777, 7, 1, 4, true, true},	/* 2 directions */
+	{17, 2001, 33, 5, 4, true, true},	/* 10 */
+	{33, 1400, 5, 4, 8, true, true},	/* 16, the columns of a panel */
+	{64, 100, 300, 16, 4, true, true},
+	{200, 60, 3, 75, 4, true, true},	/* fewer rows than directions, 150 */
+	{300, 10007, 4096, 75, 4, false, true}, /* 150 */
+	{300, 5003, 7, 50, 8, false, true},
+	{1536, 1003, 4096, 192, 8, false, true},
+	{1536, 501, 100, 384, 4, false, true},
 };
 
 #define NSHAPES (sizeof(shapes) / sizeof(shapes[0]))
@@ -179,7 +191,13 @@ product_of(const float *a, const float *b, size_t dim)
 typedef struct Fixture
 {
 	Shape		shape;
+	VqCodec		codec;			/* its codebook is the CPU's */
 	VqPq		pq;
+	void	   *image;			/* of the projection; NULL: none */
+	float	   *directions;		/* the projection in floats, [dim][pq.dim] */
+	float	   *centroids_code; /* [nlists][code_floats], in code space, by the CPU */
+	float	   *work;			/* [code_floats] */
+	size_t		code_floats;
 	size_t		padded_dim;
 	float	   *rows;
 	float	   *centroids;
@@ -230,6 +248,7 @@ static void
 train_on_cpu(Fixture *fixture)
 {
 	size_t		dim = fixture->shape.dim;
+	float	   *residual = data_alloc(dim, sizeof(float));
 
 	for (size_t i = 0; i < fixture->ntrain; i++)
 	{
@@ -237,10 +256,40 @@ train_on_cpu(Fixture *fixture)
 		const float *centroid = fixture->centroids + fixture->labels[row] * dim;
 
 		for (size_t d = 0; d < dim; d++)
-			fixture->residuals[i * fixture->padded_dim + d] = fixture->rows[row * dim + d] - centroid[d];
+			residual[d] = fixture->rows[row * dim + d] - centroid[d];
+		vq_codec_to_codes(kernels, &fixture->codec, residual, fixture->work);
+		memcpy(fixture->residuals + i * fixture->padded_dim, fixture->work, fixture->padded_dim * sizeof(float));
 	}
+	free(residual);
 	vq_pq_train(kernels, &fixture->pq, fixture->residuals, fixture->ntrain, NITER, SEED,
 				fixture->pq_sums, fixture->code, fixture->codebook);
+}
+
+/* The projection of a fixture, which has its codec */
+static void
+open_projection(Fixture *fixture)
+{
+	size_t		dim = fixture->shape.dim;
+	VqProjection *projection = &fixture->codec.projection;
+	float	   *unpacked;
+
+	fixture->image = data_projection(dim, fixture->pq.dim, 5, projection);
+	fixture->directions = data_alloc(fixture->pq.dim * dim, sizeof(float));
+	unpacked = data_alloc(fixture->pq.dim * dim, sizeof(float));
+	vq_project_unpack(projection, unpacked);
+	for (size_t j = 0; j < fixture->pq.dim; j++)
+		for (size_t d = 0; d < dim; d++)
+			fixture->directions[d * fixture->pq.dim + j] = unpacked[j * dim + d];
+	free(unpacked);
+}
+
+/* Centroids to code space, whenever they have changed */
+static void
+project_centroids(Fixture *fixture)
+{
+	for (size_t j = 0; j < fixture->shape.nlists; j++)
+		vq_codec_to_codes(kernels, &fixture->codec, fixture->centroids + j * fixture->shape.dim,
+						  fixture->centroids_code + j * fixture->code_floats);
 }
 
 /* are_equal: every row is one of the centroids */
@@ -251,8 +300,14 @@ open_fixture(Fixture *fixture, const Shape *shape, bool are_equal)
 
 	memset(fixture, 0, sizeof(*fixture));
 	fixture->shape = *shape;
-	vq_pq_init(&fixture->pq, dim, shape->m, shape->nbits);
+	vq_codec_init(&fixture->codec, dim, shape->m, shape->nbits, shape->is_projected);
+	fixture->pq = fixture->codec.pq;
 	fixture->padded_dim = (size_t) fixture->pq.m * fixture->pq.dsub;
+	fixture->code_floats = vq_codec_code_floats(&fixture->codec);
+	fixture->work = data_alloc(fixture->code_floats, sizeof(float));
+	fixture->centroids_code = data_alloc(shape->nlists * fixture->code_floats, sizeof(float));
+	if (shape->is_projected)
+		open_projection(fixture);
 	fixture->ntrain = shape->nrows < 2500 ? shape->nrows : 2500;
 	fixture->rows = data_alloc(shape->nrows * dim, sizeof(float));
 	fixture->centroids = data_alloc(shape->nlists * dim, sizeof(float));
@@ -272,11 +327,18 @@ open_fixture(Fixture *fixture, const Shape *shape, bool are_equal)
 		memcpy(fixture->rows + i * dim, fixture->centroids + i % shape->nlists * dim, dim * sizeof(float));
 	label_rows(fixture);
 	train_on_cpu(fixture);
+	project_centroids(fixture);
+	fixture->codec.scale = 1;
+	fixture->codec.codebook = fixture->codebook;
 }
 
 static void
 close_fixture(Fixture *fixture)
 {
+	free(fixture->image);
+	free(fixture->directions);
+	free(fixture->centroids_code);
+	free(fixture->work);
 	free(fixture->rows);
 	free(fixture->centroids);
 	free(fixture->labels);
@@ -422,6 +484,12 @@ check_kmeans(VqGpu *gpu, Fixture *fixture, double tolerance)
  *----------
  */
 
+static const VqProjection *
+projection_of(const Fixture *fixture)
+{
+	return fixture->codec.is_projected ? &fixture->codec.projection : NULL;
+}
+
 static double
 error_of(Fixture *fixture, const float *codebook)
 {
@@ -441,8 +509,9 @@ check_codebook(VqGpu *gpu, Fixture *fixture)
 	VqGpuError	error;
 
 	memset(fixture->gpu_codebook, 0xFF, nfloats * sizeof(float));
-	if (!check_status(gpu_interface.pq_train(gpu, &fixture->pq, fixture->centroids, fixture->shape.nlists,
-											 fixture->ntrain, NITER, SEED, fixture->gpu_codebook, &mse, &error),
+	if (!check_status(gpu_interface.pq_train(gpu, &fixture->pq, projection_of(fixture), fixture->centroids,
+											 fixture->shape.nlists, fixture->ntrain, NITER, SEED,
+											 fixture->gpu_codebook, &mse, &error),
 					  VQ_GPU_OK, &error, "pq_train"))
 		return;
 	for (size_t i = 0; i < nfloats; i++)
@@ -460,17 +529,39 @@ check_codebook(VqGpu *gpu, Fixture *fixture)
  */
 
 /*
+ * Vectors of model space, x less centroid (NULL: zero), to code space in double,
+ * double[padded_dim].  The difference is rounded to float, as residuals are.
+ */
+static void
+reference_code(const Fixture *fixture, const float *x, const float *centroid, double *code)
+{
+	size_t		dim = fixture->shape.dim;
+
+	memset(code, 0, fixture->padded_dim * sizeof(double));
+	for (size_t d = 0; d < dim; d++)
+	{
+		float		r = centroid != NULL ? x[d] - centroid[d] : x[d];
+
+		if (fixture->directions == NULL)
+			code[d] = r;
+		for (size_t j = 0; j < fixture->pq.dim && fixture->directions != NULL; j++)
+			code[j] += (double) fixture->directions[d * fixture->pq.dim + j] * r;
+	}
+}
+
+/*
  * The factors of vq_codec.h in double, for the S that was chosen: what A and E
  * may be, given that their products are rounded.  |w|^2 is a difference, so
  * that its rounding is that of its terms.  E is NAN where S is wrong.
+ * residual_code and centroid_code are of reference_code.
  */
 static void
 reference_factors(const Fixture *fixture, VqMetric metric, const float *row, const float *centroid,
-				  const uint8_t *codes, uint16_t stored_s, double *a_low, double *a_high,
-				  double *e_low, double *e_high)
+				  const double *residual_code, const double *centroid_code, const uint8_t *codes, uint16_t stored_s,
+				  double *a_low, double *a_high, double *e_low, double *e_high)
 {
 	const VqPq *pq = &fixture->pq;
-	size_t		dim = pq->dim;
+	size_t		dim = fixture->shape.dim;
 	bool		is_ip = metric == VQ_METRIC_IP;
 	double		numerator = is_ip ? 1 : 2;
 	double		rr = 0;
@@ -479,6 +570,7 @@ reference_factors(const Fixture *fixture, VqMetric metric, const float *row, con
 	double		cd = 0;
 	double		cr = 0;
 	double		cc = 0;
+	double		cc_code = 0;
 	double		s = stored_s / (double) VQ_S_ONE;
 	double		slack;
 	double		a;
@@ -486,18 +578,22 @@ reference_factors(const Fixture *fixture, VqMetric metric, const float *row, con
 	for (size_t d = 0; d < dim; d++)
 	{
 		double		r = row[d] - centroid[d];
-		double		decoded = fixture->codebook[(d / pq->dsub * pq->dsub + d % pq->dsub) * pq->ksub +
-												codes[d / pq->dsub]];
 
 		rr += r * r;
-		rd += r * decoded;
-		dd += decoded * decoded;
-		cd += centroid[d] * decoded;
 		cr += centroid[d] * r;
 		cc += (double) centroid[d] * centroid[d];
 	}
+	for (size_t d = 0; d < pq->dim; d++)
+	{
+		double		decoded = fixture->codebook[d * pq->ksub + codes[d / pq->dsub]];
+
+		rd += residual_code[d] * decoded;
+		dd += decoded * decoded;
+		cd += centroid_code[d] * decoded;
+		cc_code += centroid_code[d] * centroid_code[d];
+	}
 	a = rr > 0 ? rd / rr : 0;
-	slack = 4e-6 * ((is_ip ? sqrt(cc * rr) : rr) + s * sqrt(cc * dd)) + 1e-30;
+	slack = 4e-6 * ((is_ip ? sqrt(cc * rr) : rr) + s * sqrt(cc_code * dd)) + 1e-30;
 	*a_high = (is_ip ? -cr : rr) + s * cd + slack / 8;
 	*a_low = *a_high - slack;
 	*e_low = numerator * sqrt(rr) * (1 - 1e-5);
@@ -507,11 +603,23 @@ reference_factors(const Fixture *fixture, VqMetric metric, const float *row, con
 		double		exact = numerator / a;
 		double		rounding = fabs(s - exact);
 		double		unsure = 2e-6 * exact;
-		double		root = sqrt(dim > 1 ? (double) dim - 1 : 1);
+		double		root = sqrt(dim > 1 ? (double) dim - 1 : 1) / fixture->codec.error_scale;
 		double		w = dd - a * rd > 0 ? dd - a * rd : 0;
-		double		less = w + (8 - 5) * FLT_EPSILON * dd;
-		double		more = w + (8 + 5) * FLT_EPSILON * dd;
+		double		blur = 5 * FLT_EPSILON * dd;
+		double		margin = 8 * FLT_EPSILON + (fixture->codec.is_projected ? fixture->codec.projection.defect : 0);
+		double		less;
+		double		more;
 
+		/* The CPU subtracts projections, whose errors are of the lengths of row and centroid */
+		if (fixture->codec.is_projected)
+		{
+			double		part = 2 * FLT_EPSILON * (sqrt(product_of(row, row, dim)) + sqrt(cc)) / sqrt(rr);
+
+			blur += part * dd;
+			unsure += part * exact;
+		}
+		less = fmax(0, w + margin * dd - blur);
+		more = w + margin * dd + blur;
 		*e_low = (exact - unsure) * sqrt(less) / root + (rounding - unsure) * a * sqrt(rr);
 		*e_high = (exact + rounding + unsure) * sqrt(more) / root + (rounding + unsure) * a * sqrt(rr);
 		if (rounding > 0.51 / VQ_S_ONE + unsure)
@@ -532,10 +640,14 @@ static void
 check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t first)
 {
 	const VqPq *pq = &fixture->pq;
-	size_t		dim = pq->dim;
-	VqCodec		codec = {.metric = metric, .pq = *pq, .scale = 1, .codebook = fixture->codebook};
-	float	   *work = data_alloc(vq_codec_encode_floats(&codec), sizeof(float));
+	size_t		dim = fixture->shape.dim;
+	VqCodec    *codec = &fixture->codec;
+	float	   *work = data_alloc(vq_codec_encode_floats(codec), sizeof(float));
+	double	   *residual_code = data_alloc(fixture->padded_dim, sizeof(double));
+	double	   *centroid_code = data_alloc(fixture->padded_dim, sizeof(double));
 	size_t		nother_choices = 0;
+
+	codec->metric = metric;
 
 	for (size_t i = 0; i < batch->nrows; i++)
 	{
@@ -548,12 +660,18 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 		double		a_high;
 		double		e_low;
 		double		e_high;
+		double		size_sq;
 
 		if (batch->labels[i] >= fixture->shape.nlists)
 			continue;
-		vq_codec_encode(kernels, &codec, row, centroid, work, fixture->code, &want);
+		vq_codec_to_codes(kernels, codec, row, fixture->work);
+		vq_codec_encode(kernels, codec, row, centroid, fixture->work,
+						fixture->centroids_code + batch->labels[i] * fixture->code_floats, work, fixture->code, &want);
+		reference_code(fixture, row, centroid, residual_code);
+		reference_code(fixture, centroid, NULL, centroid_code);
 
-		/* work begins with the padded residual */
+		/* A projected residual has errors of the length of the whole one */
+		size_sq = codec->is_projected ? distance_of(row, centroid, dim) : 0;
 		for (size_t j = 0; j < pq->m; j++)
 		{
 			double		got = 0;
@@ -562,13 +680,14 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 			for (size_t t = 0; t < pq->dsub; t++)
 			{
 				const float *column = fixture->codebook + (j * pq->dsub + t) * pq->ksub;
-				double		r = work[j * pq->dsub + t];
+				double		r = residual_code[j * pq->dsub + t];
 
 				got += (r - column[codes[j]]) * (r - column[codes[j]]);
 				least += (r - column[fixture->code[j]]) * (r - column[fixture->code[j]]);
 			}
-			check(got <= least * (1 + 1e-5) + 1e-12, "row %zu: code %zu is %u at %g, the CPU has %u at %g",
-				  first + i, j, codes[j], got, fixture->code[j], least);
+			check(got <= least * (1 + 1e-5) + 1e-6 * sqrt(least * size_sq) + 1e-12 * (1 + size_sq),
+				  "row %zu: code %zu is %u at %g, the CPU has %u at %g", first + i, j, codes[j], got,
+				  fixture->code[j], least);
 		}
 		if (isinf(want.a) || isinf(factors->a))
 		{
@@ -576,7 +695,8 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 				  "row %zu: always compared exactly, or not", first + i);
 			continue;
 		}
-		reference_factors(fixture, metric, row, centroid, codes, factors->s, &a_low, &a_high, &e_low, &e_high);
+		reference_factors(fixture, metric, row, centroid, residual_code, centroid_code, codes, factors->s,
+						  &a_low, &a_high, &e_low, &e_high);
 		check(factors->a >= a_low && factors->a <= a_high, "row %zu: A is %.9g, not in %.9g to %.9g", first + i,
 			  (double) factors->a, a_low, a_high);
 		check(is_packed_e(factors->e, e_low, e_high),
@@ -587,19 +707,31 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 	check(nother_choices <= batch->nrows / 200 + 1, "%zu of %zu rows use the sphere instead of the code, or the reverse",
 		  nother_choices, batch->nrows);
 	free(work);
+	free(residual_code);
+	free(centroid_code);
 }
 
 static void
 check_encoding(VqGpu *gpu, Fixture *fixture, VqMetric metric, double tolerance)
 {
-	VqGpuModel	model = {metric, fixture->pq, fixture->shape.nlists, fixture->centroids, fixture->codebook};
 	size_t		dim = fixture->shape.dim;
+	VqGpuModel	model = {
+		.metric = metric,
+		.dim = dim,
+		.pq = fixture->pq,
+		.projection = projection_of(fixture),
+		.error_scale = fixture->codec.error_scale,
+		.ncentroids = fixture->shape.nlists,
+		.centroids = fixture->centroids,
+		.codebook = fixture->codebook
+	};
 	size_t		nrows = fixture->shape.nrows;
+	size_t		batch_rows = nrows > 997 ? 997 : nrows / 2 + 1;
 	size_t		first = 0;
 	size_t		collected = 0;
 	VqGpuError	error;
 
-	if (!check_status(gpu_interface.encode_begin(gpu, &model, 997, &error), VQ_GPU_OK, &error, "encode_begin"))
+	if (!check_status(gpu_interface.encode_begin(gpu, &model, batch_rows, &error), VQ_GPU_OK, &error, "encode_begin"))
 		return;
 	while (collected < nrows)
 	{
@@ -611,7 +743,7 @@ check_encoding(VqGpu *gpu, Fixture *fixture, VqMetric metric, double tolerance)
 		if (batch != NULL)
 		{
 			/* The last batch of a run is a short one, and so is every third */
-			batch->nrows = first / 997 % 3 == 2 ? 100 : batch->capacity;
+			batch->nrows = first / batch_rows % 3 == 2 ? 100 : batch->capacity;
 			batch->nrows = batch->nrows < batch->capacity ? batch->nrows : batch->capacity;
 			batch->nrows = batch->nrows < nrows - first ? batch->nrows : nrows - first;
 			batch->tag = fixture->rows + first * dim;
@@ -648,6 +780,8 @@ check_shape(const Shape *shape, bool are_equal)
 	Fixture		fixture;
 
 	open_fixture(&fixture, shape, are_equal);
+	if (shape->is_projected)
+		fixture.codec.error_scale = ERROR_SCALE;
 	for (size_t kind = 0; kind < NKINDS; kind++)
 	{
 		size_t		nresident;
@@ -669,8 +803,8 @@ check_shape(const Shape *shape, bool are_equal)
 			}
 			gpu_interface.close(gpu);
 		}
-		begin_case("%zu x %zu, %zu lists, m %zu x %zu bits%s, %s", shape->nrows, shape->dim, shape->nlists, shape->m,
-				   shape->nbits, are_equal ? ", no residuals" : "", kinds[kind].name);
+		begin_case("%zu x %zu, %zu lists, m %zu x %zu bits of %u%s, %s", shape->nrows, shape->dim, shape->nlists,
+				   shape->m, shape->nbits, fixture.pq.dim, are_equal ? ", no residuals" : "", kinds[kind].name);
 		gpu = open_gpu(kinds[kind].products, 0);
 		if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
 		{
@@ -678,6 +812,8 @@ check_shape(const Shape *shape, bool are_equal)
 			check_codebook(gpu, &fixture);
 			check_encoding(gpu, &fixture, VQ_METRIC_L2, kinds[kind].tolerance);
 			check_encoding(gpu, &fixture, VQ_METRIC_IP, kinds[kind].tolerance);
+			if (shape->is_projected)
+				check_encoding(gpu, &fixture, VQ_METRIC_COSINE, kinds[kind].tolerance);
 		}
 		gpu_interface.close(gpu);
 		end_case();
@@ -691,17 +827,17 @@ check_shape(const Shape *shape, bool are_equal)
  */
 
 static void
-check_streaming(void)
+check_streaming(bool is_projected)
 {
-	Shape		shape = {300, 60013, 16, 75, 4, true};
+	Shape		shape = {300, 60013, 16, 75, 4, true, is_projected};
 	uint64_t	limit = (uint64_t) 56 << 20;
 	Fixture		fixture;
 	size_t		nresident = 0;
 	VqGpu	   *gpu;
 
 	open_fixture(&fixture, &shape, false);
-	begin_case("a sample of %zu MB in %zu MB of memory", shape.nrows * shape.dim * sizeof(float) >> 20,
-			   (size_t) (limit >> 20));
+	begin_case("a sample of %zu MB in %zu MB of memory, codes of %u dimensions",
+			   shape.nrows * shape.dim * sizeof(float) >> 20, (size_t) (limit >> 20), fixture.pq.dim);
 	gpu = open_gpu(VQ_GPU_PRODUCTS_F32, limit);
 	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
 	{
@@ -721,10 +857,10 @@ check_streaming(void)
 
 /* Rows of very different lengths, among them zero; the longest that model space allows */
 static void
-check_magnitudes(void)
+check_magnitudes(bool is_projected)
 {
 	static const float magnitudes[] = {0, 1e-30f, 1e-12f, 1e-3f, 1, 1e3f, 1e9f, 1e12f};
-	Shape		shape = {33, 800, 5, 11, 4, true};
+	Shape		shape = {33, 800, 5, 11, 4, true, is_projected};
 	Fixture		fixture;
 	size_t		nresident;
 	VqGpu	   *gpu;
@@ -735,7 +871,8 @@ check_magnitudes(void)
 			fixture.rows[i * shape.dim + d] *= magnitudes[i % 8];
 	memset(fixture.centroids, 0, shape.dim * sizeof(float));
 	label_rows(&fixture);
-	begin_case("rows of lengths 0 to 1e12");
+	project_centroids(&fixture);
+	begin_case("rows of lengths 0 to 1e12, codes of %u dimensions", fixture.pq.dim);
 	gpu = open_gpu(VQ_GPU_PRODUCTS_F32, 0);
 	if (gpu != NULL && add_sample(gpu, &fixture, &nresident) && step(gpu, &fixture))
 	{
@@ -752,7 +889,7 @@ check_magnitudes(void)
 static void
 check_ties(void)
 {
-	Shape		shape = {48, 500, 500, 12, 4, true};
+	Shape		shape = {48, 500, 500, 12, 4, true, false};
 	Fixture		fixture;
 	size_t		nresident;
 	VqGpu	   *gpu;
@@ -782,10 +919,55 @@ always_stop(void *arg)
 	return true;
 }
 
+/* Parts of a model that are not for each other; the fixture has no projection, and its sample is there */
+static void
+check_refused_projections(VqGpu *gpu, Fixture *fixture)
+{
+	size_t		dim = fixture->shape.dim;
+	size_t		nlists = fixture->shape.nlists;
+	VqProjection narrow;
+	VqProjection other;
+	void	   *narrow_image = data_projection(dim, dim / 2, 1, &narrow);
+	void	   *other_image = data_projection(dim + 1, dim, 1, &other);
+	VqGpuModel	model = {
+		.metric = VQ_METRIC_L2,
+		.dim = dim,
+		.pq = fixture->pq,
+		.projection = &narrow,
+		.error_scale = 1,
+		.ncentroids = nlists,
+		.centroids = fixture->centroids,
+		.codebook = fixture->codebook
+	};
+	VqGpuError	error;
+
+	check_status(gpu_interface.pq_train(gpu, &fixture->pq, &narrow, fixture->centroids, nlists, 100, 1, SEED,
+										fixture->gpu_codebook, NULL, &error),
+				 VQ_GPU_BAD_ARGUMENT, &error, "a codebook for more dimensions than there are directions");
+	check_status(gpu_interface.pq_train(gpu, &fixture->pq, &other, fixture->centroids, nlists, 100, 1, SEED,
+										fixture->gpu_codebook, NULL, &error),
+				 VQ_GPU_BAD_ARGUMENT, &error, "a projection of other vectors");
+	check_status(gpu_interface.encode_begin(gpu, &model, 100, &error), VQ_GPU_BAD_ARGUMENT, &error,
+				 "codes of more dimensions than there are directions");
+	model.projection = &other;
+	check_status(gpu_interface.encode_begin(gpu, &model, 100, &error), VQ_GPU_BAD_ARGUMENT, &error,
+				 "a model with a projection of other vectors");
+	model.projection = NULL;
+	model.dim = dim + 1;
+	check_status(gpu_interface.encode_begin(gpu, &model, 100, &error), VQ_GPU_BAD_ARGUMENT, &error,
+				 "codes of other vectors");
+	model.dim = dim;
+	model.error_scale = 0;
+	check_status(gpu_interface.encode_begin(gpu, &model, 100, &error), VQ_GPU_BAD_ARGUMENT, &error,
+				 "errors times zero");
+	free(narrow_image);
+	free(other_image);
+}
+
 static void
 check_refusals(void)
 {
-	Shape		shape = {20, 500, 10, 5, 4, true};
+	Shape		shape = {20, 500, 10, 5, 4, true, false};
 	VqGpuOptions options;
 	VqGpuError	error;
 	VqGpu	   *gpu;
@@ -816,6 +998,7 @@ check_refusals(void)
 						 "one row too many");
 			check_status(gpu_interface.kmeans_step(gpu, 499, 2, fixture.centroids, 10, NULL, NULL, NULL, &error),
 						 VQ_GPU_BAD_ARGUMENT, &error, "a step over the end");
+			check_refused_projections(gpu, &fixture);
 			check_kmeans(gpu, &fixture, kinds[1].tolerance);
 		}
 	}
@@ -907,8 +1090,10 @@ main(int argc, char **argv)
 	list_devices();
 	check_refusals();
 	check_ties();
-	check_magnitudes();
-	check_streaming();
+	check_magnitudes(false);
+	check_magnitudes(true);
+	check_streaming(false);
+	check_streaming(true);
 	for (size_t i = 0; i < NSHAPES; i++)
 	{
 		if (is_small && !shapes[i].is_small)

@@ -67,6 +67,45 @@ data_fill(float *rows, size_t nrows, size_t dim, uint64_t seed)
 	free(spreads);
 }
 
+void *
+data_projection(size_t dim, size_t ndirections, uint64_t seed, VqProjection *projection)
+{
+	float	   *directions = data_alloc(ndirections * dim, sizeof(float));
+	void	   *image = data_alloc(vq_project_bytes(dim, ndirections), 1);
+	VqRng		rng;
+
+	vq_rng_seed(&rng, seed);
+	for (size_t j = 0; j < ndirections; j++)
+	{
+		float	   *direction = directions + j * dim;
+		double		norm_sq = 0;
+
+		for (size_t i = 0; i < dim; i++)
+			direction[i] = noise(&rng);
+
+		/* Less what it has of those before, one after the other, so that errors do not add up */
+		for (size_t before = 0; before < j; before++)
+		{
+			const float *other = directions + before * dim;
+			double		product = 0;
+
+			for (size_t i = 0; i < dim; i++)
+				product += (double) direction[i] * other[i];
+			for (size_t i = 0; i < dim; i++)
+				direction[i] -= (float) product * other[i];
+		}
+		for (size_t i = 0; i < dim; i++)
+			norm_sq += (double) direction[i] * direction[i];
+		for (size_t i = 0; i < dim; i++)
+			direction[i] = (float) (direction[i] / sqrt(norm_sq));
+	}
+	vq_project_pack(directions, dim, ndirections, image);
+	if (vq_project_open(projection, dim, ndirections, image) != VQ_OK)
+		data_die("a projection", "cannot be made");
+	free(directions);
+	return image;
+}
+
 double
 data_now(void)
 {

@@ -22,6 +22,12 @@ extern void *data_alloc(size_t count, size_t size);
 extern void data_fill(float *rows, size_t nrows, size_t dim, uint64_t seed);
 
 /*
+ * A projection on directions that are orthonormal and have nothing to do with
+ * any data; returns its image, to be freed
+ */
+extern void *data_projection(size_t dim, size_t ndirections, uint64_t seed, VqProjection *projection);
+
+/*
  * Rows by name: an .fvecs file, or "ROWSxDIM" or "ROWSxDIM:SEED" for data_fill.
  * Of a file with more than max_rows (0: no limit) so many are taken, spread
  * over it.  Ends the program if that cannot be had.

@@ -27,7 +27,7 @@ typedef struct Header
 	uint32_t	metric;
 	uint32_t	rotation;
 	float		scale;
-	uint32_t	unused;
+	uint32_t	is_projected;
 	uint64_t	seed;
 } Header;
 
@@ -37,7 +37,7 @@ void
 model_alloc(GpuModel *model)
 {
 	VqCodec    *codec = &model->codec;
-	size_t		dim = codec->pq.dim;
+	size_t		dim = codec->dim;
 
 	model->signs = data_alloc(vq_rotate_sign_bytes(dim), 1);
 	model->mean = data_alloc(dim, sizeof(float));
@@ -47,6 +47,15 @@ model_alloc(GpuModel *model)
 	codec->signs = model->signs;
 	codec->mean = model->mean;
 	codec->codebook = model->codebook;
+	if (codec->is_projected)
+		model->image = data_alloc(vq_project_bytes(dim, codec->pq.dim), 1);
+}
+
+void
+model_open_projection(GpuModel *model)
+{
+	if (vq_project_open(&model->codec.projection, model->codec.dim, model->codec.pq.dim, model->image) != VQ_OK)
+		data_die("a model", "has no sound projection");
 }
 
 void
@@ -56,6 +65,7 @@ model_free(GpuModel *model)
 	free(model->mean);
 	free(model->centroids);
 	free(model->codebook);
+	free(model->image);
 }
 
 void
@@ -65,24 +75,28 @@ model_write(const GpuModel *model, const char *name)
 	const VqPq *pq = &codec->pq;
 	FILE	   *file = fopen(name, "wb");
 	Header		header = {
-		.dim = pq->dim,
+		.dim = codec->dim,
 		.nlists = (uint32_t) model->nlists,
 		.m = pq->m,
 		.nbits = pq->nbits,
 		.metric = codec->metric,
 		.rotation = codec->rotation,
 		.scale = codec->scale,
+		.is_projected = codec->is_projected,
 		.seed = model->seed
 	};
-	size_t		ncentroids = model->nlists * pq->dim;
+	size_t		ncentroids = model->nlists * codec->dim;
 	size_t		ncodebook = vq_pq_codebook_floats(pq);
+	size_t		image_bytes = vq_project_bytes(codec->dim, pq->dim);
 
 	memcpy(header.magic, MAGIC, sizeof(header.magic));
 	if (file == NULL ||
 		fwrite(&header, sizeof(header), 1, file) != 1 ||
-		fwrite(model->mean, sizeof(float), pq->dim, file) != pq->dim ||
+		fwrite(model->mean, sizeof(float), codec->dim, file) != codec->dim ||
 		fwrite(model->centroids, sizeof(float), ncentroids, file) != ncentroids ||
 		fwrite(model->codebook, sizeof(float), ncodebook, file) != ncodebook ||
+		(codec->is_projected && (fwrite(&codec->error_scale, sizeof(float), 1, file) != 1 ||
+								 fwrite(model->image, 1, image_bytes, file) != image_bytes)) ||
 		fclose(file) != 0)
 		data_die(name, "cannot be written");
 }
@@ -97,6 +111,18 @@ read_floats(FILE *file, const char *name, float *values, size_t count)
 			data_die(name, "has a value that is not finite");
 }
 
+static void
+read_projection(FILE *file, const char *name, GpuModel *model)
+{
+	VqCodec    *codec = &model->codec;
+	size_t		image_bytes = vq_project_bytes(codec->dim, codec->pq.dim);
+
+	read_floats(file, name, &codec->error_scale, 1);
+	if (!(codec->error_scale > 0) || fread(model->image, 1, image_bytes, file) != image_bytes)
+		data_die(name, "has no sound projection");
+	model_open_projection(model);
+}
+
 void
 model_read(GpuModel *model, const char *name)
 {
@@ -107,7 +133,7 @@ model_read(GpuModel *model, const char *name)
 	if (file == NULL || fread(&header, sizeof(header), 1, file) != 1 ||
 		memcmp(header.magic, MAGIC, sizeof(header.magic)) != 0)
 		data_die(name, "cannot be read as a model");
-	if (vq_pq_init(&model->codec.pq, header.dim, header.m, header.nbits) != VQ_OK ||
+	if (vq_codec_init(&model->codec, header.dim, header.m, header.nbits, header.is_projected != 0) != VQ_OK ||
 		header.metric < VQ_METRIC_L2 || header.metric > VQ_METRIC_COSINE ||
 		header.rotation > VQ_ROTATION_HADAMARD || header.nlists < 1 || !(header.scale > 0))
 		data_die(name, "describes no model");
@@ -120,6 +146,8 @@ model_read(GpuModel *model, const char *name)
 	read_floats(file, name, model->mean, header.dim);
 	read_floats(file, name, model->centroids, model->nlists * header.dim);
 	read_floats(file, name, model->codebook, vq_pq_codebook_floats(&model->codec.pq));
+	if (model->codec.is_projected)
+		read_projection(file, name, model);
 	if (fgetc(file) != EOF)
 		data_die(name, "is longer than its model");
 	fclose(file);

@@ -131,7 +131,16 @@ encode(const VqGpuInterface *interface, const Index *index, uint32_t *labels, ui
 	const Rows *base = index->base;
 	size_t		dim = base->dim;
 	size_t		m = codec->pq.m;
-	VqGpuModel	model = {codec->metric, codec->pq, index->model.nlists, index->model.centroids, codec->codebook};
+	VqGpuModel	model = {
+		.metric = codec->metric,
+		.dim = dim,
+		.pq = codec->pq,
+		.projection = codec->is_projected ? &codec->projection : NULL,
+		.error_scale = codec->error_scale,
+		.ncentroids = index->model.nlists,
+		.centroids = index->model.centroids,
+		.codebook = codec->codebook
+	};
 	VqGpuOptions options;
 	VqGpuError	error;
 	VqGpu	   *gpu;
@@ -184,7 +193,7 @@ open_index(Index *index, const char *library, const char *name, const Rows *base
 
 	memset(index, 0, sizeof(*index));
 	model_read(&index->model, name);
-	if (pq->dim != base->dim)
+	if (index->model.codec.dim != base->dim)
 		data_die(name, "is for vectors of another dimension");
 	index->name = name;
 	index->base = base;
@@ -355,7 +364,8 @@ search(const Index *index, const Rows *queries, const double *truth, Outcome *ou
 	VqItem	   *taken = data_alloc(index->base->nrows, sizeof(VqItem));
 	VqQuery		query;
 
-	query.q_model = data_alloc((size_t) pq->m * pq->dsub, sizeof(float));
+	query.q_model = data_alloc(dim, sizeof(float));
+	query.q_code = data_alloc(vq_codec_code_floats(codec), sizeof(float));
 	query.lut_floats = data_alloc((size_t) pq->m * pq->ksub, sizeof(float));
 	query.lut = data_alloc((size_t) pq->m * pq->ksub, 1);
 	memset(outcomes, 0, NTRIED * sizeof(Outcome));
@@ -392,6 +402,7 @@ search(const Index *index, const Rows *queries, const double *truth, Outcome *ou
 	free(items);
 	free(taken);
 	free(query.q_model);
+	free(query.q_code);
 	free(query.lut_floats);
 	free(query.lut);
 }

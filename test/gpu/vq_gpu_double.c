@@ -28,6 +28,7 @@
 
 #include "gpu/vq_gpu.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,9 +68,12 @@ struct VqGpu
 	/* model */
 	bool		is_encoding;
 	VqGpuModel	model;
+	VqCodec		codec;
 	float	   *centroids;
+	float	   *code_centroids; /* [ncentroids][vq_codec_code_floats] */
 	float	   *codebook;
 	float	   *norms;
+	void	   *directions;		/* image of the projection */
 	VqGpuBatch	batches[NBATCHES];
 	enum
 	{
@@ -154,9 +158,12 @@ release_model(VqGpu *gpu)
 		gpu->states[i] = BATCH_FREE;
 	}
 	free(gpu->centroids);
+	free(gpu->code_centroids);
 	free(gpu->codebook);
 	free(gpu->norms);
-	gpu->centroids = gpu->codebook = gpu->norms = NULL;
+	free(gpu->directions);
+	gpu->centroids = gpu->code_centroids = gpu->codebook = gpu->norms = NULL;
+	gpu->directions = NULL;
 	gpu->is_encoding = false;
 }
 
@@ -433,32 +440,56 @@ double_kmeans_step(VqGpu *gpu, size_t first_row, size_t nrows, const float *cent
 	return finish(gpu, status);
 }
 
-/* Padded residuals of the rows to train on, float[ntrain][m * dsub] */
+/* Whether codes, vectors of that dimension and the projection (NULL: none) are for each other */
 static bool
-take_residuals(const VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids, size_t ntrain,
-			   float *residuals)
+fits(const VqPq *pq, size_t dim, const VqProjection *projection)
+{
+	if (projection == NULL)
+		return pq->dim == dim;
+	return projection->dim == dim && projection->ndirections <= dim && pq->dim == projection->ndirections &&
+		pq->dim == pq->m * pq->dsub;
+}
+
+/* Padded residuals of the rows to train on, in code space, float[ntrain][m * dsub] */
+static bool
+take_residuals(const VqGpu *gpu, const VqPq *pq, const VqProjection *projection, const float *centroids,
+			   size_t ncentroids, size_t ntrain, float *residuals)
 {
 	size_t		padded_dim = (size_t) pq->m * pq->dsub;
+	float	   *projected = malloc(vq_project_floats(pq->dim) * sizeof(float));
 	Labeller	labeller;
 
-	if (!labeller_open(gpu, centroids, ncentroids, &labeller))
+	if (projected == NULL || !labeller_open(gpu, centroids, ncentroids, &labeller))
+	{
+		free(projected);
 		return false;
+	}
 	for (size_t i = 0; i < ntrain; i++)
 	{
 		const float *centroid;
+		const float *residual = labeller.rows;
 
 		label_chunk(gpu, (i * gpu->added_rows + ntrain - 1) / ntrain, 1, centroids, ncentroids, &labeller);
 		centroid = centroids + labeller.labels[0] * gpu->dim;
+		for (size_t d = 0; d < gpu->dim; d++)
+			labeller.rows[d] -= centroid[d];
+		if (projection != NULL)
+		{
+			vq_project(gpu->kernels, projection, labeller.rows, projected);
+			residual = projected;
+		}
 		for (size_t d = 0; d < padded_dim; d++)
-			residuals[i * padded_dim + d] = d < gpu->dim ? labeller.rows[d] - centroid[d] : 0;
+			residuals[i * padded_dim + d] = d < pq->dim ? residual[d] : 0;
 	}
+	free(projected);
 	labeller_close(&labeller);
 	return true;
 }
 
 static VqGpuStatus
-double_pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncentroids, size_t ntrain,
-				size_t niter, uint64_t seed, float *codebook, double *mse, VqGpuError *error)
+double_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection, const float *centroids,
+				size_t ncentroids, size_t ntrain, size_t niter, uint64_t seed, float *codebook, double *mse,
+				VqGpuError *error)
 {
 	VqGpuStatus status = begin(gpu, error);
 	size_t		padded_dim = (size_t) pq->m * pq->dsub;
@@ -468,14 +499,14 @@ double_pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncent
 
 	if (status != VQ_GPU_OK)
 		return status;
-	if (!gpu->has_sample || pq->dim != gpu->dim || ncentroids < 1 || ncentroids > gpu->max_centroids ||
+	if (!gpu->has_sample || !fits(pq, gpu->dim, projection) || ncentroids < 1 || ncentroids > gpu->max_centroids ||
 		ntrain > gpu->added_rows)
 		return fail(error, VQ_GPU_BAD_ARGUMENT, "codes for %u dimensions, trained on %zu rows", pq->dim, ntrain);
 	residuals = malloc(ntrain * padded_dim * sizeof(float) + 1);
 	sums = malloc(vq_pq_sums_doubles(pq) * sizeof(double));
 	codes = malloc(pq->m);
 	if (residuals == NULL || sums == NULL || codes == NULL ||
-		!take_residuals(gpu, pq, centroids, ncentroids, ntrain, residuals))
+		!take_residuals(gpu, pq, projection, centroids, ncentroids, ntrain, residuals))
 		status = fail(error, VQ_GPU_NO_MEMORY, "out of memory on the host");
 	else if (should_stop(gpu))
 		status = fail(error, VQ_GPU_STOPPED, "the work on the device was stopped on request");
@@ -500,6 +531,49 @@ double_pq_train(VqGpu *gpu, const VqPq *pq, const float *centroids, size_t ncent
  *----------
  */
 
+/* Copy the model, with what follows from it; false if memory does not suffice */
+static bool
+copy_model(VqGpu *gpu, const VqGpuModel *model)
+{
+	const VqProjection *projection = model->projection;
+	VqCodec    *codec = &gpu->codec;
+	size_t		ncolumns = vq_project_floats(model->pq.dim);
+	size_t		code_floats;
+
+	gpu->dim = model->dim;
+	gpu->model = *model;
+	memset(codec, 0, sizeof(*codec));
+	codec->metric = model->metric;
+	codec->dim = (uint32_t) model->dim;
+	codec->is_projected = projection != NULL;
+	codec->pq = model->pq;
+	codec->scale = 1;
+	codec->error_scale = model->error_scale;
+	code_floats = vq_codec_code_floats(codec);
+	gpu->centroids = malloc(model->ncentroids * gpu->dim * sizeof(float));
+	gpu->code_centroids = malloc(model->ncentroids * code_floats * sizeof(float));
+	gpu->codebook = malloc(vq_pq_codebook_floats(&model->pq) * sizeof(float));
+	gpu->norms = malloc(model->ncentroids * sizeof(float));
+	if (projection != NULL)
+		gpu->directions = malloc(vq_project_bytes(gpu->dim, model->pq.dim));
+	if (gpu->centroids == NULL || gpu->code_centroids == NULL || gpu->codebook == NULL || gpu->norms == NULL ||
+		(projection != NULL && gpu->directions == NULL))
+		return false;
+	memcpy(gpu->centroids, model->centroids, model->ncentroids * gpu->dim * sizeof(float));
+	memcpy(gpu->codebook, model->codebook, vq_pq_codebook_floats(&model->pq) * sizeof(float));
+	codec->codebook = gpu->codebook;
+	if (projection != NULL)
+	{
+		memcpy(gpu->directions, projection->steps, ncolumns * sizeof(float));
+		memcpy((float *) gpu->directions + ncolumns, projection->panels, ncolumns * gpu->dim);
+		(void) vq_project_open(&codec->projection, gpu->dim, model->pq.dim, gpu->directions);
+	}
+	for (size_t i = 0; i < model->ncentroids; i++)
+		vq_codec_to_codes(gpu->kernels, codec, gpu->centroids + i * gpu->dim, gpu->code_centroids + i * code_floats);
+	vq_kmeans_norms(gpu->kernels, gpu->centroids, model->ncentroids, gpu->dim, gpu->norms);
+	return true;
+}
+
 static VqGpuStatus
 double_encode_begin(VqGpu *gpu, const VqGpuModel *model, size_t batch_rows, VqGpuError *error)
 {
@@ -510,24 +584,22 @@ double_encode_begin(VqGpu *gpu, const VqGpuModel *model, size_t batch_rows, VqGp
 
 	if (status != VQ_GPU_OK)
 		return status;
-	if (model->ncentroids < 1 || batch_rows < 1)
-		return fail(error, VQ_GPU_BAD_ARGUMENT, "%zu centroids, batches of %zu rows", model->ncentroids, batch_rows);
+	if (!fits(pq, model->dim, model->projection) || !(model->error_scale > 0 && isfinite(model->error_scale)) ||
+		model->ncentroids < 1 || batch_rows < 1)
+		return fail(error, VQ_GPU_BAD_ARGUMENT,
+					"codes for %u of %zu dimensions, errors times %g, %zu centroids, batches of %zu rows", pq->dim,
+					model->dim, (double) model->error_scale, model->ncentroids, batch_rows);
 	if (fault_is("memory", NULL))
 		return finish(gpu, fail(error, VQ_GPU_NO_MEMORY, "could not allocate 1 MB of the memory of device 0"));
 	release_sample(gpu);
 	release_model(gpu);
-	gpu->dim = pq->dim;
-	gpu->model = *model;
-	gpu->centroids = malloc(model->ncentroids * pq->dim * sizeof(float));
-	gpu->codebook = malloc(vq_pq_codebook_floats(pq) * sizeof(float));
-	gpu->norms = malloc(model->ncentroids * sizeof(float));
-	is_complete = gpu->centroids != NULL && gpu->codebook != NULL && gpu->norms != NULL;
+	is_complete = copy_model(gpu, model);
 	for (size_t i = 0; i < NBATCHES; i++)
 	{
 		VqGpuBatch *batch = &gpu->batches[i];
 
 		batch->capacity = capacity;
-		batch->stride = pq->dim + i % 2;	/* so that a caller who takes it for dim is found out */
+		batch->stride = model->dim + i % 2; /* so that a caller who takes it for dim is found out */
 		batch->rows = calloc(capacity * batch->stride, sizeof(float));
 		batch->labels = malloc(capacity * sizeof(uint32_t));
 		batch->distances = malloc(capacity * sizeof(float));
@@ -538,9 +610,6 @@ double_encode_begin(VqGpu *gpu, const VqGpuModel *model, size_t batch_rows, VqGp
 	}
 	if (!is_complete)
 		return finish(gpu, fail(error, VQ_GPU_NO_MEMORY, "out of memory on the host"));
-	memcpy(gpu->centroids, model->centroids, model->ncentroids * pq->dim * sizeof(float));
-	memcpy(gpu->codebook, model->codebook, vq_pq_codebook_floats(pq) * sizeof(float));
-	vq_kmeans_norms(gpu->kernels, gpu->centroids, model->ncentroids, pq->dim, gpu->norms);
 	gpu->submitted = 0;
 	gpu->collected = 0;
 	gpu->is_encoding = true;
@@ -578,11 +647,13 @@ double_encode_acquire(VqGpu *gpu, VqGpuBatch **batch, VqGpuError *error)
 static bool
 encode_batch(const VqGpu *gpu, const VqGpuBatch *batch)
 {
-	const VqPq *pq = &gpu->model.pq;
-	VqCodec		codec = {.metric = gpu->model.metric, .pq = *pq, .scale = 1, .codebook = gpu->codebook};
+	const VqCodec *codec = &gpu->codec;
+	size_t		m = codec->pq.m;
+	size_t		code_floats = vq_codec_code_floats(codec);
 	float	   *assign_work = malloc(vq_kmeans_assign_floats(1, gpu->model.ncentroids) * sizeof(float));
-	float	   *encode_work = malloc(vq_codec_encode_floats(&codec) * sizeof(float));
-	bool		is_complete = assign_work != NULL && encode_work != NULL;
+	float	   *encode_work = malloc(vq_codec_encode_floats(codec) * sizeof(float));
+	float	   *x_code = malloc(code_floats * sizeof(float));
+	bool		is_complete = assign_work != NULL && encode_work != NULL && x_code != NULL;
 
 	for (size_t i = 0; i < batch->nrows && is_complete; i++)
 	{
@@ -590,12 +661,15 @@ encode_batch(const VqGpu *gpu, const VqGpuBatch *batch)
 		uint32_t   *label = (uint32_t *) batch->labels + i;
 
 		vq_kmeans_assign(gpu->kernels, &vq_blas_builtin, row, 1, gpu->centroids, gpu->norms,
-						 gpu->model.ncentroids, pq->dim, assign_work, label, (float *) batch->distances + i);
-		vq_codec_encode(gpu->kernels, &codec, row, gpu->centroids + *label * pq->dim, encode_work,
-						(uint8_t *) batch->codes + i * pq->m, (VqFactors *) batch->factors + i);
+						 gpu->model.ncentroids, gpu->dim, assign_work, label, (float *) batch->distances + i);
+		vq_codec_to_codes(gpu->kernels, codec, row, x_code);
+		vq_codec_encode(gpu->kernels, codec, row, gpu->centroids + *label * gpu->dim, x_code,
+						gpu->code_centroids + *label * code_floats, encode_work,
+						(uint8_t *) batch->codes + i * m, (VqFactors *) batch->factors + i);
 	}
 	free(assign_work);
 	free(encode_work);
+	free(x_code);
 	return is_complete;
 }
 

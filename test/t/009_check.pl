@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use VqpgTest;
 
-my $dim = 16;
+my $dim = 32;
 my $page_size = 8192;
 my $contents = 24;
 
@@ -52,6 +52,7 @@ my $sound = read_file();
 my ($dims, $lists, $m) = unpack 'x24 L L L', substr($sound, $contents, 40);
 my ($mean, $centroids, $groups, $coarse_codebook, $coarse_codes, $codebook, $directory, $list_pages) =
   unpack 'L8', substr($sound, $contents + 48, 32);
+my $projection = unpack 'L', substr($sound, $contents + 100, 4);
 
 is_deeply([ $dims, $lists, $m ], [ $dim, 300, 8 ], 'metapage is where this test expects it');
 
@@ -110,6 +111,9 @@ my @damages = (
 	[ 'codec', qr/Codec 7/, $contents + 38, pack('C', 7) ],
 	[ 'start of the mean', qr/at block/, $contents + 48, pack('L', 2) ],
 	[ 'start of the groups', qr/at block 0/, $contents + 56, pack('L', $groups - 1) ],
+	[ 'start of the projection', qr/at block 0/, $contents + 100, pack('L', $projection - 1) ],
+	[ 'no projection', qr/at block 0/, $contents + 100, pack('L', 0xFFFFFFFF) ],
+	[ 'scale of errors', qr/Errors are multiplied/, $contents + 204, pack('f', 0) ],
 	[ 'start of the lists', qr/at block 0/, $contents + 76, pack('L', $list_pages + 1) ],
 	[ 'number of groups', qr/at block/, $contents + 84, pack('L', 18) ],
 	[ 'no groups', qr/at block 0/, $contents + 84, pack('L', 0) ],
@@ -117,6 +121,7 @@ my @damages = (
 	[ 'page kind', qr/kind 3, but kind 4/, address($list_pages + 1, $page_size - 4), pack('S', 3) ],
 	[ 'mean', qr/Value 3 of the mean/, address($mean, $contents + 12), $nan ],
 	[ 'codebook', qr/of the codebook/, address($codebook, $contents + 40), $nan ],
+	[ 'step of a direction', qr/projection has steps/, address($projection, $contents + 8), pack('f', -1) ],
 	[ 'centroid', qr/centroid of list 0 /, address($centroids, $contents + 4), $nan ],
 	[ 'centre of a group', qr/centre of group 2 /, row_address(302) + 4, $nan ],
 	[ 'border of groups', qr/borders of 17 groups/, address($groups, $contents + 4), pack('L', 250) ],

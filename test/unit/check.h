@@ -39,6 +39,7 @@ extern void suite_vq_select(void);
 extern void suite_vq_pq(void);
 extern void suite_vq_kmeans(void);
 extern void suite_vq_panels(void);
+extern void suite_vq_project(void);
 extern void suite_vq_codec(void);
 extern void suite_vq_gpu(void);
 

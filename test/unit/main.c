@@ -32,6 +32,7 @@ static void (*const suites[]) (void) = {
 	suite_vq_pq,
 	suite_vq_kmeans,
 	suite_vq_panels,
+	suite_vq_project,
 	suite_vq_codec,
 	suite_vq_gpu,
 };

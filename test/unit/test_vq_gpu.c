@@ -25,6 +25,7 @@
 #define DIM 10
 #define NROWS 1000
 #define NCENTROIDS 7
+#define ERROR_SCALE 1.5f		/* of models with a projection */
 
 static const char *
 folder(void)
@@ -107,7 +108,7 @@ static void
 test_another_version_is_refused(void)
 {
 	set_fault("abi");
-	check_refused(folder(), "has version 2 of the interface, and this vqpg wants version 1");
+	check_refused(folder(), "has version 3 of the interface, and this vqpg wants version 2");
 	set_fault("short");
 	check_refused(folder(), "has an interface of");
 	set_fault(NULL);
@@ -205,7 +206,8 @@ typedef struct Run
 	VqGpuInterface interface;
 	VqGpu	   *gpu;
 	VqGpuError	error;
-	VqPq		pq;
+	VqCodec		codec;			/* without metric; its codebook is the one below */
+	void	   *image;			/* of its projection */
 	float		rows[NROWS * DIM];
 	float		centroids[NCENTROIDS * DIM];
 	float	   *codebook;
@@ -221,8 +223,28 @@ typedef struct Run
 	VqFactors	factors[NROWS];
 } Run;
 
+/* Directions that mix two coordinates each, which are those of no other: orthonormal */
+static void
+run_open_projection(Run *run)
+{
+	size_t		ndirections = run->codec.pq.dim;
+	float	   *directions = calloc(ndirections * DIM, sizeof(float));
+
+	for (size_t j = 0; j < ndirections; j++)
+	{
+		directions[j * DIM + j] = 0.8f;
+		directions[j * DIM + DIM - 1 - j] = j % 2 == 0 ? 0.6f : -0.6f;
+	}
+	run->image = malloc(vq_project_bytes(DIM, ndirections));
+	vq_project_pack(directions, DIM, ndirections, run->image);
+	CHECK(vq_project_open(&run->codec.projection, DIM, ndirections, run->image) == VQ_OK, "no projection");
+	run->codec.error_scale = ERROR_SCALE;
+	free(directions);
+}
+
+/* Codes of DIM dimensions, or with a projection of as many as vq_codec_init says for m */
 static Run *
-run_open(const VqGpuOptions *options)
+run_open_codes(const VqGpuOptions *options, size_t m, bool is_projected)
 {
 	Run		   *run = calloc(1, sizeof(Run));
 	VqRng		rng;
@@ -233,8 +255,12 @@ run_open(const VqGpuOptions *options)
 	for (size_t i = 0; i < NROWS * DIM; i++)
 		run->rows[i] = (float) (vq_rng_double(&rng) * 2 - 1);
 	memcpy(run->centroids, run->rows, sizeof(run->centroids));
-	vq_pq_init(&run->pq, DIM, 4, 4);
-	run->codebook = calloc(vq_pq_codebook_floats(&run->pq), sizeof(float));
+	CHECK(vq_codec_init(&run->codec, DIM, m, 4, is_projected) == VQ_OK, "no codes");
+	if (is_projected)
+		run_open_projection(run);
+	run->codebook = calloc(vq_pq_codebook_floats(&run->codec.pq), sizeof(float));
+	run->codec.scale = 1;
+	run->codec.codebook = run->codebook;
 	run->sums.ncentroids = NCENTROIDS;
 	run->sums.dim = DIM;
 	run->sums.sums = run->sums_values;
@@ -242,10 +268,23 @@ run_open(const VqGpuOptions *options)
 	return run;
 }
 
+static Run *
+run_open(const VqGpuOptions *options)
+{
+	return run_open_codes(options, 4, false);
+}
+
+static const VqProjection *
+run_projection(const Run *run)
+{
+	return run->codec.is_projected ? &run->codec.projection : NULL;
+}
+
 static void
 run_close(Run *run)
 {
 	run->interface.close(run->gpu);
+	free(run->image);
 	free(run->codebook);
 	free(run);
 }
@@ -268,13 +307,14 @@ run_train(Run *run)
 								  &run->error));
 	TRY(interface->kmeans_step(run->gpu, 0, NROWS, run->centroids, NCENTROIDS, &run->sums, run->labels,
 							   run->distances, &run->error));
-	return interface->pq_train(run->gpu, &run->pq, run->centroids, NCENTROIDS, 500, 5, 1, run->codebook,
-							   &run->mse, &run->error);
+	return interface->pq_train(run->gpu, &run->codec.pq, run_projection(run), run->centroids, NCENTROIDS, 500, 5, 1,
+							   run->codebook, &run->mse, &run->error);
 }
 
 static VqGpuStatus
 run_collect(Run *run, bool *is_done)
 {
+	size_t		m = run->codec.pq.m;
 	VqGpuBatch *batch;
 
 	TRY(run->interface.encode_collect(run->gpu, &batch, &run->error));
@@ -282,7 +322,7 @@ run_collect(Run *run, bool *is_done)
 	if (batch == NULL)
 		return VQ_GPU_OK;
 	CHECK(batch->tag == run->rows + run->nencoded * DIM, "batches came back in another order");
-	memcpy(run->codes + run->nencoded * run->pq.m, batch->codes, batch->nrows * run->pq.m);
+	memcpy(run->codes + run->nencoded * m, batch->codes, batch->nrows * m);
 	memcpy(run->factors + run->nencoded, batch->factors, batch->nrows * sizeof(VqFactors));
 	memcpy(run->labels + run->nencoded, batch->labels, batch->nrows * sizeof(uint32_t));
 	run->nencoded += batch->nrows;
@@ -293,7 +333,16 @@ run_collect(Run *run, bool *is_done)
 static VqGpuStatus
 run_encode(Run *run, VqMetric metric)
 {
-	VqGpuModel	model = {metric, run->pq, NCENTROIDS, run->centroids, run->codebook};
+	VqGpuModel	model = {
+		.metric = metric,
+		.dim = DIM,
+		.pq = run->codec.pq,
+		.projection = run_projection(run),
+		.error_scale = run->codec.error_scale,
+		.ncentroids = NCENTROIDS,
+		.centroids = run->centroids,
+		.codebook = run->codebook
+	};
 	bool		is_done = false;
 
 	run->nencoded = 0;
@@ -335,7 +384,7 @@ test_rows_kept_by_the_caller_count_as_well(void)
 	CHECK(part->nresident == 333, "%zu rows are resident", part->nresident);
 	CHECK(memcmp(whole->labels, part->labels, sizeof(whole->labels)) == 0, "labels differ");
 	CHECK(memcmp(whole->sums_values, part->sums_values, sizeof(whole->sums_values)) == 0, "sums differ");
-	CHECK(memcmp(whole->codebook, part->codebook, vq_pq_codebook_floats(&whole->pq) * sizeof(float)) == 0,
+	CHECK(memcmp(whole->codebook, part->codebook, vq_pq_codebook_floats(&whole->codec.pq) * sizeof(float)) == 0,
 		  "codebooks differ");
 	run_close(whole);
 	run_close(part);
@@ -360,36 +409,97 @@ test_a_part_of_the_sample_can_be_stepped_over(void)
 }
 
 static void
-test_codes_are_those_of_the_codec(void)
+check_codes(Run *run)
 {
 	static const VqMetric metrics[] = {VQ_METRIC_L2, VQ_METRIC_IP, VQ_METRIC_COSINE};
-	VqGpuOptions options = default_options();
-	Run		   *run = run_open(&options);
-	VqCodec		codec = {.scale = 1};
-	float		work[2 * (DIM + 8)];
+	const VqKernels *kernels = vq_kernels_by_name("auto");
+	VqCodec    *codec = &run->codec;
+	size_t		m = codec->pq.m;
+	float	   *work = calloc(vq_codec_encode_floats(codec), sizeof(float));
+	float	   *x_code = calloc(vq_codec_code_floats(codec), sizeof(float));
+	float	   *centroid_code = calloc(vq_codec_code_floats(codec), sizeof(float));
 
 	CHECK(run_train(run) == VQ_GPU_OK, "%s", run->error.message);
-	codec.pq = run->pq;
-	codec.codebook = run->codebook;
 	for (size_t metric = 0; metric < 3; metric++)
 	{
 		size_t		nwrong = 0;
+		size_t		ncoded = 0;
 
-		codec.metric = metrics[metric];
-		CHECK(run_encode(run, codec.metric) == VQ_GPU_OK, "%s", run->error.message);
+		codec->metric = metrics[metric];
+		CHECK(run_encode(run, codec->metric) == VQ_GPU_OK, "%s", run->error.message);
 		CHECK(run->nencoded == NROWS, "%zu rows came back", run->nencoded);
 		for (size_t i = 0; i < NROWS; i++)
 		{
+			const float *centroid = run->centroids + run->labels[i] * DIM;
 			uint8_t		codes[DIM];
 			VqFactors	factors;
 
-			vq_codec_encode(vq_kernels_by_name("auto"), &codec, run->rows + i * DIM,
-							run->centroids + run->labels[i] * DIM, work, codes, &factors);
-			nwrong += memcmp(codes, run->codes + i * run->pq.m, run->pq.m) != 0 ||
+			vq_codec_to_codes(kernels, codec, run->rows + i * DIM, x_code);
+			vq_codec_to_codes(kernels, codec, centroid, centroid_code);
+			vq_codec_encode(kernels, codec, run->rows + i * DIM, centroid, x_code, centroid_code, work, codes, &factors);
+			nwrong += memcmp(codes, run->codes + i * m, m) != 0 ||
 				factors.a != run->factors[i].a || factors.s != run->factors[i].s || factors.e != run->factors[i].e;
+			ncoded += factors.s > 0;
 		}
 		CHECK(nwrong == 0, "metric %zu: %zu rows are coded differently", metric, nwrong);
+		CHECK(ncoded > NROWS / 2, "metric %zu: only %zu rows have a code that says something", metric, ncoded);
 	}
+	free(work);
+	free(x_code);
+	free(centroid_code);
+}
+
+static void
+test_codes_are_those_of_the_codec(void)
+{
+	VqGpuOptions options = default_options();
+	Run		   *run = run_open(&options);
+
+	check_codes(run);
+	run_close(run);
+}
+
+static void
+test_projected_codes_are_those_of_the_codec(void)
+{
+	VqGpuOptions options = default_options();
+	Run		   *run = run_open_codes(&options, 2, true);
+
+	CHECK(run->codec.pq.dim == 4, "codes are of %u dimensions", run->codec.pq.dim);
+	check_codes(run);
+	run_close(run);
+}
+
+static void
+test_a_codebook_is_trained_in_code_space(void)
+{
+	VqGpuOptions options = default_options();
+	const VqKernels *kernels = vq_kernels_by_name("auto");
+	Run		   *run = run_open_codes(&options, 2, true);
+	const VqPq *pq = &run->codec.pq;
+	float	   *residuals = calloc(500 * vq_codec_code_floats(&run->codec), sizeof(float));
+	float	   *codebook = calloc(vq_pq_codebook_floats(pq), sizeof(float));
+	double	   *sums = calloc(vq_pq_sums_doubles(pq), sizeof(double));
+	uint8_t		codes[DIM];
+
+	CHECK(run_train(run) == VQ_GPU_OK, "%s", run->error.message);
+	for (size_t i = 0; i < 500; i++)
+	{
+		size_t		row = i * NROWS / 500;
+		const float *centroid = run->centroids + run->labels[row] * DIM;
+		float		residual[DIM];
+
+		for (size_t d = 0; d < DIM; d++)
+			residual[d] = run->rows[row * DIM + d] - centroid[d];
+
+		/* what is written behind the directions is written over by the next row */
+		vq_project(kernels, &run->codec.projection, residual, residuals + i * pq->dim);
+	}
+	vq_pq_train(kernels, pq, residuals, 500, 5, 1, sums, codes, codebook);
+	CHECK(memcmp(codebook, run->codebook, vq_pq_codebook_floats(pq) * sizeof(float)) == 0, "codebooks differ");
+	free(residuals);
+	free(codebook);
+	free(sums);
 	run_close(run);
 }
 
@@ -447,6 +557,34 @@ test_out_of_memory_is_its_own_status(void)
 	set_fault("memory");
 	CHECK(run_encode(run, VQ_METRIC_L2) == VQ_GPU_NO_MEMORY, "%s", run->error.message);
 	set_fault(NULL);
+	run_close(run);
+}
+
+static void
+test_a_projection_that_does_not_fit_is_refused(void)
+{
+	VqGpuOptions options = default_options();
+	Run		   *run = run_open_codes(&options, 2, true);
+	VqProjection fitting = run->codec.projection;
+
+	CHECK(run_train(run) == VQ_GPU_OK, "%s", run->error.message);
+	run->codec.projection.ndirections--;
+	CHECK(run_train(run) == VQ_GPU_BAD_ARGUMENT, "trained with fewer directions than codes have");
+	CHECK(run_encode(run, VQ_METRIC_L2) == VQ_GPU_BAD_ARGUMENT, "coded with fewer directions than codes have");
+	run->codec.projection = fitting;
+	run->codec.projection.dim--;
+	CHECK(run_train(run) == VQ_GPU_BAD_ARGUMENT, "trained with a projection of other vectors");
+	CHECK(run_encode(run, VQ_METRIC_L2) == VQ_GPU_BAD_ARGUMENT, "coded with a projection of other vectors");
+	run->codec.projection = fitting;
+	run->codec.is_projected = false;
+	CHECK(run_train(run) == VQ_GPU_BAD_ARGUMENT, "trained without the projection");
+	CHECK(run_encode(run, VQ_METRIC_L2) == VQ_GPU_BAD_ARGUMENT, "coded without the projection");
+	run->codec.is_projected = true;
+	run->codec.error_scale = 0;
+	CHECK(run_encode(run, VQ_METRIC_L2) == VQ_GPU_BAD_ARGUMENT, "coded with errors that are no errors");
+	run->codec.error_scale = 1;
+	CHECK(run_train(run) == VQ_GPU_OK, "%s", run->error.message);
+	CHECK(run_encode(run, VQ_METRIC_L2) == VQ_GPU_OK, "%s", run->error.message);
 	run_close(run);
 }
 
@@ -599,6 +737,9 @@ suite_vq_gpu(void)
 	RUN_TEST(test_rows_kept_by_the_caller_count_as_well);
 	RUN_TEST(test_a_part_of_the_sample_can_be_stepped_over);
 	RUN_TEST(test_codes_are_those_of_the_codec);
+	RUN_TEST(test_projected_codes_are_those_of_the_codec);
+	RUN_TEST(test_a_codebook_is_trained_in_code_space);
+	RUN_TEST(test_a_projection_that_does_not_fit_is_refused);
 	RUN_TEST(test_a_failure_at_any_call_is_reported_and_final);
 	RUN_TEST(test_out_of_memory_is_its_own_status);
 	RUN_TEST(test_a_request_to_stop_is_heard);

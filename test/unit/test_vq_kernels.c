@@ -323,6 +323,55 @@ test_l2sq_rows_agree_with_doubles(void)
 		}
 }
 
+static void
+check_projection(VqRng *rng, size_t dim, size_t npanels)
+{
+	size_t		ncolumns = npanels * VQ_PANEL_COLUMNS;
+	float	   *x = random_floats(rng, dim);
+	float	   *steps = random_floats(rng, ncolumns);
+	uint8_t    *bytes = random_bytes(rng, ncolumns * dim);
+	const int8_t *panels = (const int8_t *) bytes;
+	float	   *out = allocate(ncolumns * sizeof(float));
+	Reference  *references = allocate(ncolumns * sizeof(Reference));
+
+	for (size_t j = 0; j < ncolumns; j++)
+	{
+		size_t		panel = j / VQ_PANEL_COLUMNS;
+
+		memset(&references[j], 0, sizeof(Reference));
+		for (size_t i = 0; i < dim; i++)
+			add_term(&references[j],
+					 (double) steps[j] * x[i] * panels[(panel * dim + i) * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS]);
+	}
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		const VqKernels *kernels = table_at(t);
+
+		memset(out, 255, ncolumns * sizeof(float));
+		kernels->project_i8(x, dim, panels, steps, npanels, out);
+		for (size_t j = 0; j < ncolumns; j++)
+			CHECK(is_close(out[j], &references[j], dim), "%s dim %zu column %zu of %zu: got %.9g, want %.9g",
+				  kernels->name, dim, j, ncolumns, out[j], references[j].sum);
+	}
+	free(x);
+	free(steps);
+	free(bytes);
+	free(out);
+	free(references);
+}
+
+/* Up to nine panels: tables take up to four at a time */
+static void
+test_project_i8_agrees_with_doubles(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 32);
+	for (size_t i = 0; i < NDIMS; i++)
+		for (size_t npanels = 0; npanels <= 9; npanels += dim_at(i) < 1000 ? 1 : 3)
+			check_projection(&rng, dim_at(i), npanels);
+}
+
 static double
 hadamard_sign(size_t i, size_t j)
 {
@@ -1099,6 +1148,7 @@ suite_vq_kernels(void)
 	RUN_TEST(test_f16_to_f32_is_exact_for_all_values);
 	RUN_TEST(test_f16_to_f32_at_every_tail);
 	RUN_TEST(test_l2sq_rows_agree_with_doubles);
+	RUN_TEST(test_project_i8_agrees_with_doubles);
 	RUN_TEST(test_fwht_agrees_with_definition_and_is_its_own_inverse);
 	RUN_TEST(test_pq_encode_finds_the_nearest);
 	RUN_TEST(test_pq_encode_takes_the_lowest_on_a_tie);

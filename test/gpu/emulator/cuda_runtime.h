@@ -50,11 +50,18 @@ struct dim3
 
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) double2 { double x, y; };
 
 static inline uint2
 make_uint2(unsigned x, unsigned y)
 {
 	return uint2{x, y};
+}
+
+static inline double2
+make_double2(double x, double y)
+{
+	return double2{x, y};
 }
 
 /* Of the coroutine that runs */
@@ -81,12 +88,13 @@ template<typename T>
 static inline T
 __shfl_xor_sync(unsigned, T value, int offset)
 {
-	uint32_t	bits;
+	uint32_t	words[sizeof(T) / 4];
 
-	static_assert(sizeof(T) == 4, "32 bits");
-	memcpy(&bits, &value, 4);
-	bits = emulated_shuffle(bits, offset);
-	memcpy(&value, &bits, 4);
+	static_assert(sizeof(T) % 4 == 0, "words of 32 bits");
+	memcpy(words, &value, sizeof(T));
+	for (uint32_t &word : words)
+		word = emulated_shuffle(word, offset);
+	memcpy(&value, words, sizeof(T));
 	return value;
 }
 
