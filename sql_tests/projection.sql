@@ -98,3 +98,5 @@ END $$;
 SELECT dims, nrows, options, rotation_of(dims, nrows, options)
 FROM (VALUES (31, 600, ''), (32, 600, ''), (48, 600, ''), (48, 600, ', train_rows = 383'), (48, 600, ', train_rows = 384'),
 			 (48, 600, ', rotation = hadamard'), (48, 600, ', rotation = none')) v (dims, nrows, options);
+DROP TABLE items, queries, before;
+DROP FUNCTION rotation_of, try_index, code_error, nearest, vector_of;
