@@ -172,6 +172,8 @@ run_gpu()
 	count_make gpu-check GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so GPU_CHECK_ARGS=--small
 	count_make gpu-bench GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_BENCH_ARGS="--scale 0.0005 --case 0 --no-tiles"
 	count_make gpu-recall GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so \
+		gpu_base=8000x24 gpu_queries=300x24:2 GPU_TRAIN_ARGS='--lists 40 --projection yes' GPU_RECALL_ARGS=
+	count_make gpu-recall GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so \
 		gpu_base=8000x24 gpu_queries=300x24:2 GPU_TRAIN_ARGS='--lists 40' GPU_RECALL_ARGS=
 
 	# Floats of the file: a header like 12, 24 of the mean, 40 x 24 centroids, 12 x 2 x 16 of the codebook

@@ -20,10 +20,11 @@
  */
 #define DEFECT_STEPS 2
 
-static const int8_t *
-value_of(const int8_t *panels, size_t dim, size_t direction, size_t i)
+/* Where value i of a direction is in the panels */
+static size_t
+place_of(size_t dim, size_t direction, size_t i)
 {
-	return panels + (direction / VQ_PANEL_COLUMNS * dim + i) * VQ_PANEL_COLUMNS + direction % VQ_PANEL_COLUMNS;
+	return (direction / VQ_PANEL_COLUMNS * dim + i) * VQ_PANEL_COLUMNS + direction % VQ_PANEL_COLUMNS;
 }
 
 void
@@ -43,7 +44,7 @@ vq_project_pack(const float *directions, size_t dim, size_t ndirections, void *i
 			largest = fmaxf(largest, fabsf(direction[i]));
 		steps[j] = largest / LARGEST_BYTE;
 		for (size_t i = 0; i < dim && steps[j] > 0; i++)
-			*(int8_t *) value_of(panels, dim, j, i) =
+			panels[place_of(dim, j, i)] =
 				(int8_t) fmaxf(-LARGEST_BYTE, fminf(LARGEST_BYTE, rintf(direction[i] / steps[j])));
 	}
 }
@@ -81,7 +82,7 @@ vq_project_unpack(const VqProjection *projection, float *directions)
 
 	for (size_t j = 0; j < projection->ndirections; j++)
 		for (size_t i = 0; i < dim; i++)
-			directions[j * dim + i] = projection->steps[j] * *value_of(projection->panels, dim, j, i);
+			directions[j * dim + i] = projection->steps[j] * projection->panels[place_of(dim, j, i)];
 }
 
 void
@@ -94,7 +95,7 @@ vq_project_back(const VqProjection *projection, const float *y, float *x)
 		float		factor = y[j] * projection->steps[j];
 
 		for (size_t i = 0; i < dim; i++)
-			x[i] += factor * *value_of(projection->panels, dim, j, i);
+			x[i] += factor * projection->panels[place_of(dim, j, i)];
 	}
 }
 
