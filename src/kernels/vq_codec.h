@@ -13,15 +13,15 @@
  * where R is the rotation, mean the mean of the training sample (zero for IP)
  * and s a power of two that brings the sample to unit size, so that float32
  * and the small factors below suit data of any magnitude.  Centroids,
- * residuals, codes and bounds all live there.  For IP the query is q' = R q / |q|.
+ * residuals and bounds live there.  For IP the query is q' = R q / |q|.
  *
- * Codes.  Centroids, residuals and bounds live in model space, codes in "code
- * space": either model space itself or, with a projection (vq_project.h) on the
- * directions in which residuals vary most, fewer dimensions, y = P x'.  The rows of
- * P are orthonormal but for rounding, so <P x', r^> = <x', P^T r^>, and a code stands
- * for P^T r^, which has nothing in the directions that P leaves out.  Below, r^ means
- * that.  The bound is right for any P, as it is made from what the code misses of the
- * whole r; the better P suits the data, the tighter it is.
+ * Codes live in "code space": either model space itself or, with a projection
+ * (vq_project.h) on the directions in which residuals vary most, fewer dimensions,
+ * y = P x'.  <P x', r^> = <x', P^T r^>, so a code stands for P^T r^, which has nothing
+ * in the directions that P leaves out.  Below, r^ means that.  The bound is right for
+ * any P, as it is made from what the code misses of the whole r; the better P suits
+ * the data, the tighter it is.  Rows of P are orthonormal but for rounding, for which
+ * E has a margin.
  *
  * Estimator.  With r = x' - c the residual against the centroid of its list,
  * r^ its decoded code, a = <r,r^> / |r|^2 and w = r^ - a r (which is
@@ -85,9 +85,9 @@ typedef struct VqCodec
 } VqCodec;
 
 /*
- * Set dim, is_projected, error_scale to 1 and pq.  Code space has dim dimensions or, if it is
- * projected, two bits for each: m * nbits / 2, and m at least.  VQ_BAD_ARGUMENT as
- * for vq_pq_init.
+ * Set dim, is_projected, error_scale to 1, and pq.  Code space has dim dimensions or,
+ * if it is projected, m times nbits / 2: two bits of a code for each, or more bits
+ * where there are not so many dimensions.  VQ_BAD_ARGUMENT as for vq_pq_init.
  */
 extern VqStatus vq_codec_init(VqCodec *codec, size_t dim, size_t m, size_t nbits, bool is_projected);
 
