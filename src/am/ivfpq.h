@@ -168,6 +168,9 @@ extern IvfpqModel *ivfpq_model_get(Relation index, MemoryContext owner);
  */
 extern void ivfpq_groups_read(Relation index, const IvfpqMetaPageData *meta, uint32 *lists, uint32 *blocks);
 
+/* The projection of a codec that has one; image is of vq_project_bytes, and stays its memory */
+extern void ivfpq_projection_read(Relation index, const IvfpqMetaPageData *meta, VqCodec *codec, void *image);
+
 /*
  * distance_sq[i] = |q - centroid|^2 and norm_sq[i] = |centroid|^2 of nlists
  * lists from first_list on; q is float[dim] in model space.  After the last list

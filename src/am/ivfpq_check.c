@@ -329,16 +329,10 @@ check_coarse(CheckState *check)
 static void
 check_projection(CheckState *check)
 {
-	const IvfpqMetaPageData *meta = &check->meta;
-	size_t		ndirections = row_codec(meta).pq.dim;
-	size_t		nbytes = vq_project_bytes(meta->dim, ndirections);
-	void	   *image = palloc(nbytes);
-	VqProjection projection;
+	VqCodec		codec = row_codec(&check->meta);
+	void	   *image = palloc(vq_project_bytes(codec.dim, codec.pq.dim));
 
-	ivfpq_array_read(check->index, meta->projection_start, nbytes, image);
-	if (vq_project_open(&projection, meta->dim, ndirections, image) != VQ_OK)
-		ivfpq_report_corrupted(check->index, meta->projection_start,
-							   "The projection has steps that are not positive numbers.");
+	ivfpq_projection_read(check->index, &check->meta, &codec, image);
 	pfree(image);
 }
 

@@ -39,6 +39,15 @@ model_user_gone(void *arg)
 	((CachedModel *) arg)->users--;
 }
 
+void
+ivfpq_projection_read(Relation index, const IvfpqMetaPageData *meta, VqCodec *codec, void *image)
+{
+	ivfpq_array_read(index, meta->projection_start, vq_project_bytes(meta->dim, codec->pq.dim), image);
+	if (vq_project_open(&codec->projection, meta->dim, codec->pq.dim, image) != VQ_OK)
+		ivfpq_report_corrupted(index, meta->projection_start,
+							   "The projection has steps that are negative or not finite.");
+}
+
 /* Read the immutable arrays of a trained index, but for centroids and what leads to them */
 static void
 load_codec(Relation index, CachedModel *cached)
@@ -47,8 +56,6 @@ load_codec(Relation index, CachedModel *cached)
 	VqCodec    *codec = &cached->model.codec;
 	size_t		mean_bytes = meta->dim * sizeof(float);
 	size_t		codebook_bytes;
-	size_t		projection_bytes;
-	void	   *projection;
 	float	   *mean;
 	float	   *codebook;
 	float	   *signs;
@@ -72,13 +79,9 @@ load_codec(Relation index, CachedModel *cached)
 	codec->codebook = codebook;
 	codec->signs = signs;
 
-	if (!codec->is_projected)
-		return;
-	projection_bytes = vq_project_bytes(meta->dim, codec->pq.dim);
-	projection = MemoryContextAlloc(cached->context, projection_bytes);
-	ivfpq_array_read(index, meta->projection_start, projection_bytes, projection);
-	if (vq_project_open(&codec->projection, meta->dim, codec->pq.dim, projection) != VQ_OK)
-		ivfpq_report_corrupted(index, meta->projection_start, "The projection has steps that are not positive numbers.");
+	if (codec->is_projected)
+		ivfpq_projection_read(index, meta, codec,
+							  MemoryContextAlloc(cached->context, vq_project_bytes(meta->dim, codec->pq.dim)));
 }
 
 void

@@ -43,8 +43,9 @@
 
 /*
  * Codes are projected for vectors of so many dimensions: of fewer, all count, and
- * with more, LAPACK takes seconds for eigenvectors, in which no interrupt is
- * served, and the projection of a query as long as its search.  And for a sample of
+ * with more, LAPACK takes more than half a second for eigenvectors, in which no
+ * interrupt is served, and a query is projected for as long as that may save (an
+ * estimate: there was no such set to measure).  And for a sample of
  * so many rows for each dimension: from fewer, directions are those of the sample.
  * Not for inner products: what a code leaves out is multiplied with the whole query
  * there, which is long in all directions, not with its distance from a centroid.
@@ -95,7 +96,8 @@ ivfpq_plan_coarse_m(uint32 dim)
  * rows of 300 were searched a tenth sooner, half a million of 128 a sixth later.
  * For inner products the bound of such codes would lose too much recall (.004).
  * Projected codes with half a dimension more, a seventh smaller, need a fifth fewer
- * rows (as many, where there are 128 dimensions); they fit a page in any case.
+ * rows (a fifth smaller and a sixth more, where there are 128 dimensions); they fit a
+ * page in any case.
  */
 static uint32
 auto_m(const IvfpqBuild *build)
