@@ -10,9 +10,10 @@
  * (ivfpq_encode.c).  Pages are written by the leader alone.  Without workers it
  * is a team of one.
  *
- * With a GPU (ivfpq_gpu.h) the leader trains alone, on the device, and encodes
- * its part of the table there, while workers encode theirs with the same model.
- * When it fails, what it was doing is done again without it.
+ * With a GPU (ivfpq_gpu.h) the leader makes lists and codebook on the device, from
+ * the rows of all members, which share the rest of the training as ever; and it
+ * encodes its part of the table there, while workers encode theirs with the same
+ * model.  When the device fails, what it was doing is done again without it.
  *
  * A table that is empty or small is not trained on nothing: its index is one
  * list without codes, and every row is compared exactly.

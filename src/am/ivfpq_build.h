@@ -25,7 +25,8 @@ typedef struct IvfpqBuildPlan
 	uint32		nlists;
 	uint64		train_rows;		/* of the whole team */
 	size_t		member_bytes;	/* what each member may use */
-	bool		leader_trains;	/* alone: on a GPU, or as memory is too small for the models of all */
+	bool		leader_trains;	/* alone, as memory is too small for the models of all, or that of a GPU for
+								 * the sample */
 } IvfpqBuildPlan;
 
 typedef struct IvfpqParallel IvfpqParallel;

@@ -10,8 +10,9 @@
  * A part of the sample is enough for the former, not for the latter.
  *
  * A GPU compares with all lists at once sooner than it would be told of groups.
- * There all iterations are joint ones, and in the end the lists are divided
- * into groups by their centroids: workers, inserts and searches need them.
+ * There all iterations are joint ones, done by the leader with the rows of all
+ * members, and in the end the lists are divided into groups by their centroids:
+ * workers, inserts and searches need them.
  *
  * Every member of the team labels its own rows.  Sums and counts are added up
  * over the team, and each member makes the same centroids of them, with the
@@ -221,10 +222,9 @@ iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *
 	return sums.error;
 }
 
-/* k-means from the first of the team's rows, without groups */
+/* Centroids := the first of the team's rows */
 static void
-cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
-			 int iterations, VqRng *rng, double *error)
+place_first_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists)
 {
 	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
 
@@ -232,6 +232,14 @@ cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists
 	place_own_rows(team, rows, lists->dim, counts, 1, lists->centroids, lists->nlists);
 	ivfpq_team_sum_f32(team, lists->centroids, lists->nlists * lists->dim);
 	pfree(counts);
+}
+
+/* k-means from there, without groups */
+static void
+cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
+			 int iterations, VqRng *rng, double *error)
+{
+	place_first_rows(team, rows, nrows, lists);
 	iterate_kmeans(team, rows, nrows, lists, labels, iterations, rng, error);
 }
 
@@ -435,51 +443,89 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 }
 
 /*
- * k-means over all lists on a GPU, from the first rows, as vq_gpu_cluster.h has
- * it.  False if the device has failed: the sample is as it was, and the lists
- * are to be made again.
+ * What the leader does of it: k-means over all lists on a GPU, as
+ * vq_gpu_cluster.h has it, from the centroids there are.  error is the mean
+ * squared distance in the end.  False if the device has failed.
  */
 static bool
-cluster_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, IvfpqLists *lists,
-			   VqRng *rng, double *error)
+iterate_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqLists *lists, VqRng *rng, double *error)
 {
 	VqGpuClustering clustering;
 	VqKmeansSums sums;
 	VqKmeansSize *sizes = ivfpq_alloc_array(lists->nlists, sizeof(VqKmeansSize));
-	bool		is_done = ivfpq_gpu_sample_begin(gpu, sample, lists->nlists);
-	bool		wants_more = is_done;
+	size_t		nrows = ivfpq_gpu_sample_rows(gpu);
+	bool		is_done;
+	bool		wants_more;
 
-	memcpy(lists->centroids, sample->rows, lists->nlists * lists->dim * sizeof(float));
 	alloc_sums(&sums, lists);
 	vq_gpu_cluster_begin(&clustering);
-	while (wants_more)
+	do
 	{
-		is_done = ivfpq_gpu_kmeans_step(gpu, sample, lists, &sums);
+		is_done = ivfpq_gpu_kmeans_step(gpu, lists, &sums);
 		wants_more = is_done && vq_gpu_cluster_next(&clustering, &sums, sizes, rng, lists->centroids);
 		if (is_done)
-			ivfpq_team_progress(team, sample->nrows);
-	}
+			ivfpq_team_progress(team, nrows / team->size);
+	} while (wants_more);
 	free_sums(&sums);
 	pfree(sizes);
-	*error = clustering.error;
+	*error = clustering.error / Max(nrows, 1);
 	return is_done;
 }
 
-/* Divide lists into groups by their centroids */
+/*
+ * Lists by way of a GPU, if the leader has one.  If it fails, false: the sample
+ * is as it was, and the lists are to be made again.
+ */
+static bool
+cluster_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqLists *lists, VqRng *rng)
+{
+	size_t		nfloats = lists->nlists * lists->dim;
+	bool		is_done = false;
+
+	if (!ivfpq_gpu_sample_begin(team, gpu, sample, lists->nlists))
+		return false;
+	place_first_rows(team, sample->rows, sample->nrows, lists);
+	sample->error = 0;
+	if (ivfpq_team_is_leader(team))
+		is_done = iterate_on_gpu(team, gpu, lists, rng, &sample->error);
+	else
+		memset(lists->centroids, 0, nfloats * sizeof(float));
+	if (!ivfpq_team_ask_leader(team, is_done))
+		return false;
+	ivfpq_team_sum_f32(team, lists->centroids, nfloats);
+	ivfpq_team_sum_f64(team, &sample->error, 1);
+	return true;
+}
+
+/*
+ * Divide lists into groups by their centroids.  All members have all of them,
+ * and each labels a part.
+ */
 static void
 group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 {
 	IvfpqLists	centres = {.dim = lists->dim, .nlists = (uint32) rint(sqrt(lists->nlists))};
+	size_t		first = (size_t) lists->nlists * team->number / team->size;
+	size_t		count = (size_t) lists->nlists * (team->number + 1) / team->size - first;
+	const float *own = lists->centroids + first * lists->dim;
 	uint32	   *groups = ivfpq_alloc_array(lists->nlists, sizeof(uint32));
+	uint64	   *all = ivfpq_alloc_array(lists->nlists, sizeof(uint64));
 	float	   *work = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(float));
 	IvfpqAssigner *assigner;
 
 	centres.centroids = ivfpq_alloc_array(centres.nlists, centres.dim * sizeof(float));
-	cluster_rows(team, lists->centroids, lists->nlists, &centres, groups, GROUP_ITERATIONS, rng, NULL);
+	cluster_rows(team, own, count, &centres, groups, GROUP_ITERATIONS, rng, NULL);
 	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
-	label_rows(team, assigner, lists->centroids, lists->nlists, lists->dim, groups, NULL);
+	label_rows(team, assigner, own, count, lists->dim, groups, NULL);
 	ivfpq_assigner_free(assigner);
 	pfree(centres.centroids);
+	memset(all, 0, lists->nlists * sizeof(uint64));
+	for (size_t i = 0; i < count; i++)
+		all[first + i] = groups[i];
+	ivfpq_team_sum_u64(team, all, lists->nlists);
+	for (size_t i = 0; i < lists->nlists; i++)
+		groups[i] = all[i];
+	pfree(all);
 
 	lists->ngroups = centres.nlists;
 	lists->starts = ivfpq_alloc_array(lists->ngroups + 1, sizeof(uint32));
@@ -493,6 +539,7 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 {
 	double		nrows = sample->total_rows;
 	IvfpqSample part = ivfpq_sample_part(team, sample, lists->nlists);
+	bool		is_clustered;
 	double		error;
 	VqRng		rng;
 
@@ -500,18 +547,18 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	ivfpq_sample_shuffle(sample, &rng);
 	vq_rng_seed(&rng, IVFPQ_SEED);
 	lists->ngroups = 0;
-	if (ivfpq_gpu_is_open(gpu))
+
+	/* rows labelled, and those of ivfpq_train_nprobe */
+	ivfpq_team_progress_begin(team, VQ_GPU_CLUSTER_STEPS * nrows + part.total_rows);
+	is_clustered = cluster_on_gpu(team, gpu, sample, lists, &rng);
+
+	/* the leader alone has used it */
+	vq_rng_seed(&rng, IVFPQ_SEED);
+	if (is_clustered)
 	{
-		/* rows labelled, and those of ivfpq_train_nprobe */
-		ivfpq_team_progress_begin(team, VQ_GPU_CLUSTER_STEPS * nrows + part.total_rows);
-		if (cluster_on_gpu(team, gpu, sample, lists, &rng, &error))
-		{
-			if (lists->nlists >= MIN_LISTS_FOR_GROUPS)
-				group_lists(team, lists, &rng);
-			sample->error = error / Max(nrows, 1);
-			return;
-		}
-		vq_rng_seed(&rng, IVFPQ_SEED);
+		if (lists->nlists >= MIN_LISTS_FOR_GROUPS)
+			group_lists(team, lists, &rng);
+		return;
 	}
 	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
 	{

@@ -30,10 +30,14 @@
  * "auto" leaves it alone for fewer numbers than this: the CPU has built the
  * index before the driver has started.
  */
-#define MIN_FLOATS		1e7
+#define MIN_FLOATS		3e7
 
 /* Rows handed over between two looks for interrupts */
 #define SAMPLE_ROWS		65536
+
+/* Of the free memory of devices, what a sample may count on; the rest is for work on it */
+#define SAMPLE_MEMORY_PART	0.5
+#define MAX_DEVICES		16
 
 /* Names the plug-in to take, or its folder: for tests, see src/gpu/README.md */
 #define LIBRARY_VARIABLE	"VQPG_GPU_LIBRARY"
@@ -43,6 +47,10 @@ struct IvfpqGpu
 	VqGpuInterface interface;
 	VqGpu	   *handle;			/* NULL if it is no longer open */
 	bool		is_required;
+	size_t		room;			/* bytes, as ivfpq_gpu_sample_room */
+	size_t		dim;
+	size_t		wanted_rows;	/* of the sample */
+	size_t		sample_rows;	/* of those, taken */
 	char	   *index_name;
 	char		name[IVFPQ_TRAINER_LEN];
 };
@@ -181,6 +189,23 @@ has_device(const VqGpuInterface *interface, VqGpuStatus status)
 		(interface->devices(NULL, 0, &ndevices, &error) == VQ_GPU_OK && ndevices > 0);
 }
 
+/* Free memory of those devices that are used */
+static size_t
+free_bytes(const IvfpqGpu *gpu)
+{
+	VqGpuDevice devices[MAX_DEVICES];
+	size_t		ndevices = 0;
+	size_t		sum = 0;
+	VqGpuError	error;
+
+	if (gpu->interface.devices(devices, MAX_DEVICES, &ndevices, &error) != VQ_GPU_OK)
+		return 0;
+	for (size_t i = 0; i < Min(ndevices, MAX_DEVICES); i++)
+		if (ivfpq_gpu_device == VQ_GPU_ALL_DEVICES || ivfpq_gpu_device == devices[i].index)
+			sum += devices[i].free_bytes;
+	return sum;
+}
+
 IvfpqGpu *
 ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 {
@@ -201,6 +226,7 @@ ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 	if (status == VQ_GPU_OK)
 	{
 		strlcpy(gpu->name, gpu->interface.describe(gpu->handle), sizeof(gpu->name));
+		gpu->room = (size_t) (free_bytes(gpu) * SAMPLE_MEMORY_PART);
 		return gpu;
 	}
 
@@ -240,24 +266,67 @@ ivfpq_gpu_name(const IvfpqGpu *gpu)
  *----------
  */
 
-bool
-ivfpq_gpu_sample_begin(IvfpqGpu *gpu, const IvfpqSample *sample, size_t max_centroids)
+size_t
+ivfpq_gpu_sample_room(const IvfpqGpu *gpu)
+{
+	return gpu->room;
+}
+
+size_t
+ivfpq_gpu_sample_rows(const IvfpqGpu *gpu)
+{
+	return gpu->sample_rows;
+}
+
+/* Of a sample of the team, as many rows as all have, or as the device can hold */
+static bool
+begin_sample(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, size_t max_centroids)
 {
 	VqGpuError	error;
 	size_t		nresident;
 
 	if (!ivfpq_gpu_is_open(gpu) ||
-		!succeeds(gpu, gpu->interface.sample_begin(gpu->handle, sample->dim, sample->nrows, max_centroids,
+		!succeeds(gpu, gpu->interface.sample_begin(gpu->handle, sample->dim, sample->total_rows, max_centroids,
 												   &nresident, &error), &error))
 		return false;
-	for (size_t first = 0; first < sample->nrows; first += SAMPLE_ROWS)
+	gpu->dim = sample->dim;
+	gpu->sample_rows = 0;
+	gpu->wanted_rows = team->size == 1 ? sample->total_rows : nresident;
+	if (gpu->wanted_rows >= Min(sample->total_rows, max_centroids * IVFPQ_TRAIN_ROWS_PER_LIST))
+		return true;
+	snprintf(error.message, sizeof(error.message), "the device has memory for %zu rows of a sample of " UINT64_FORMAT,
+			 nresident, sample->total_rows);
+	return succeeds(gpu, VQ_GPU_NO_MEMORY, &error);
+}
+
+/* IvfpqTakeRows; arg is an IvfpqGpu, open or not */
+static void
+take_rows(void *arg, const float *rows, size_t nrows)
+{
+	IvfpqGpu   *gpu = arg;
+	VqGpuError	error;
+
+	nrows = Min(nrows, gpu->wanted_rows - gpu->sample_rows);
+	while (nrows > 0 && ivfpq_gpu_is_open(gpu))
 	{
+		size_t		count = Min(nrows, SAMPLE_ROWS);
+
 		CHECK_FOR_INTERRUPTS();
-		if (!succeeds(gpu, gpu->interface.sample_add(gpu->handle, sample->rows + first * sample->dim,
-													 Min(SAMPLE_ROWS, sample->nrows - first), &error), &error))
-			return false;
+		if (!succeeds(gpu, gpu->interface.sample_add(gpu->handle, rows, count, &error), &error))
+			return;
+		rows += count * gpu->dim;
+		nrows -= count;
+		gpu->sample_rows += count;
 	}
-	return true;
+}
+
+bool
+ivfpq_gpu_sample_begin(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, size_t max_centroids)
+{
+	if (!ivfpq_team_ask_leader(team, ivfpq_team_is_leader(team) && begin_sample(team, gpu, sample, max_centroids)))
+		return false;
+	ivfpq_team_bring_rows(team, sample->rows, sample->nrows, sample->dim, take_rows, gpu);
+	return ivfpq_team_ask_leader(team, ivfpq_gpu_is_open(gpu));
 }
 
 void
@@ -268,15 +337,14 @@ ivfpq_gpu_sample_end(IvfpqGpu *gpu)
 }
 
 bool
-ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists *lists,
-					  VqKmeansSums *sums)
+ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqLists *lists, VqKmeansSums *sums)
 {
 	VqGpuError	error;
 
 	if (!ivfpq_gpu_is_open(gpu))
 		return false;
 	CHECK_FOR_INTERRUPTS();
-	return succeeds(gpu, gpu->interface.kmeans_step(gpu->handle, 0, sample->nrows, lists->centroids, lists->nlists,
+	return succeeds(gpu, gpu->interface.kmeans_step(gpu->handle, 0, gpu->sample_rows, lists->centroids, lists->nlists,
 													sums, NULL, NULL, &error), &error);
 }
 

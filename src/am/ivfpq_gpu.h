@@ -7,7 +7,8 @@
  * return bool or a pointer take NULL for "no GPU", and then as after a failure
  * say false or NULL: the caller does the work itself.  A failure has been
  * reported by then, once, and the device is free again.  Where ivfpq.gpu is
- * "on" it is an ERROR instead.
+ * "on" it is an ERROR instead.  Those that take a team are for all of its members
+ * to call, and say the same to all.
  *
  *-------------------------------------------------------------------------
  */
@@ -34,16 +35,24 @@ extern bool ivfpq_gpu_is_open(const IvfpqGpu *gpu);
 /* What it is, for ivfpq_index_info; also when it is no longer open */
 extern const char *ivfpq_gpu_name(const IvfpqGpu *gpu);
 
+/* Bytes of a sample that its memory surely holds; more is read from the leader's memory again and again */
+extern size_t ivfpq_gpu_sample_room(const IvfpqGpu *gpu);
+
 /*
- * Take over the rows of a sample, to be compared with at most max_centroids.
- * They must stay where and as they are until ivfpq_gpu_sample_end.
+ * Take over the sample of a team, to be compared with at most max_centroids.
+ * Rows of a team of one must stay where and as they are until
+ * ivfpq_gpu_sample_end; of a larger one, what the device has no room for is
+ * left out.
  */
-extern bool ivfpq_gpu_sample_begin(IvfpqGpu *gpu, const IvfpqSample *sample, size_t max_centroids);
+extern bool ivfpq_gpu_sample_begin(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample,
+								   size_t max_centroids);
 extern void ivfpq_gpu_sample_end(IvfpqGpu *gpu);
 
-/* Add all rows of the sample up by their nearest lists: see kmeans_step */
-extern bool ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqSample *sample, const IvfpqLists *lists,
-								  VqKmeansSums *sums);
+/* Rows of it */
+extern size_t ivfpq_gpu_sample_rows(const IvfpqGpu *gpu);
+
+/* Add all of them up by their nearest lists: see kmeans_step */
+extern bool ivfpq_gpu_kmeans_step(IvfpqGpu *gpu, const IvfpqLists *lists, VqKmeansSums *sums);
 
 /* Train a codebook on the residuals of ntrain rows of the sample, in code space; codec->projection is there */
 extern bool ivfpq_gpu_train_codebook(IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *lists,

@@ -9,7 +9,8 @@
  * share, and afterwards for batches of rows and the sorts.  Less memory means a
  * smaller sample, or fewer lists, and one NOTICE.  Before workers cost much of
  * the sample, the leader trains alone, and they only encode; and so they do
- * when it has a GPU, which outdoes them.
+ * when it has a GPU with too little memory for the sample: it reads the rest from
+ * the leader's memory in every iteration.
  *
  *-------------------------------------------------------------------------
  */
@@ -224,10 +225,11 @@ can_train_together(const IvfpqBuild *build, int team_size)
 	Sizes		alone;
 	Sizes		together;
 
-	if (team_size > 1 && build->gpu)
-		return false;
 	find_sizes(build, 1, &alone);
 	find_sizes(build, team_size, &together);
+	if (team_size > 1 && build->gpu &&
+		together.train_rows * build->meta.dim * sizeof(float) > ivfpq_gpu_sample_room(build->gpu))
+		return false;
 	return together.nlists == alone.nlists &&
 		together.train_rows >= Min(alone.train_rows, alone.wanted_rows) * MIN_SAMPLE_PART;
 }

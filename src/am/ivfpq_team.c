@@ -24,7 +24,7 @@
 #include "storage/spin.h"
 #include "utils/backend_progress.h"
 
-/* Both buffers of all members, and the least that a slot may have */
+/* Both buffers of all members (a row fits one, whatever its dimension), and the least that a slot may have */
 #define BUFFER_BYTES	((Size) 4 * 1024 * 1024)
 #define MIN_SLOT_BYTES	((Size) 4096)
 
@@ -193,6 +193,46 @@ ivfpq_team_gather(IvfpqTeam *team, uint64 value, uint64 *values)
 	memset(values, 0, team->size * sizeof(uint64));
 	values[team->number] = value;
 	ivfpq_team_sum_u64(team, values, team->size);
+}
+
+bool
+ivfpq_team_ask_leader(IvfpqTeam *team, bool answer)
+{
+	uint64		value = ivfpq_team_is_leader(team) && answer;
+
+	ivfpq_team_sum_u64(team, &value, 1);
+	return value != 0;
+}
+
+/* A whole buffer at a time, from one member after the other: it is the leader that takes time */
+void
+ivfpq_team_bring_rows(IvfpqTeam *team, const float *rows, size_t nrows, size_t dim,
+					  IvfpqTakeRows take, void *arg)
+{
+	size_t		row_bytes = dim * sizeof(float);
+	size_t		capacity;
+	uint64	   *counts;
+
+	if (ivfpq_team_is_leader(team))
+		take(arg, rows, nrows);
+	if (team->size == 1)
+		return;
+	capacity = team->shared->slot_bytes * team->shared->nslots / row_bytes;
+	counts = palloc(team->size * sizeof(uint64));
+	ivfpq_team_gather(team, nrows, counts);
+	for (int i = 1; i < team->size; i++)
+		for (size_t first = 0; first < counts[i]; first += capacity)
+		{
+			size_t		count = Min(capacity, counts[i] - first);
+
+			team->turn++;
+			if (team->number == i)
+				memcpy(team_slot(team, 0), rows + first * dim, count * row_bytes);
+			ivfpq_team_wait(team);
+			if (ivfpq_team_is_leader(team))
+				take(arg, (const float *) team_slot(team, 0), count);
+		}
+	pfree(counts);
 }
 
 void

@@ -57,6 +57,17 @@ extern void ivfpq_team_sum_u64(IvfpqTeam *team, uint64 *values, size_t count);
 /* values[i] := value of member i */
 extern void ivfpq_team_gather(IvfpqTeam *team, uint64 value, uint64 *values);
 
+/* What the leader answers, to all */
+extern bool ivfpq_team_ask_leader(IvfpqTeam *team, bool answer);
+
+/*
+ * Rows of all members, float[nrows][dim] at each, to the leader, which takes
+ * them piece by piece: its own all at once, those of others in shared memory
+ */
+typedef void (*IvfpqTakeRows) (void *arg, const float *rows, size_t nrows);
+extern void ivfpq_team_bring_rows(IvfpqTeam *team, const float *rows, size_t nrows, size_t dim,
+								  IvfpqTakeRows take, void *arg);
+
 /*
  * Progress of a phase whose members have about the same to do: the leader
  * reports what it has done times their number.

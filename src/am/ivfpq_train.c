@@ -180,22 +180,40 @@ train_codebook(IvfpqTeam *team, const VqPq *pq, const float *rows, size_t nrows,
 	pfree(counts);
 }
 
-/* On a GPU, whose plug-in makes residuals of its own */
+/* What the leader does on a GPU, whose plug-in makes residuals of its own */
 static bool
-train_codebook_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const IvfpqSample *sample, const VqCodec *codec,
-					  const IvfpqLists *lists, double wanted, float *codebook)
+leader_trains_codebook(IvfpqTeam *team, IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *lists,
+					   double wanted, float *codebook)
 {
 	const VqPq *pq = &codec->pq;
 	double		row_bytes = (double) pq->m * pq->dsub * sizeof(float);
 	double		limit = (double) maintenance_work_mem * 1024 / CODEBOOK_MEMORY_PART / row_bytes;
-	size_t		nrows = (size_t) Min(sample->nrows, Min(wanted, Max(limit, pq->ksub * CODEBOOK_MIN_ROWS)));
+	size_t		nrows;
 
 	if (!ivfpq_gpu_is_open(gpu))
 		return false;
+	nrows = (size_t) Min(ivfpq_gpu_sample_rows(gpu), Min(wanted, Max(limit, pq->ksub * CODEBOOK_MIN_ROWS)));
 	ivfpq_team_progress_begin(team, (double) nrows * CODEBOOK_ITERATIONS);
 	if (!ivfpq_gpu_train_codebook(gpu, codec, lists, nrows, CODEBOOK_ITERATIONS, codebook))
 		return false;
-	ivfpq_team_progress(team, (int64) nrows * CODEBOOK_ITERATIONS);
+	ivfpq_team_progress(team, (int64) nrows * CODEBOOK_ITERATIONS / team->size);
+	return true;
+}
+
+/* False without a GPU, or if it has failed */
+static bool
+train_codebook_on_gpu(IvfpqTeam *team, IvfpqGpu *gpu, const VqCodec *codec, const IvfpqLists *lists,
+					  double wanted, float *codebook)
+{
+	size_t		nfloats = vq_pq_codebook_floats(&codec->pq);
+	bool		is_done = ivfpq_team_is_leader(team) &&
+		leader_trains_codebook(team, gpu, codec, lists, wanted, codebook);
+
+	if (!ivfpq_team_ask_leader(team, is_done))
+		return false;
+	if (!ivfpq_team_is_leader(team))
+		memset(codebook, 0, nfloats * sizeof(float));
+	ivfpq_team_sum_f32(team, codebook, nfloats);
 	return true;
 }
 
@@ -215,7 +233,7 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 	float	   *residual;
 	float	   *residual_code;
 
-	if (train_codebook_on_gpu(team, gpu, sample, codec, lists, wanted, codebook))
+	if (train_codebook_on_gpu(team, gpu, codec, lists, wanted, codebook))
 		return;
 
 	/* every so-many-th row */

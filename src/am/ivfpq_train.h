@@ -114,7 +114,7 @@ ivfpq_sample_row(const IvfpqSample *sample, size_t i)
 
 /*
  * ivfpq_gpu.h.  What takes one has it do the work where it can.  NULL for none:
- * only a team of one has one.
+ * only the leader has one.
  */
 typedef struct IvfpqGpu IvfpqGpu;
 

@@ -3,13 +3,15 @@
  * gpu_check.c
  *	  Does the GPU plug-in compute what src/kernels computes?
  *
- *		gpu_check LIBRARY [--small] [--device N]
+ *		gpu_check LIBRARY [--small] [--device N] [--part I/N]
  *
  * Every function of the interface, over odd and usual sizes, for every kind of
  * products that the device has.  Where rounding may decide (which of two
  * centroids is nearer, which of two codes) another answer than the CPU's counts
  * as right if it is as good within the stated rounding, by distances in double.
  * --small leaves out the large sizes, for tools that slow everything down.
+ * --part 0/4 checks every fourth shape, so that four processes share the work,
+ * most of which is the CPU's.
  *
  * The last line says "N passed, M failed"; the exit status is 0 if none failed.
  *
@@ -36,6 +38,8 @@ static int	nbad;				/* checks that failed in the case that runs */
 static char case_name[256];
 static bool is_small;
 static int	wanted_device;
+static unsigned part;			/* of nparts */
+static unsigned nparts = 1;
 static const VqKernels *kernels;
 static VqGpuInterface gpu_interface;
 
@@ -1064,6 +1068,7 @@ int
 main(int argc, char **argv)
 {
 	VqGpuError	error;
+	VqGpu	   *first;
 
 	wanted_device = VQ_GPU_ALL_DEVICES;
 	for (int i = 2; i < argc; i++)
@@ -1072,12 +1077,15 @@ main(int argc, char **argv)
 			is_small = true;
 		else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
 			wanted_device = atoi(argv[++i]);
+		else if (strcmp(argv[i], "--part") == 0 && i + 1 < argc &&
+				 sscanf(argv[i + 1], "%u/%u", &part, &nparts) == 2 && part < nparts)
+			i++;
 		else
 			argc = 1;
 	}
 	if (argc < 2)
 	{
-		fprintf(stderr, "usage: %s LIBRARY [--small] [--device N]\n", argv[0]);
+		fprintf(stderr, "usage: %s LIBRARY [--small] [--device N] [--part I/N]\n", argv[0]);
 		return 2;
 	}
 	kernels = vq_kernels_by_name("auto");
@@ -1088,20 +1096,28 @@ main(int argc, char **argv)
 	}
 	printf("plug-in \"%s\", CPU kernels \"%s\"\n", gpu_interface.name, kernels->name);
 	list_devices();
-	check_refusals();
-	check_ties();
-	check_magnitudes(false);
-	check_magnitudes(true);
-	check_streaming(false);
-	check_streaming(true);
+	if (part == 0)
+		check_refusals();
+
+	/* While the device is open here, opening it again takes no start of the driver */
+	first = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	if (part == 0)
+	{
+		check_ties();
+		check_magnitudes(false);
+		check_magnitudes(true);
+		check_streaming(false);
+		check_streaming(true);
+	}
 	for (size_t i = 0; i < NSHAPES; i++)
 	{
-		if (is_small && !shapes[i].is_small)
+		if ((is_small && !shapes[i].is_small) || i % nparts != part)
 			continue;
 		check_shape(&shapes[i], false);
 		if (shapes[i].dim <= 300 && shapes[i].nlists <= 300)
 			check_shape(&shapes[i], true);
 	}
+	gpu_interface.close(first);
 	printf("%d passed, %d failed\n", npassed, nfailed);
 	return nfailed > 0;
 }

@@ -14,6 +14,8 @@
  *		none		there is no device
  *		open		opening the device fails
  *		memory		the device has no memory for a sample, nor for a model
+ *		small		devices say that nearly no memory is free
+ *		codebook	training a codebook fails
  *		after N		of the calls that can fail, since open, N succeed, and then
  *					one fails
  *		wait N		the same, but it waits until should_stop says so, ten
@@ -222,7 +224,7 @@ double_devices(VqGpuDevice *devices, size_t capacity, size_t *ndevices, VqGpuErr
 		devices->driver_version = 1000;
 		devices->multiprocessors = 1;
 		devices->total_bytes = (uint64_t) 1 << 30;
-		devices->free_bytes = (uint64_t) 1 << 29;
+		devices->free_bytes = fault_is("small", NULL) ? 65536 : (uint64_t) 1 << 29;
 	}
 	return VQ_GPU_OK;
 }
@@ -499,6 +501,8 @@ double_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection, cons
 
 	if (status != VQ_GPU_OK)
 		return status;
+	if (fault_is("codebook", NULL))
+		return finish(gpu, fail(error, VQ_GPU_FAILED, "the device knows no codebooks"));
 	if (!gpu->has_sample || !fits(pq, gpu->dim, projection) || ncentroids < 1 || ncentroids > gpu->max_centroids ||
 		ntrain > gpu->added_rows)
 		return fail(error, VQ_GPU_BAD_ARGUMENT, "codes for %u dimensions, trained on %zu rows", pq->dim, ntrain);

@@ -72,14 +72,14 @@ my $trainer = q{SELECT trained_on FROM ivfpq_index_info('items_v')};
 my $lists = 'WITH (lists = 300)';
 my $create = "CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) $lists";
 
-# of 1,024 dimensions, so that it is large enough for "auto"
+# of 2,560 dimensions, so that it is large enough for "auto"
 my $create_wide = 'CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH (lists = 70)';
 my $wide_trainer = q{SELECT trained_on FROM ivfpq_index_info('wide_v')};
 
 create_vectors($node, 'items', $rows, $dim);
 create_queries($node, 100, $dim);
 $node->safe_psql('postgres', q{
-	CREATE TABLE wide AS SELECT id, (SELECT array_agg(x) FROM generate_series(1, 32), unnest(v) x) AS v FROM items});
+	CREATE TABLE wide AS SELECT id, (SELECT array_agg(x) FROM generate_series(1, 80), unnest(v) x) AS v FROM items});
 
 #
 # An index made on a device is as good as any other
@@ -169,7 +169,7 @@ for my $case ([ 'on', 0, 0, qr/^$/, 'double' ], [ 'on', 5, 3, qr/ERROR:  55000: 
 	[ 'auto', 5, 0, qr/WARNING:  55000: .*DETAIL:  Reason: there is no device 5/s, 'cpu' ])
 {
 	my ($gpu, $device, $expected_code, $message, $expected) = @$case;
-	my ($code, $err) = run_sql("SET ivfpq.gpu = $gpu; SET ivfpq.gpu_device = $device; $create_wide;");
+	my ($code, $err) = run_sql("SET ivfpq.gpu = $gpu; SET ivfpq.gpu_device = $device; SET maintenance_work_mem = '256MB'; $create_wide;");
 
 	is($code, $expected_code, "gpu = $gpu, device $device: CREATE INDEX");
 	like($err, $message, "gpu = $gpu, device $device: message");
@@ -238,9 +238,12 @@ for my $failure (@failures)
 }
 is_deeply([ sort keys %trained_on ], [ 'cpu', 'double', 'double, then cpu' ], 'it failed before, between and after training');
 
-# Workers encode what the leader does not, whatever has trained the model
-for my $fault ('after 4', 'after 40')
+# Workers train and encode with the leader, and it says to them when the device has failed
+%trained_on = ();
+for my $fault ((map { "after $_" } 0 .. 4, 20, 40), 'codebook', 'after 80')
 {
+	my $name = "$fault, workers";
+
 	with_fault($fault);
 	my ($code, $err) = run_sql(qq{
 		SET max_parallel_maintenance_workers = 2;
@@ -248,11 +251,40 @@ for my $fault ('after 4', 'after 40')
 		SET client_min_messages = debug1;
 		$create_wide;});
 
-	is($code, 0, "$fault, workers: CREATE INDEX") or diag($err);
-	like($err, qr/built by a team of 3/, "$fault, workers: all take part");
-	cmp_ok(count($err, qr/WARNING:/), '<=', 1, "$fault, workers: one warning at most");
-	ok_check($node, 'wide_v', 'true', "$fault, workers");
+	is($code, 0, "$name: CREATE INDEX") or diag($err);
+	like($err, qr/built by a team of 3/, "$name: all take part");
+	cmp_ok(count($err, qr/WARNING:/), '<=', 1, "$name: one warning at most");
+	$trained_on{ $node->safe_psql('postgres', $wide_trainer) } = 1;
+	ok_check($node, 'wide_v', 'true', $name);
+	is($node->safe_psql('postgres', q{SELECT rows FROM ivfpq_index_info('wide_v')}), $rows, "$name: all rows");
 	$node->safe_psql('postgres', 'DROP INDEX wide_v');
+}
+is_deeply([ sort keys %trained_on ], [ 'cpu', 'double', 'double, then cpu' ], 'with workers it failed as early and as late');
+
+# A sample that the device has no room for is the leader's alone, as without workers; what it has room for is shared
+{
+	my %made;
+
+	for my $case ([ '', 0 ], [ '', 2 ], [ 'small', 2 ])
+	{
+		my ($fault, $workers) = @$case;
+
+		with_fault($fault);
+		my ($code, $err) = run_sql(qq{
+			SET max_parallel_maintenance_workers = $workers;
+			SET maintenance_work_mem = '96MB';
+			SET ivfpq.gpu = on;
+			SET client_min_messages = debug1;
+			$create;});
+
+		is($code, 0, "device \"$fault\", $workers workers: CREATE INDEX") or diag($err);
+		like($err, qr/built by a team of ${\($workers + 1)}\b/, "device \"$fault\", $workers workers: all take part");
+		is($node->safe_psql('postgres', $trainer), 'double', "device \"$fault\", $workers workers: trained on");
+		$made{"$fault$workers"} = $node->safe_psql('postgres', $fingerprint);
+		$node->safe_psql('postgres', 'DROP INDEX items_v');
+	}
+	is($made{small2}, $made{0}, 'with little memory on the device the leader trains alone');
+	isnt($made{2}, $made{0}, 'otherwise all bring their rows');
 }
 
 # vqpg_gpus says why there is none
