@@ -184,6 +184,21 @@ open_projection(IvfpqBuild *build)
 		elog(ERROR, "unexpected steps of a projection");
 }
 
+/* A codec as there is, for codes without a projection */
+static void
+code_all_dimensions(IvfpqBuild *build)
+{
+	VqCodec		codec = build->codec;
+
+	ivfpq_plan_all_dimensions(build);
+	if (vq_codec_init(&codec, codec.dim, build->plan.shape.m, build->plan.shape.nbits, false) != VQ_OK)
+		elog(ERROR, "unexpected code parameters: %u dimensions, m %u, nbits %u",
+			 codec.dim, build->plan.shape.m, build->plan.shape.nbits);
+	build->codec = codec;
+	pfree(build->projection);
+	build->projection = NULL;
+}
+
 static void
 train_projection(IvfpqBuild *build)
 {
@@ -191,7 +206,11 @@ train_projection(IvfpqBuild *build)
 
 	if (!codec->is_projected)
 		return;
-	ivfpq_train_projection(build->trainers, &build->sample, &build->lists, &codec->pq, build->projection);
+	if (!ivfpq_train_projection(build->trainers, &build->sample, &build->lists, &codec->pq, build->projection))
+	{
+		code_all_dimensions(build);
+		return;
+	}
 	open_projection(build);
 	if (build->writer)
 		build->meta.projection_start = ivfpq_array_write(build->index, MAIN_FORKNUM, build->projection,
@@ -208,7 +227,7 @@ train(IvfpqBuild *build)
 	IvfpqGpu   *gpu = build->gpu;
 	bool		gpu_made_lists;
 	size_t		codebook_bytes;
-	IvfpqPairs	pairs;
+	IvfpqPairs	pairs = {0};
 
 	ivfpq_sample_take(build);
 	if (build->sample.total_rows == 0)
@@ -225,7 +244,6 @@ train(IvfpqBuild *build)
 
 	meta->codec = IVFPQ_CODEC_PQ;
 	meta->nlists = lists->nlists;
-	meta->m = build->plan.shape.m;
 	meta->nbits = build->plan.shape.nbits;
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
@@ -236,13 +254,15 @@ train(IvfpqBuild *build)
 	ivfpq_build_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);
 	train_projection(build);
+	meta->m = build->plan.shape.m;
 	codebook_bytes = vq_pq_codebook_floats(&codec->pq) * sizeof(float);
 	build->codebook = palloc_extended(codebook_bytes, MCXT_ALLOC_HUGE);
 	ivfpq_train_codebook(team, gpu, &build->sample, codec, lists, build->codebook);
 	codec->codebook = build->codebook;
 	if (codec->is_projected)
-	{
 		codec->error_scale = ivfpq_train_error_scale(team, codec, lists, &pairs);
+	if (pairs.queries)
+	{
 		pfree(pairs.queries);
 		pfree(pairs.neighbours);
 		pfree(pairs.lists);
@@ -268,14 +288,18 @@ share_model(IvfpqBuild *build)
 	IvfpqLists *lists = &build->lists;
 	size_t		dim = build->meta.dim;
 	bool		is_leader = ivfpq_team_is_leader(team);
-	uint64		sizes[] = {lists->nlists, lists->ngroups};
+	uint64		sizes[] = {lists->nlists, lists->ngroups, build->codec.is_projected};
 	uint64	   *starts;
 	size_t		codebook_floats;
 
-	if (!is_leader)
-		begin_codec(build);
-	codebook_floats = vq_pq_codebook_floats(&build->codec.pq);
 	ivfpq_team_sum_u64(team, sizes, lengthof(sizes));
+	if (!is_leader)
+	{
+		if (sizes[2] == 0)
+			ivfpq_plan_all_dimensions(build);
+		begin_codec(build);
+	}
+	codebook_floats = vq_pq_codebook_floats(&build->codec.pq);
 	if (!is_leader)
 	{
 		const int	flags = MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO;

@@ -88,6 +88,9 @@ extern void ivfpq_build_phase(IvfpqBuild *build, int64 phase);
 /* Settle m and nbits, from the options and the dimension */
 extern void ivfpq_plan_codes(IvfpqBuild *build);
 
+/* No projection after all */
+extern void ivfpq_plan_all_dimensions(IvfpqBuild *build);
+
 /* Of at most max_size, as many members as memory allows */
 extern int	ivfpq_plan_team_size(const IvfpqBuild *build, int max_size);
 

@@ -139,6 +139,19 @@ wants_projection(const IvfpqBuild *build)
 		ivfpq_projection_bytes(dim, 1) <= limit * MAX_PROJECTION_PART && ivfpq_blas()->eigenvectors != NULL;
 }
 
+static void
+settle_m(IvfpqBuild *build)
+{
+	build->plan.shape.m = build->options->m > 0 ? build->options->m : auto_m(build);
+}
+
+void
+ivfpq_plan_all_dimensions(IvfpqBuild *build)
+{
+	build->plan.is_projected = false;
+	settle_m(build);
+}
+
 void
 ivfpq_plan_codes(IvfpqBuild *build)
 {
@@ -148,7 +161,7 @@ ivfpq_plan_codes(IvfpqBuild *build)
 
 	build->plan.is_projected = wants_projection(build);
 	shape->nbits = build->options->nbits;
-	shape->m = m > 0 ? m : auto_m(build);
+	settle_m(build);
 	if (shape->m > dim)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -8,12 +8,14 @@
  * of residuals is found from a part of the sample, and of its eigenvectors the first
  * few, two bits of the code for each, are what is coded (kernels/vq_project.h).  At
  * equal bytes the error of a code is smaller by a third (SIFT, word vectors), or by
- * far more (MNIST).
+ * far more (MNIST).  Where residuals vary in all directions nearly alike, what is left
+ * out costs more than that brings; the eigenvalues tell, and there is no projection.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "am/ivfpq_train.h"
@@ -26,6 +28,9 @@
 
 /* Residuals multiplied at once */
 #define CHUNK_ROWS			256
+
+/* A projection must leave this part of the error that codes of all dimensions have in as many bytes */
+#define MAX_ERROR_PART		0.85
 
 /* Bytes handed round at once */
 #define SHARED_BYTES		8192
@@ -86,8 +91,45 @@ residual_products(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *
 	return products;
 }
 
-/* The image of the projection, from those products, which it frees */
-static void
+/*
+ * Mean squared error of codes of so many bits a dimension, relative to what they
+ * stand for: fits the codes of two, three and four dimensions of normal data
+ */
+static double
+code_error(double bits)
+{
+	return exp2(-1.5 * bits);
+}
+
+/*
+ * Do codes of the directions of the last, largest values err less than codes of all
+ * dimensions would?  What is left out is all error.
+ */
+static bool
+is_worthwhile(const float *values, size_t dim, const VqPq *pq)
+{
+	double		bits = (double) pq->m * pq->nbits;
+	double		all = 0;
+	double		left_out = 0;
+	double		error;
+
+	for (size_t i = 0; i < dim; i++)
+	{
+		all += Max(values[i], 0);
+		if (i < dim - pq->dim)
+			left_out += Max(values[i], 0);
+	}
+	left_out /= Max(all, FLT_MIN);
+	error = left_out + (1 - left_out) * code_error(bits / pq->dim);
+	ereport(DEBUG1,
+			(errmsg_internal("codes of %u of %zu directions leave out %.3f of the variance: "
+							 "error %.3f, %.3f for all directions",
+							 pq->dim, dim, left_out, error, code_error(bits / dim))));
+	return error <= MAX_ERROR_PART * code_error(bits / dim);
+}
+
+/* The image of the projection, from those products, which it frees; false if there should be none */
+static bool
 make_projection(float *products, size_t dim, const VqPq *pq, void *image)
 {
 	size_t		ndirections = pq->dim;
@@ -96,11 +138,18 @@ make_projection(float *products, size_t dim, const VqPq *pq, void *image)
 	float	   *vectors = products;
 	float	   *largest;
 	float	   *directions;
+	bool		is_wanted;
 
 	if (!ivfpq_blas()->eigenvectors(dim, vectors, values, work))
 		elog(ERROR, "eigenvectors of %zu dimensions were not found", dim);
 	pfree(work);
+	is_wanted = is_worthwhile(values, dim, pq);
 	pfree(values);
+	if (!is_wanted)
+	{
+		pfree(vectors);
+		return false;
+	}
 
 	/* those of the largest values are the last ones */
 	largest = ivfpq_alloc_array(ndirections, dim * sizeof(float));
@@ -114,20 +163,25 @@ make_projection(float *products, size_t dim, const VqPq *pq, void *image)
 	pfree(work);
 	pfree(largest);
 	pfree(directions);
+	return true;
 }
 
-void
+bool
 ivfpq_train_projection(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *lists, const VqPq *pq,
 					   void *image)
 {
 	float	   *products = residual_products(team, sample, lists);
+	bool		is_made = false;
 
 	Assert(pq->dim == pq->m * pq->dsub);
 	if (ivfpq_team_is_leader(team))
-		make_projection(products, sample->dim, pq, image);
+		is_made = make_projection(products, sample->dim, pq, image);
 	else
 		pfree(products);
+	if (!ivfpq_team_ask_leader(team, is_made))
+		return false;
 	ivfpq_share_projection(team, sample->dim, pq, image);
+	return true;
 }
 
 /* Each byte as a number, as sums are of these, and zero but for the leader's */

@@ -199,10 +199,10 @@ extern char *ivfpq_train_coarse_codes(const VqCodec *codec, const VqBlockShape *
 
 /*
  * ivfpq_project.c.  The directions in which residuals vary most, as the image of a
- * projection to the dimensions of pq; all members get the same.  Needs eigenvectors
- * of ivfpq_blas().
+ * projection to the dimensions of pq; all members get the same.  False if codes of
+ * all dimensions would be better.  Needs eigenvectors of ivfpq_blas().
  */
-extern void ivfpq_train_projection(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *lists,
+extern bool ivfpq_train_projection(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *lists,
 								   const VqPq *pq, void *image);
 
 /* The error_scale of a codec that has everything else, from what its bounds say of pairs */
