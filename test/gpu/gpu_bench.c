@@ -228,7 +228,7 @@ time_step(VqGpu *gpu, size_t nrows, size_t dim, size_t nlists, const float *cent
 static void
 bench_tiles(const float *rows, size_t nrows, size_t dim, size_t nlists, size_t nbits)
 {
-	static const size_t megabytes[] = {0, 8, 16, 32, 48, 96, 384};
+	static const size_t megabytes[] = {48, 96, 192, 384, 768, 1536};
 
 	for (size_t i = 0; i < sizeof(megabytes) / sizeof(megabytes[0]); i++)
 	{
