@@ -1009,6 +1009,24 @@ check_refusals(void)
 	gpu_interface.close(gpu);
 	end_case();
 
+	begin_case("devices can be listed while one is open");
+	options.device = wanted_device;
+	if (check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_OK, &error, "open"))
+	{
+		if (add_sample(gpu, &fixture, &nresident))
+		{
+			VqGpuDevice devices[16];
+			size_t		ndevices;
+
+			check_status(gpu_interface.devices(devices, 16, &ndevices, &error), VQ_GPU_OK, &error, "devices");
+			check(ndevices > 0 && devices[0].free_bytes > 0 && devices[0].free_bytes <= devices[0].total_bytes,
+				  "%zu devices", ndevices);
+			check_kmeans(gpu, &fixture, kinds[1].tolerance);
+		}
+		gpu_interface.close(gpu);
+	}
+	end_case();
+
 	begin_case("a request to stop is heard, and the device is given back");
 	options.device = wanted_device;
 	options.should_stop = always_stop;

@@ -24,7 +24,7 @@ my $node = new_vqpg_node('main', no_data_checksums => 1);
 
 create_vectors($node, 'items', 15000, $dim);
 $node->safe_psql('postgres', q{
-	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 300, m = 8, nbits = 4);
+	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 300, m = 12, nbits = 4);
 	CHECKPOINT;
 });
 
@@ -54,7 +54,7 @@ my ($mean, $centroids, $groups, $coarse_codebook, $coarse_codes, $codebook, $dir
   unpack 'L8', substr($sound, $contents + 48, 32);
 my $projection = unpack 'L', substr($sound, $contents + 100, 4);
 
-is_deeply([ $dims, $lists, $m ], [ $dim, 300, 8 ], 'metapage is where this test expects it');
+is_deeply([ $dims, $lists, $m ], [ $dim, 300, 12 ], 'metapage is where this test expects it');
 
 sub address { my ($page, $offset) = @_; return $page * $page_size + $offset; }
 

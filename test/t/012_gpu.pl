@@ -77,12 +77,13 @@ my $create_wide = 'CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH
 my $wide_trainer = q{SELECT trained_on FROM ivfpq_index_info('wide_v')};
 
 create_vectors($node, 'items', $rows, $dim);
-create_queries($node, 100, $dim);
+create_queries($node, 1000, $dim);
 $node->safe_psql('postgres', q{
 	CREATE TABLE wide AS SELECT id, (SELECT array_agg(x) FROM generate_series(1, 80), unnest(v) x) AS v FROM items});
 
 #
-# An index made on a device is as good as any other
+# An index made on a device is as good as any other: as many lists find as much.  (There are six to a
+# cluster of rows; with so many or fewer, two clusterings of equal worth differ by a hundredth.)
 #
 
 my %recall;
@@ -105,9 +106,10 @@ for my $case ([ 'off', 0, 'cpu' ], [ 'auto', 0, 'cpu' ], [ 'on', 0, 'double' ], 
 	is($node->safe_psql('postgres', $trainer), $expected, "$name: trained on");
 	ok_check($node, 'items_v', 'true', $name);
 	ok_finds_every_row($node, 'items', $dim, $name);
-	$recall{$name} = recall($truth, neighbours($node, 'items', '<->', 10, 'index'));
+	cmp_ok(recall($truth, neighbours($node, 'items', '<->', 10, 'index')), '>=', 0.96, "$name: recall by default");
+	$recall{$name} = recall($truth, neighbours($node, 'items', '<->', 10, 'index', settings => 'SET ivfpq.nprobe = 8;'));
 	note("recall with $name: $recall{$name}");
-	cmp_ok($recall{$name}, '>=', $recall{'gpu = off, 0 workers'} - 0.005, "$name: recall");
+	cmp_ok($recall{$name}, '>=', $recall{'gpu = off, 0 workers'} - 0.005, "$name: recall of as many lists");
 	$node->safe_psql('postgres', 'DROP INDEX items_v');
 }
 
@@ -145,6 +147,14 @@ $node->safe_psql('postgres', qq{
 	SET ivfpq.gpu = on;
 	CREATE INDEX odd_v ON odd USING ivfpq (v array_l2_ops);});
 ok_check($node, 'odd_v', 'true', 'zeroes and huge values');
+$node->safe_psql('postgres', qq{
+	DROP INDEX odd_v;
+	UPDATE odd SET v = array_fill(3e38::real, '{$dim}');
+	ALTER TABLE odd SET (parallel_workers = 2);
+	SET max_parallel_maintenance_workers = 2;
+	SET ivfpq.gpu = on;
+	CREATE INDEX odd_v ON odd USING ivfpq (v array_l2_ops);});
+ok_check($node, 'odd_v', 'true', 'huge values alone');
 $node->safe_psql('postgres', 'DROP TABLE odd');
 
 #
@@ -262,11 +272,11 @@ for my $fault ((map { "after $_" } 0 .. 4, 20, 40), 'codebook', 'after 80')
 is_deeply([ sort keys %trained_on ], [ 'cpu', 'double', 'double, then cpu' ], 'with workers it failed as early and as late');
 
 # A sample that the device has no room for is the leader's alone, as without workers; what it has room for is shared.
-# Some rows vary alike in all directions, and those near a plane not
-$node->safe_psql('postgres', q{
-	CREATE TABLE plane AS SELECT id, (SELECT array_agg((v[1] * sin(j) + v[2] * cos(j * 1.7) + 0.05 * v[j])::real)
-		FROM generate_series(1, 32) j) AS v FROM items});
-for my $table ([ 'items', 'hadamard' ], [ 'plane', 'learned' ])
+# Some rows vary alike in all directions, others not
+$node->safe_psql('postgres', qq{
+	CREATE TABLE even AS SELECT id, (SELECT array_agg((test_noise(id % 50, j) + test_noise(id + 1000000000, j) / 2)::real
+		ORDER BY j) FROM generate_series(1, $dim) j) AS v FROM items});
+for my $table ([ 'items', 'learned' ], [ 'even', 'hadamard' ])
 {
 	my ($name, $rotation) = @$table;
 	my %made;

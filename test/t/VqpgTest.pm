@@ -49,6 +49,7 @@ sub new_vqpg_node
 
 # test_vector(id, dim) is a point near one of 50 centres, a function of its
 # arguments alone: no random generator that a version of the server may change.
+# A quarter of the dimensions hardly varies, so that codes are projected.
 sub install_vqpg
 {
 	my ($node) = @_;
@@ -61,8 +62,8 @@ sub install_vqpg
 		CREATE FUNCTION test_vector(id bigint, dim int) RETURNS real[]
 			LANGUAGE sql IMMUTABLE PARALLEL SAFE
 			AS $$
-				SELECT array_agg((test_noise(id % 50, j) + test_noise(id + 1000000000, j) / 2)::real
-								 ORDER BY j)
+				SELECT array_agg(((test_noise(id % 50, j) + test_noise(id + 1000000000, j) / 2)
+								  * CASE WHEN 4 * j > 3 * dim THEN 0.05 ELSE 1 END)::real ORDER BY j)
 				FROM generate_series(1, dim) j
 			$$;
 	});
