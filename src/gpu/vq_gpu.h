@@ -94,8 +94,8 @@ typedef struct VqGpuOptions
 	VqGpuProducts products;
 	uint64_t	memory_limit;	/* bytes to take of each device, 0: what is
 								 * free, less a reserve */
-	uint64_t	product_bytes;	/* of a tile of products, 0: by the device's
-								 * cache */
+	uint64_t	product_bytes;	/* of tiles of products, 0: as the plug-in
+								 * finds best */
 
 	/*
 	 * Asked at least every few ms while the host waits for a device.  Called

@@ -15,6 +15,7 @@
  *		open		opening the device fails
  *		memory		the device has no memory for a sample, nor for a model
  *		small		devices say that nearly no memory is free
+ *		few N		it has memory for N rows of a sample, although it says that it has more
  *		codebook	training a codebook fails
  *		after N		of the calls that can fail, since open, N succeed, and then
  *					one fails
@@ -277,6 +278,7 @@ double_sample_begin(VqGpu *gpu, size_t dim, size_t nrows, size_t max_centroids, 
 					VqGpuError *error)
 {
 	VqGpuStatus status = begin(gpu, error);
+	size_t		few;
 
 	*nresident = 0;
 	if (status != VQ_GPU_OK)
@@ -296,6 +298,8 @@ double_sample_begin(VqGpu *gpu, size_t dim, size_t nrows, size_t max_centroids, 
 	gpu->nresident = nrows;
 	if (gpu->options.memory_limit > 0 && gpu->options.memory_limit / (dim * sizeof(float)) < nrows)
 		gpu->nresident = (size_t) (gpu->options.memory_limit / (dim * sizeof(float)));
+	if (fault_is("few", &few) && few < gpu->nresident)
+		gpu->nresident = few;
 	gpu->resident = malloc(gpu->nresident * dim * sizeof(float) + 1);
 	if (gpu->resident == NULL)
 		return finish(gpu, fail(error, VQ_GPU_NO_MEMORY, "out of memory on the host"));

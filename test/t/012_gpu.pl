@@ -307,6 +307,34 @@ for my $table ([ 'items', 'learned' ], [ 'even', 'hadamard' ])
 	isnt($made{2}, $made{0}, "$name: otherwise all bring their rows");
 }
 
+# A device that has less room than it said: it trains on what it has, if that is enough rows for so many lists
+for my $case ([ 'few 10000', 'double', 0, 0 ], [ 'few 9000', 'cpu', 1, 3 ])
+{
+	my ($fault, $expected, $nwarnings, $code_if_on) = @$case;
+
+	with_fault($fault);
+	for my $gpu ('auto', 'on')
+	{
+		my ($code, $err) = run_sql(qq{
+			SET max_parallel_maintenance_workers = 2;
+			SET maintenance_work_mem = '256MB';
+			SET ivfpq.gpu = $gpu;
+			SET client_min_messages = debug1;
+			CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) $lists;});
+
+		like($err, qr/built by a team of 3/, "$fault, $gpu: all take part");
+		is($code, $gpu eq 'on' ? $code_if_on : 0, "$fault, $gpu: CREATE INDEX");
+		is(count($err, qr/WARNING:/), $gpu eq 'on' ? 0 : $nwarnings, "$fault, $gpu: warnings") or diag($err);
+		like($err, qr/53200: .*Reason: the device has memory for 9000 rows of a sample of 12000/s, "$fault, $gpu: the reason")
+		  if $nwarnings;
+		next if $code != 0;
+		is($node->safe_psql('postgres', $wide_trainer), $expected, "$fault, $gpu: trained on");
+		is($node->safe_psql('postgres', q{SELECT rows FROM ivfpq_index_info('wide_v')}), $rows, "$fault, $gpu: all rows");
+		ok_check($node, 'wide_v', 'true', "$fault, $gpu");
+		$node->safe_psql('postgres', 'DROP INDEX wide_v');
+	}
+}
+
 # vqpg_gpus says why there is none
 for my $case ([ 'none', undef, 'no NVIDIA driver' ], [ 'abi', undef, 'version 3' ], [ '', '/nonexistent', 'there is no file' ])
 {
