@@ -287,7 +287,8 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
                 "short": quality.short, "qps": timing.queries_per_second,
                 "p50_ms": timing.percentile_ms(50), "p95_ms": timing.percentile_ms(95)})
     if arguments.cold and cluster:
-        extras["cold_seconds"] = contender.cold(lambda: (cluster.empty_caches(), server.restarted()))
+        extras["cold_seconds"] = contender.cold(
+            lambda empties_system: (cluster.restart(empties_system), server.restarted()))
         print("   seconds of 1,000 queries: " + ", ".join(
             f"{name} {seconds:.2f}" for name, seconds in extras["cold_seconds"].items()))
     if arguments.inserts:

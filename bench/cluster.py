@@ -87,11 +87,12 @@ class Cluster:
         self.environment = dict(zip(CONNECTION_VARIABLES, output.splitlines()))
         os.environ.update(self.environment)
 
-    def empty_caches(self) -> None:
-        """Restart the server with neither its caches nor the system's (needs root)."""
-        if os.geteuid() != 0:
+    def restart(self, empties_system: bool) -> None:
+        """Restart the server, with its caches empty and maybe the system's as well (needs root)."""
+        if empties_system and os.geteuid() != 0:
             raise ClusterError("only root can empty the system's caches")
-        _shell('need_postgres >&2; stop_cluster "$1"; sync; echo 3 > /proc/sys/vm/drop_caches;'
+        empty = "sync; echo 3 > /proc/sys/vm/drop_caches;" if empties_system else ""
+        _shell(f'need_postgres >&2; stop_cluster "$1"; {empty}'
                'run_unprivileged "$PG_BINDIR/pg_ctl" -D "$1/data" -l "$1/data/server.log" -w start >&2',
                self.folder)
 

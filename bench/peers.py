@@ -184,18 +184,27 @@ class PostgresContender(Contender):
 
     def cold(self, restart) -> dict[str, float]:
         """Seconds of the first 1,000 queries: with nothing cached, the same without
-        asking ahead, and warm.  restart() empties all caches."""
+        asking ahead, with all in the system's cache and nothing in the server's, these
+        again, and with all in the server's.  restart(True) empties all caches,
+        restart(False) the server's."""
         setup = self.setup_sql("", None)
         seconds = {}
-        for name, command in (("cold", ""), ("cold, nothing asked for ahead",
-                                             "SET effective_io_concurrency = 0")):
-            restart()
+
+        def measure(name: str, command: str = "", warmup: int = 0) -> None:
             timing = self._client.run(self.query_sql(), self._kind.column_type, self._k,
-                                      "; ".join(filter(None, (setup, command))), warmup=0, limit=1000)
+                                      "; ".join(filter(None, (setup, command))), warmup=warmup, limit=1000)
             seconds[name] = float(timing.latencies.sum())
+
+        restart(True)
+        measure("cold")
+        restart(True)
+        measure("cold, nothing asked for ahead", "SET effective_io_concurrency = 0")
         self._server.prewarm(self._table)
-        seconds["warm"] = float(self._client.run(
-            self.query_sql(), self._kind.column_type, self._k, setup, limit=1000).latencies.sum())
+        restart(False)
+        measure("in the system's cache")
+        measure("again")
+        self._server.prewarm(self._table)
+        measure("warm", warmup=20)
         return seconds
 
     def measure_filtered(self, one_in: int, forced: bool, seconds: float) -> tuple[str, Timing]:

@@ -233,6 +233,16 @@ extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
 extern Buffer ivfpq_read_buffer(Relation rel, BlockNumber blkno);
 
 /*
+ * Whether reads of pages that were not in shared buffers have lately waited for a
+ * disk.  Where the system has these pages in its cache, asking for them ahead only
+ * costs: a system call for each, of which many are never needed.
+ */
+extern bool ivfpq_reads_wait(void);
+
+/* A search begins: earlier reads count for a little less */
+extern void ivfpq_reads_begin_search(void);
+
+/*
  * Have the processor fetch bytes that will be read soon, to the second level
  * cache: asked for the first level, it takes fewer requests at a time.
  */
@@ -255,12 +265,12 @@ extern void ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size
 /*
  * The same for a row of a heap (no other table access method), in four steps
  * some time apart: in which buffer its page was last; what tells whether it still
- * is; the page, which the system is asked to read if it is not (then the result is
- * true); and the row itself.
+ * is; the page, which the system may be asked to read if it is not; and the row
+ * itself.
  */
 extern void ivfpq_touch_row_guess(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row_buffer(Relation heap, ItemPointer tid);
-extern bool ivfpq_touch_row_page(Relation heap, ItemPointer tid);
+extern void ivfpq_touch_row_page(Relation heap, ItemPointer tid, bool asks_system);
 extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
 
 /*

@@ -22,6 +22,7 @@
 
 #include "access/heapam.h"
 #include "am/ivfpq.h"
+#include "executor/instrument.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/pg_bitutils.h"
@@ -33,10 +34,30 @@
 
 #define MAX_GUESSES		262144
 
+/*
+ * A read that takes so many microseconds has waited for a disk; a copy out of the
+ * system's cache takes two or three, a solid-state disk eighty.
+ */
+#define SLOW_READ			25
+
+/*
+ * What says whether reads wait: each slow one counts for so much, up to a limit, and
+ * each search takes some off.  One slow read every few searches is enough to stay
+ * above what is needed, an odd one now and then is not.  The next hundred searches
+ * after the last slow read believe that there will be more: where pages are asked
+ * for in time, none is slow.
+ */
+#define SLOW_READ_COUNTS	64
+#define SLOW_READS_MOST		512
+#define SLOW_READS_NEEDED	128
+#define SEARCH_TAKES_OFF	4
+
 #define CACHE_LINE		64
 
 static Buffer *guesses;			/* [guess_mask + 1], 0 where nothing is known */
 static uint32 guess_mask;
+
+static int	slow_reads;			/* see SLOW_READ_COUNTS */
 
 /* Where to remember the buffer of a page */
 static inline Buffer *
@@ -66,6 +87,39 @@ count_use(Buffer buffer)
 		pg_atomic_compare_exchange_u32(state, &seen, seen + BUF_USAGECOUNT_ONE);
 }
 
+void
+ivfpq_reads_begin_search(void)
+{
+	slow_reads = Max(slow_reads - SEARCH_TAKES_OFF, 0);
+}
+
+bool
+ivfpq_reads_wait(void)
+{
+	return slow_reads >= SLOW_READS_NEEDED;
+}
+
+/* ReadBuffer, and note if that waits for a disk */
+static Buffer
+read_and_time(Relation rel, BlockNumber blkno)
+{
+	int64		reads_before = pgBufferUsage.shared_blks_read;
+	instr_time	start;
+	instr_time	duration;
+	Buffer		buffer;
+
+	INSTR_TIME_SET_CURRENT(start);
+	buffer = ReadBuffer(rel, blkno);
+	if (pgBufferUsage.shared_blks_read > reads_before)
+	{
+		INSTR_TIME_SET_CURRENT(duration);
+		INSTR_TIME_SUBTRACT(duration, start);
+		if (INSTR_TIME_GET_MICROSEC(duration) >= SLOW_READ)
+			slow_reads = Min(slow_reads + SLOW_READ_COUNTS, SLOW_READS_MOST);
+	}
+	return buffer;
+}
+
 Buffer
 ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 {
@@ -79,7 +133,7 @@ ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 		pgstat_count_buffer_hit(rel);
 	}
 	else
-		*guess = ReadBuffer(rel, blkno);
+		*guess = read_and_time(rel, blkno);
 	return *guess;
 }
 
@@ -129,19 +183,17 @@ ivfpq_touch_row_buffer(Relation heap, ItemPointer tid)
 		__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
 }
 
-bool
-ivfpq_touch_row_page(Relation heap, ItemPointer tid)
+void
+ivfpq_touch_row_page(Relation heap, ItemPointer tid, bool asks_system)
 {
 	BlockNumber blkno = ItemPointerGetBlockNumber(tid);
 	Buffer	   *guess = guess_of(heap, blkno);
-	bool		is_read = false;
 
 	if (*guess <= 0 || GetBufferDescriptor(*guess - 1)->tag.blockNum != blkno)
 	{
-		PrefetchBufferResult result = PrefetchBuffer(heap, MAIN_FORKNUM, blkno);
-
-		*guess = result.recent_buffer;
-		is_read = result.initiated_io;
+		if (!asks_system)
+			return;
+		*guess = PrefetchBuffer(heap, MAIN_FORKNUM, blkno).recent_buffer;
 	}
 	if (*guess > 0)
 	{
@@ -151,7 +203,6 @@ ivfpq_touch_row_page(Relation heap, ItemPointer tid)
 		__builtin_prefetch(page);
 		__builtin_prefetch(line_pointer(page, ItemPointerGetOffsetNumber(tid)));
 	}
-	return is_read;
 }
 
 /*

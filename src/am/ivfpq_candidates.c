@@ -191,7 +191,8 @@ collect(IvfpqCandidates *candidates, const IvfpqBatch *batch, uint32 first_list)
 	for (uint32 i = first_list; i < batch->nlists; i++)
 	{
 		/* asking for what is in shared buffers already would cost as much as reading it */
-		if (pgBufferUsage.shared_blks_read > reads_before && effective_io_concurrency > 0)
+		if (pgBufferUsage.shared_blks_read > reads_before && ivfpq_reads_wait() &&
+			effective_io_concurrency > 0)
 			for (prefetched = Max(prefetched, i + 1);
 				 prefetched < Min(batch->nlists, i + 1 + PREFETCH_LISTS); prefetched++)
 				ivfpq_list_prefetch(batch->index, &batch->lists[prefetched].entry, PREFETCH_PAGES);

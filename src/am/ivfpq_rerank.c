@@ -31,7 +31,7 @@ struct IvfpqReranker
 	Snapshot	snapshot;
 	IndexFetchTableData *fetch;
 	bool		is_heap;		/* the table's access method is the built-in one */
-	bool		looks_ahead;	/* and effective_io_concurrency does not forbid it */
+	bool		may_ask;		/* for pages, as far as effective_io_concurrency goes */
 	TupleTableSlot *slot;
 	AttrNumber	attno;			/* of the indexed column, or 0 */
 	MemoryContext row_context;	/* reset for each row */
@@ -52,7 +52,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	reranker->snapshot = scan->xs_snapshot;
 	reranker->fetch = VQ_FETCH_BEGIN(scan->heapRelation);
 	reranker->is_heap = scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine();
-	reranker->looks_ahead = reranker->is_heap &&
+	reranker->may_ask =
 		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
 	reranker->attno = index->rd_index->indkey.values[0];
@@ -107,14 +107,14 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 	return isnan(distance) ? INFINITY : distance;
 }
 
-bool
+void
 ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item)
 {
 	Relation	heap = reranker->fetch->rel;
 	ItemPointerData tid;
 
-	if (!reranker->looks_ahead || item == NULL)
-		return false;
+	if (!reranker->is_heap || item == NULL)
+		return;
 	ivfpq_item_tid(item, &tid);
 	switch (step)
 	{
@@ -125,12 +125,12 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 			ivfpq_touch_row_buffer(heap, &tid);
 			break;
 		case IVFPQ_APPROACH_PAGE:
-			return ivfpq_touch_row_page(heap, &tid);
+			ivfpq_touch_row_page(heap, &tid, reranker->may_ask && ivfpq_reads_wait());
+			break;
 		case IVFPQ_APPROACH_ROW:
 			ivfpq_touch_row(heap, &tid);
 			break;
 	}
-	return false;
 }
 
 bool

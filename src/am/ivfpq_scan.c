@@ -210,6 +210,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	check_scan(scan);
 	pgstat_count_index_scan(index);
 	VQ_COUNT_SEARCH(scan);
+	ivfpq_reads_begin_search();
 	memset(&state->stats, 0, sizeof(IvfpqScanStats));
 	state->stats.valid = true;
 	state->last_distance = -INFINITY;
@@ -305,37 +306,41 @@ next_batch(IvfpqScan *state)
 }
 
 /*
- * One step towards the row whose turn is after so many more; of fresh candidates,
- * also towards those before.  *ahead may grow on the way.
+ * One step towards the row whose turn is after so many more; also towards those
+ * from first on, which others have not been.
  */
 static void
-approach(IvfpqScan *state, IvfpqApproach step, const uint32 *ahead)
+approach(IvfpqScan *state, IvfpqApproach step, uint32 first, uint32 ahead)
 {
-	for (uint32 i = state->candidates.is_fresh ? 0 : *ahead; i <= *ahead; i++)
-		if (ivfpq_rerank_approach(state->reranker, step, ivfpq_candidates_ahead(&state->candidates, i)))
-			state->pages_ahead = PAGES_AHEAD_OF_DISK;
+	for (uint32 i = state->candidates.is_fresh ? 0 : first; i <= ahead; i++)
+		ivfpq_rerank_approach(state->reranker, step, ivfpq_candidates_ahead(&state->candidates, i));
 }
 
 /*
  * Have the next rows on their way, so that their fetch does not wait for memory,
- * nor for the disk.  Once one comes from there, those up to the larger distance
- * are asked for at once.
+ * nor for the disk: where reads wait, those up to the larger distance are asked for
+ * at once.
  */
 static void
 look_ahead(IvfpqScan *state)
 {
-	const uint32 rows_ahead = ROWS_AHEAD;
+	uint32		first = state->pages_ahead;
 	uint32		buffers_ahead;
 	uint32		guesses_ahead;
 
 	if (state->candidates.is_fresh)
 		state->pages_ahead = PAGES_AHEAD;
+	if (state->pages_ahead < PAGES_AHEAD_OF_DISK && ivfpq_reads_wait())
+	{
+		state->pages_ahead = PAGES_AHEAD_OF_DISK;
+		first = 0;				/* nearer ones were not asked for */
+	}
 	buffers_ahead = state->pages_ahead + BUFFERS_AHEAD;
 	guesses_ahead = buffers_ahead + GUESSES_AHEAD;
-	approach(state, IVFPQ_APPROACH_GUESS, &guesses_ahead);
-	approach(state, IVFPQ_APPROACH_BUFFER, &buffers_ahead);
-	approach(state, IVFPQ_APPROACH_PAGE, &state->pages_ahead);
-	approach(state, IVFPQ_APPROACH_ROW, &rows_ahead);
+	approach(state, IVFPQ_APPROACH_GUESS, guesses_ahead, guesses_ahead);
+	approach(state, IVFPQ_APPROACH_BUFFER, buffers_ahead, buffers_ahead);
+	approach(state, IVFPQ_APPROACH_PAGE, first, state->pages_ahead);
+	approach(state, IVFPQ_APPROACH_ROW, ROWS_AHEAD, ROWS_AHEAD);
 }
 
 /*

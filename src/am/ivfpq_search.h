@@ -226,8 +226,8 @@ extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
 /*
  * A row comes into the processor's caches step by step, each some candidates
  * after the one before: where its page was last, what tells whether it is still
- * there, the page, the row.  True if the page must be read from disk, which has begun.
- * item may be NULL.
+ * there, the page, which is asked of the system where reads have to wait
+ * (ivfpq_reads_wait), the row.  item may be NULL.
  */
 typedef enum IvfpqApproach
 {
@@ -237,7 +237,7 @@ typedef enum IvfpqApproach
 	IVFPQ_APPROACH_ROW
 } IvfpqApproach;
 
-extern bool ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item);
+extern void ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item);
 
 /*
  * Distance of the indexed value of a row, by the scan's snapshot: squared for
