@@ -10,8 +10,9 @@
  * still there.
  *
  * What is remembered is a guess that the server checks (ReadRecentBuffer), so
- * collisions and outdated entries cost time only.  Pages of all relations share
- * the memory: 4 bytes for each shared buffer, 1 MB at most.
+ * collisions and outdated entries cost time only.  Pages of all indexes share a
+ * memory, and those of all tables: 4 bytes for each shared buffer, 256 kB and 1 MB at
+ * most.
  *
  * A guess also tells where a page is likely to be in memory before it is
  * needed, which is when the processor should be told to fetch it.
@@ -32,7 +33,8 @@
 
 #include "base/vqpg_compat.h"
 
-#define MAX_GUESSES		262144
+#define MAX_TABLE_GUESSES	262144
+#define MAX_INDEX_GUESSES	65536
 
 /*
  * A read that takes so many microseconds has waited for a disk; a copy out of the
@@ -54,8 +56,16 @@
 
 #define CACHE_LINE		64
 
-static Buffer *guesses;			/* [guess_mask + 1], 0 where nothing is known */
-static uint32 guess_mask;
+/* Where pages were last seen */
+typedef struct Guesses
+{
+	Buffer	   *buffers;		/* [mask + 1], 0 where nothing is known */
+	uint32		mask;
+} Guesses;
+
+/* Apart, as the many pages of a table would push out the few of its index */
+static Guesses table_guesses;
+static Guesses index_guesses;
 
 static int	slow_reads;			/* see SLOW_READ_COUNTS */
 
@@ -63,14 +73,17 @@ static int	slow_reads;			/* see SLOW_READ_COUNTS */
 static inline Buffer *
 guess_of(Relation rel, BlockNumber blkno)
 {
-	if (unlikely(guesses == NULL))
-	{
-		uint32		count = pg_nextpower2_32(Min(NBuffers, MAX_GUESSES));
+	bool		is_index = rel->rd_rel->relkind == RELKIND_INDEX;
+	Guesses    *guesses = is_index ? &index_guesses : &table_guesses;
 
-		guesses = MemoryContextAllocZero(TopMemoryContext, count * sizeof(Buffer));
-		guess_mask = count - 1;
+	if (unlikely(guesses->buffers == NULL))
+	{
+		uint32		count = pg_nextpower2_32(Min(NBuffers, is_index ? MAX_INDEX_GUESSES : MAX_TABLE_GUESSES));
+
+		guesses->buffers = MemoryContextAllocZero(TopMemoryContext, count * sizeof(Buffer));
+		guesses->mask = count - 1;
 	}
-	return &guesses[(blkno + (uint32) RelationGetRelid(rel) * 0x9E3779B9) & guess_mask];
+	return &guesses->buffers[(blkno + (uint32) RelationGetRelid(rel) * 0x9E3779B9) & guesses->mask];
 }
 
 /*
