@@ -124,6 +124,13 @@ run_pq_lut(const VqKernels *kernels, const Shape *shape, Buffers *b)
 }
 
 static void
+run_lut_in_bytes(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->lut_ranges(b->codebook, shape->m, shape->ksub, b->lut);
+	kernels->lut_bytes(b->codebook, shape->m, shape->ksub, 10, b->lut);
+}
+
+static void
 run_scan4(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
 	kernels->scan4(b->codes, shape->dim, b->lut, shape->m, b->sums);
@@ -205,6 +212,8 @@ static const Case cases[] = {
 	{"pq_lut", run_pq_lut, {300, 150, 2, 16}, 0, 300 * 17 * 4},
 	{"pq_lut", run_pq_lut, {768, 384, 2, 16}, 0, 768 * 17 * 4},
 	{"pq_lut", run_pq_lut, {300, 20, 15, 256}, 0, 300 * 257 * 4},
+	{"lut in bytes", run_lut_in_bytes, {300, 86, 0, 16}, 0, 86 * 16 * 5},
+	{"lut in bytes", run_lut_in_bytes, {300, 20, 0, 256}, 0, 20 * 256 * 5},
 	/* dim is the number of vectors in the block */
 	{"scan4", run_scan4, {32, 64, 0, 16}, 32, 64 * 32},
 	{"scan4", run_scan4, {32, 150, 0, 16}, 32, 150 * 32},

@@ -373,7 +373,7 @@ vq_codec_query_tables(const VqKernels *kernels, const VqCodec *codec, VqQuery *q
 	vq_codec_to_codes(kernels, codec, query->q_model, query->q_code);
 	query->q_norm_sq = kernels->ip_f32(query->q_model, query->q_model, codec->dim);
 	kernels->pq_lut(query->q_code, codec->codebook, pq->m, pq->dsub, pq->ksub, query->lut_floats);
-	vq_pq_quantise_lut(pq, query->lut_floats, query->lut, &query->lut_scale);
+	vq_pq_quantise_lut(kernels, pq, query->lut_floats, query->lut, &query->lut_scale);
 }
 
 VqStatus

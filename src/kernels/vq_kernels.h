@@ -139,12 +139,22 @@ typedef struct VqKernels
 	 * encode: codes[j] = the k that minimises |x_j - codebook_j,k|^2, the
 	 *		   lowest k on a tie; codes is uint8_t[m].
 	 * lut:	   lut[j][k] = <q_j, codebook_j,k>, float[m][ksub].
+	 *
+	 * Tables in bytes are made in two steps; bytes is uint8_t[m][ksub], and in
+	 * between two floats are kept at the beginning of each of its rows.
+	 *
+	 * lut_ranges: the least and the largest of lut[j], to bytes[j].
+	 * lut_bytes: bytes[j][k] = (lut[j][k] - the least of lut[j]) * per_step, rounded
+	 *		   to the nearest integer, which must be in 0 to 255.  Float32 all the
+	 *		   way, so that nearly half may go either way.
 	 *----------
 	 */
 	void		(*pq_encode) (const float *x, const float *codebook, size_t m, size_t dsub,
 							  size_t ksub, uint8_t *codes);
 	void		(*pq_lut) (const float *q, const float *codebook, size_t m, size_t dsub,
 						   size_t ksub, float *lut);
+	void		(*lut_ranges) (const float *lut, size_t m, size_t ksub, uint8_t *bytes);
+	void		(*lut_bytes) (const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes);
 
 	/*----------
 	 * FastScan (Andre et al., VLDB 2015; Douze et al. 2024, section 5.3): sums

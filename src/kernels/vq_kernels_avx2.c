@@ -649,6 +649,99 @@ pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
 	}
 }
 
+/* The smaller or the larger numbers */
+static inline __m256
+extreme(__m256 a, __m256 b, bool is_largest)
+{
+	return is_largest ? _mm256_max_ps(a, b) : _mm256_min_ps(a, b);
+}
+
+/* Of two lanes at a time: a, b, a, b, in each half */
+static inline __m256
+extreme_of_pairs(__m256 a, __m256 b, bool is_largest)
+{
+	return extreme(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), is_largest);
+}
+
+/* The least or the largest of four registers' lanes, in their order, in each half */
+static inline __m256
+extreme_of_halves(const __m256 rows[4], bool is_largest)
+{
+	__m256d		ab = _mm256_castps_pd(extreme_of_pairs(rows[0], rows[1], is_largest));
+	__m256d		cd = _mm256_castps_pd(extreme_of_pairs(rows[2], rows[3], is_largest));
+
+	return extreme(_mm256_castpd_ps(_mm256_unpacklo_pd(ab, cd)), _mm256_castpd_ps(_mm256_unpackhi_pd(ab, cd)),
+				  is_largest);
+}
+
+/* That of eight registers' lanes, in their order */
+static inline __m256
+extreme_of_rows(const __m256 rows[8], bool is_largest)
+{
+	__m256		first = extreme_of_halves(rows, is_largest);
+	__m256		second = extreme_of_halves(rows + 4, is_largest);
+
+	return extreme(_mm256_permute2f128_ps(first, second, 0x20), _mm256_permute2f128_ps(first, second, 0x31),
+				  is_largest);
+}
+
+static void
+lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes)
+{
+	for (size_t first = 0; first < m; first += 8)
+	{
+		size_t		nrows = m - first < 8 ? m - first : 8;
+		__m256		lows[8];
+		__m256		highs[8];
+		float		ranges[2][8];
+
+		for (size_t i = 0; i < 8; i++)
+		{
+			const float *entries = lut + (first + (i < nrows ? i : 0)) * ksub;
+
+			lows[i] = highs[i] = _mm256_loadu_ps(entries);
+			for (size_t k = 8; k < ksub; k += 8)
+			{
+				lows[i] = _mm256_min_ps(lows[i], _mm256_loadu_ps(entries + k));
+				highs[i] = _mm256_max_ps(highs[i], _mm256_loadu_ps(entries + k));
+			}
+		}
+		_mm256_storeu_ps(ranges[0], extreme_of_rows(lows, false));
+		_mm256_storeu_ps(ranges[1], extreme_of_rows(highs, true));
+		for (size_t i = 0; i < nrows; i++)
+		{
+			memcpy(bytes + (first + i) * ksub, &ranges[0][i], sizeof(float));
+			memcpy(bytes + (first + i) * ksub + sizeof(float), &ranges[1][i], sizeof(float));
+		}
+	}
+}
+
+static void
+lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes)
+{
+	__m256		factor = _mm256_set1_ps(per_step);
+
+	for (size_t j = 0; j < m; j++)
+	{
+		__m256		low;
+		float		least;
+
+		memcpy(&least, bytes + j * ksub, sizeof(least));
+		low = _mm256_set1_ps(least);
+		for (size_t i = j * ksub; i < (j + 1) * ksub; i += 16)
+		{
+			__m256		steps0 = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(lut + i), low), factor);
+			__m256		steps1 = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(lut + i + 8), low), factor);
+			__m256i		words = _mm256_packus_epi32(_mm256_cvtps_epi32(steps0), _mm256_cvtps_epi32(steps1));
+
+			/* in the order that packing halves has mixed */
+			words = _mm256_permute4x64_epi64(words, 0xD8);
+			_mm_storeu_si128((__m128i *) (bytes + i),
+							 _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+		}
+	}
+}
+
 /*
  * Byte sums in 16 bits without unpacking: "all" adds registers of bytes as if
  * they were 16-bit numbers, "odd" adds their odd bytes alone.  What all has
@@ -926,6 +1019,8 @@ const VqKernels vq_kernels_avx2 = {
 	.fwht = fwht,
 	.pq_encode = pq_encode,
 	.pq_lut = pq_lut,
+	.lut_ranges = lut_ranges,
+	.lut_bytes = lut_bytes,
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,

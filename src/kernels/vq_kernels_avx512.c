@@ -523,25 +523,6 @@ pq_encode(const float *x, const float *codebook, size_t m, size_t dsub,
 		encode_16(x, codebook, m, dsub, codes);
 }
 
-static void
-pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
-	   size_t ksub, float *lut)
-{
-	for (size_t j = 0; j < m; j++)
-	{
-		/* ksub is a multiple of 16 */
-		for (size_t k = 0; k < ksub; k += 16)
-		{
-			const float *c = codebook + j * dsub * ksub + k;
-			__m512		sum = _mm512_setzero_ps();
-
-			for (size_t d = 0; d < dsub; d++, c += ksub)
-				sum = _mm512_fmadd_ps(_mm512_set1_ps(q[j * dsub + d]), _mm512_loadu_ps(c), sum);
-			_mm512_storeu_ps(lut + j * ksub + k, sum);
-		}
-	}
-}
-
 /*
  * Byte sums in 16 bits without unpacking: "all" adds registers of bytes as if
  * they were 16-bit numbers, "odd" adds their odd bytes alone.  What all has
@@ -828,6 +809,25 @@ largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2
 
 VQ_TARGET_END
 
+/* Tables of sixteen entries take no longer in registers of half the size, and less where those are not aligned */
+static void
+pq_lut(const float *q, const float *codebook, size_t m, size_t dsub, size_t ksub, float *lut)
+{
+	vq_kernels_avx2.pq_lut(q, codebook, m, dsub, ksub, lut);
+}
+
+static void
+lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes)
+{
+	vq_kernels_avx2.lut_ranges(lut, m, ksub, bytes);
+}
+
+static void
+lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes)
+{
+	vq_kernels_avx2.lut_bytes(lut, m, ksub, per_step, bytes);
+}
+
 /* The operations above, for the tables below */
 #define AVX512_OPERATIONS \
 	.l2sq_f32 = l2sq_f32, \
@@ -839,6 +839,8 @@ VQ_TARGET_END
 	.fwht = fwht, \
 	.pq_encode = pq_encode, \
 	.pq_lut = pq_lut, \
+	.lut_ranges = lut_ranges, \
+	.lut_bytes = lut_bytes, \
 	.scan8 = scan8, \
 	.bound = bound, \
 	.largest_two = largest_two

@@ -580,6 +580,49 @@ pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
 	}
 }
 
+static void
+lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes)
+{
+	for (size_t j = 0; j < m; j++)
+	{
+		const float *entries = lut + j * ksub;
+		float32x4_t low = vld1q_f32(entries);
+		float32x4_t high = low;
+		float		range[2];
+
+		for (size_t k = 4; k < ksub; k += 4)
+		{
+			low = vminq_f32(low, vld1q_f32(entries + k));
+			high = vmaxq_f32(high, vld1q_f32(entries + k));
+		}
+		range[0] = vminvq_f32(low);
+		range[1] = vmaxvq_f32(high);
+		memcpy(bytes + j * ksub, range, sizeof(range));
+	}
+}
+
+static inline uint16x4_t
+round_4(const float *entries, float32x4_t low, float per_step)
+{
+	return vmovn_u32(vcvtnq_u32_f32(vmulq_n_f32(vsubq_f32(vld1q_f32(entries), low), per_step)));
+}
+
+static void
+lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes)
+{
+	for (size_t j = 0; j < m; j++)
+	{
+		float32x4_t low;
+		float		least;
+
+		memcpy(&least, bytes + j * ksub, sizeof(least));
+		low = vdupq_n_f32(least);
+		for (size_t i = j * ksub; i < (j + 1) * ksub; i += 8)
+			vst1_u8(bytes + i, vmovn_u16(vcombine_u16(round_4(lut + i, low, per_step),
+													  round_4(lut + i + 4, low, per_step))));
+	}
+}
+
 /* 16-bit sums of sixteen vectors */
 typedef struct ByteSums
 {
@@ -903,6 +946,8 @@ const VqKernels vq_kernels_neon = {
 	.fwht = fwht,
 	.pq_encode = pq_encode,
 	.pq_lut = pq_lut,
+	.lut_ranges = lut_ranges,
+	.lut_bytes = lut_bytes,
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define LANES 8
+#define LUT_LANES 16			/* divides ksub */
 
 static inline float
 sum_of_lanes(const float lanes[LANES])
@@ -240,6 +241,92 @@ pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
 		}
 }
 
+static inline float
+smaller(float a, float b)
+{
+	return a < b ? a : b;
+}
+
+static inline float
+larger(float a, float b)
+{
+	return a > b ? a : b;
+}
+
+/* Smallest and largest of ksub entries, in four chains so that none waits long for itself */
+static void
+find_range(const float *entries, size_t ksub, float *low, float *high)
+{
+	float		low0 = entries[0];
+	float		low1 = entries[1];
+	float		low2 = entries[2];
+	float		low3 = entries[3];
+	float		high0 = low0;
+	float		high1 = low1;
+	float		high2 = low2;
+	float		high3 = low3;
+
+	for (size_t k = 4; k < ksub; k += 4)
+	{
+		low0 = smaller(entries[k], low0);
+		low1 = smaller(entries[k + 1], low1);
+		low2 = smaller(entries[k + 2], low2);
+		low3 = smaller(entries[k + 3], low3);
+		high0 = larger(entries[k], high0);
+		high1 = larger(entries[k + 1], high1);
+		high2 = larger(entries[k + 2], high2);
+		high3 = larger(entries[k + 3], high3);
+	}
+	*low = smaller(smaller(low0, low1), smaller(low2, low3));
+	*high = larger(larger(high0, high1), larger(high2, high3));
+}
+
+/*
+ * bytes := round((entries - low) * per_step), which lies in 0 to 255.  Adding
+ * 1.5 * 2^23 leaves that integer in the lowest bits of the float: the same
+ * on every machine, and defined even for values that are no numbers.
+ */
+static void
+round_entries(const float *restrict entries, size_t ksub, float low, float per_step,
+			  uint8_t *restrict bytes)
+{
+	for (size_t k = 0; k < ksub; k += LUT_LANES)
+	{
+		float		shifted[LUT_LANES];
+		uint32_t	bits[LUT_LANES];
+
+		for (size_t lane = 0; lane < LUT_LANES; lane++)
+			shifted[lane] = (entries[k + lane] - low) * per_step + 12582912.0f;
+		memcpy(bits, shifted, sizeof(bits));
+		for (size_t lane = 0; lane < LUT_LANES; lane++)
+			bytes[k + lane] = (uint8_t) bits[lane];
+	}
+}
+
+static void
+lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes)
+{
+	for (size_t j = 0; j < m; j++)
+	{
+		float		range[2];
+
+		find_range(lut + j * ksub, ksub, &range[0], &range[1]);
+		memcpy(bytes + j * ksub, range, sizeof(range));
+	}
+}
+
+static void
+lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes)
+{
+	for (size_t j = 0; j < m; j++)
+	{
+		float		low;
+
+		memcpy(&low, bytes + j * ksub, sizeof(low));
+		round_entries(lut + j * ksub, ksub, low, per_step, bytes + j * ksub);
+	}
+}
+
 static void
 scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
 	  uint32_t sums[VQ_BLOCK_LANES])
@@ -427,6 +514,8 @@ const VqKernels vq_kernels_scalar = {
 	.fwht = fwht,
 	.pq_encode = pq_encode,
 	.pq_lut = pq_lut,
+	.lut_ranges = lut_ranges,
+	.lut_bytes = lut_bytes,
 	.scan4 = scan4,
 	.scan8 = scan8,
 	.bound = bound,

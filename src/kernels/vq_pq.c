@@ -14,8 +14,6 @@
 #include <math.h>
 #include <string.h>
 
-#define LANES 16				/* divides ksub */
-
 VqStatus
 vq_pq_init(VqPq *pq, size_t dim, size_t m, size_t nbits)
 {
@@ -219,72 +217,10 @@ vq_pq_decode(const VqPq *pq, const float *codebook, const uint8_t *codes, float 
 	}
 }
 
-static inline float
-smaller(float a, float b)
-{
-	return a < b ? a : b;
-}
-
-static inline float
-larger(float a, float b)
-{
-	return a > b ? a : b;
-}
-
-/* Smallest and largest of ksub entries, in four chains so that none waits long for itself */
-static void
-find_range(const float *entries, size_t ksub, float *low, float *high)
-{
-	float		low0 = entries[0];
-	float		low1 = entries[1];
-	float		low2 = entries[2];
-	float		low3 = entries[3];
-	float		high0 = low0;
-	float		high1 = low1;
-	float		high2 = low2;
-	float		high3 = low3;
-
-	for (size_t k = 4; k < ksub; k += 4)
-	{
-		low0 = smaller(entries[k], low0);
-		low1 = smaller(entries[k + 1], low1);
-		low2 = smaller(entries[k + 2], low2);
-		low3 = smaller(entries[k + 3], low3);
-		high0 = larger(entries[k], high0);
-		high1 = larger(entries[k + 1], high1);
-		high2 = larger(entries[k + 2], high2);
-		high3 = larger(entries[k + 3], high3);
-	}
-	*low = smaller(smaller(low0, low1), smaller(low2, low3));
-	*high = larger(larger(high0, high1), larger(high2, high3));
-}
-
-/*
- * bytes := round((entries - low) * per_step), which lies in 0 to 255.  Adding
- * 1.5 * 2^23 leaves that integer in the lowest bits of the float: the same
- * on every machine, and defined even for values that are no numbers.
- */
-static void
-round_entries(const float *restrict entries, size_t ksub, float low, float per_step,
-			  uint8_t *restrict bytes)
-{
-	for (size_t k = 0; k < ksub; k += LANES)
-	{
-		float		shifted[LANES];
-		uint32_t	bits[LANES];
-
-		for (size_t lane = 0; lane < LANES; lane++)
-			shifted[lane] = (entries[k + lane] - low) * per_step + 12582912.0f;
-		memcpy(bits, shifted, sizeof(bits));
-		for (size_t lane = 0; lane < LANES; lane++)
-			bytes[k + lane] = (uint8_t) bits[lane];
-	}
-}
-
 void
-vq_pq_quantise_lut(const VqPq *pq, const float *lut, uint8_t *bytes, VqLutScale *scale)
+vq_pq_quantise_lut(const VqKernels *kernels, const VqPq *pq, const float *lut,
+				   uint8_t *bytes, VqLutScale *scale)
 {
-	size_t		ksub = pq->ksub;
 	size_t		nvaried = 0;	/* sub-quantisers whose entries differ */
 	float		widest = 0;
 	double		bias = 0;
@@ -294,34 +230,25 @@ vq_pq_quantise_lut(const VqPq *pq, const float *lut, uint8_t *bytes, VqLutScale 
 	double		deviation;
 	double		slack;
 
-	/* Until it gets its bytes, the place of each sub-quantiser keeps its low */
+	kernels->lut_ranges(lut, pq->m, pq->ksub, bytes);
 	for (size_t j = 0; j < pq->m; j++)
 	{
-		float		low;
-		float		high;
+		float		range[2];
+		float		width;
 
-		find_range(lut + j * ksub, ksub, &low, &high);
-		memcpy(bytes + j * ksub, &low, sizeof(low));
-		bias += low;
-		largest += fabs(low) + ((double) high - low);
-		if (high > low)
-			nvaried++;
-		if (high - low > widest)
-			widest = high - low;
+		memcpy(range, bytes + j * pq->ksub, sizeof(range));
+		width = range[1] - range[0];
+		bias += range[0];
+		largest += fabsf(range[0]) + (double) width;
+		nvaried += width > 0;
+		widest = width > widest ? width : widest;
 	}
 
 	/* Of a step that is too small for its reciprocal, take the smallest that is not */
 	step = widest / 255;
 	if (widest > 0 && step < FLT_MIN)
 		step = FLT_MIN;
-
-	for (size_t j = 0; j < pq->m; j++)
-	{
-		float		low;
-
-		memcpy(&low, bytes + j * ksub, sizeof(low));
-		round_entries(lut + j * ksub, ksub, low, step > 0 ? 1 / step : 0, bytes + j * ksub);
-	}
+	kernels->lut_bytes(lut, pq->m, pq->ksub, step > 0 ? 1 / step : 0, bytes);
 
 	/*
 	 * Rounding to the nearest has a standard error of step / sqrt(12).  The

@@ -104,6 +104,7 @@ typedef struct VqLutScale
 	float		slack;
 } VqLutScale;
 
-extern void vq_pq_quantise_lut(const VqPq *pq, const float *lut, uint8_t *bytes, VqLutScale *scale);
+extern void vq_pq_quantise_lut(const VqKernels *kernels, const VqPq *pq, const float *lut,
+							   uint8_t *bytes, VqLutScale *scale);
 
 #endif							/* VQ_PQ_H */

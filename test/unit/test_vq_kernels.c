@@ -658,6 +658,60 @@ test_pq_lut_agrees_with_doubles(void)
 	}
 }
 
+static void
+test_luts_in_bytes_are_rounded_to_the_nearest(void)
+{
+	static const size_t ksubs[] = {16, 256};
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 7);
+	for (size_t s = 0; s < 2; s++)
+		for (size_t m = 1; m <= 40; m++)
+		{
+			size_t		ksub = ksubs[s];
+			float	   *lut = random_floats(&rng, m * ksub);
+			uint8_t    *bytes = allocate(m * ksub);
+			float	   *lows = allocate(m * sizeof(float));
+			float		widest = 0;
+
+			for (size_t t = 0; table_at(t) != NULL; t++)
+			{
+				const VqKernels *kernels = table_at(t);
+
+				kernels->lut_ranges(lut, m, ksub, bytes);
+				for (size_t j = 0; j < m; j++)
+				{
+					const float *entries = lut + j * ksub;
+					float		high = entries[0];
+					float		range[2];
+
+					lows[j] = entries[0];
+					for (size_t k = 1; k < ksub; k++)
+					{
+						lows[j] = fminf(lows[j], entries[k]);
+						high = fmaxf(high, entries[k]);
+					}
+					memcpy(range, bytes + j * ksub, sizeof(range));
+					CHECK(range[0] == lows[j] && range[1] == high, "%s m %zu ksub %zu row %zu: got %g to %g, want %g to %g",
+						  kernels->name, m, ksub, j, range[0], range[1], lows[j], high);
+					widest = fmaxf(widest, high - lows[j]);
+				}
+
+				kernels->lut_bytes(lut, m, ksub, 255 / widest, bytes);
+				for (size_t i = 0; i < m * ksub; i++)
+				{
+					double		want = ((double) lut[i] - lows[i / ksub]) * 255 / widest;
+
+					CHECK(fabs(bytes[i] - want) < 0.5001, "%s m %zu ksub %zu entry %zu: got %u, want %g",
+						  kernels->name, m, ksub, i, bytes[i], want);
+				}
+			}
+			free(lut);
+			free(bytes);
+			free(lows);
+		}
+}
+
 /* All tails, then what 16-bit sums could overflow on */
 static const size_t large_ms[] = {255, 256, 257, 258, 259, 260, 511, 512, 513, 16000};
 
@@ -1155,6 +1209,7 @@ suite_vq_kernels(void)
 	RUN_TEST(test_pq_encode_gives_zero_when_every_distance_overflows);
 	RUN_TEST(test_pq_encode_of_nan_stays_below_ksub);
 	RUN_TEST(test_pq_lut_agrees_with_doubles);
+	RUN_TEST(test_luts_in_bytes_are_rounded_to_the_nearest);
 	RUN_TEST(test_scans_are_exact_for_every_m_and_n);
 	RUN_TEST(test_scans_do_not_overflow_on_the_largest_tables);
 	RUN_TEST(test_bound_decodes_every_e_exactly);

@@ -356,7 +356,7 @@ test_quantised_tables_stay_within_their_error(void)
 				vq_rng_seed(&rng, 8 + m);
 				for (size_t entry = 0; entry < m * pq.ksub; entry++)
 					lut[entry] = random_gaussian(&rng) * magnitudes[k];
-				vq_pq_quantise_lut(&pq, lut, bytes, &scale);
+				vq_pq_quantise_lut(&vq_kernels_scalar, &pq, lut, bytes, &scale);
 				for (size_t entry = 0; entry < m * pq.ksub; entry++)
 					largest = bytes[entry] > largest ? bytes[entry] : largest;
 				CHECK(largest == 255, "nbits %zu m %zu: largest byte is %u", nbits, m, largest);
@@ -405,7 +405,7 @@ test_quantised_tables_without_range_are_exact(void)
 				lut[j][k] = i == 0 ? (float) j - 0.5f : (float) k * steps[i];
 		}
 		vq_pq_init(&pq, 3, 3, 4);
-		vq_pq_quantise_lut(&pq, &lut[0][0], &bytes[0][0], &scale);
+		vq_pq_quantise_lut(&vq_kernels_scalar, &pq, &lut[0][0], &bytes[0][0], &scale);
 		for (size_t k = 0; k < 16; k++)
 		{
 			double		want = (double) lut[0][k] + lut[1][k] + lut[2][k];
