@@ -22,7 +22,8 @@
 
 static_assert(sizeof(VqItem) == 12, "items are moved in two pieces");
 
-#define SORT_BELOW		16		/* segments up to this are sorted by insertion */
+#define SORT_BELOW		32		/* segments up to this are sorted at once */
+#define LANES			8		/* divides that */
 #define LONG_SEGMENT	512		/* and from this on, pivots are aimed */
 #define SAMPLE_SIZE		32
 #define LOW_SHARE		8		/* aim at one in this many */
@@ -62,6 +63,46 @@ insertion_sort(VqItem *items, size_t nitems)
 		}
 		items[hole] = item;
 	}
+}
+
+/*
+ * Up to SORT_BELOW items, without a branch that depends on how they compare: each
+ * goes to the place that the number of smaller keys says.  If two say the same, as
+ * their keys are equal, all are sorted by insertion.
+ */
+static void
+sort_short(VqItem *items, size_t nitems)
+{
+	VqItem		copies[SORT_BELOW];
+	float		keys[SORT_BELOW];
+	uint32_t	places[SORT_BELOW];
+	uint32_t	taken = 0;
+
+	if (nitems < 2)
+		return;
+	for (size_t i = 0; i < nitems; i++)
+		keys[i] = items[i].key;
+	for (size_t i = nitems; i % LANES != 0; i++)
+		keys[i] = INFINITY;
+	for (size_t first = 0; first < nitems; first += LANES)
+	{
+		uint32_t	nsmaller[LANES] = {0};
+
+		for (size_t i = 0; i < nitems; i++)
+			for (size_t lane = 0; lane < LANES; lane++)
+				nsmaller[lane] += keys[i] < keys[first + lane];
+		memcpy(places + first, nsmaller, sizeof(nsmaller));
+	}
+	for (size_t i = 0; i < nitems; i++)
+		taken |= UINT32_C(1) << places[i];
+	if (taken != UINT32_MAX >> (SORT_BELOW - nitems))
+	{
+		insertion_sort(items, nitems);
+		return;
+	}
+	memcpy(copies, items, nitems * sizeof(VqItem));
+	for (size_t i = 0; i < nitems; i++)
+		items[places[i]] = copies[i];
 }
 
 static void
@@ -177,7 +218,7 @@ sort_more(VqSelect *select)
 		if (nitems <= SORT_BELOW || select->depth == VQ_SELECT_STACK)
 		{
 			if (nitems <= SORT_BELOW)
-				insertion_sort(items, nitems);
+				sort_short(items, nitems);
 			else
 				heap_sort(items, nitems);
 
