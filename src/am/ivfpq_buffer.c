@@ -11,7 +11,7 @@
  *
  * What is remembered is a guess that the server checks (ReadRecentBuffer), so
  * collisions and outdated entries cost time only.  Pages of all indexes share a
- * memory, and those of all tables: 4 bytes for each shared buffer, 256 kB and 1 MB at
+ * memory, and those of all tables: 4 bytes for each shared buffer, 256 kB and 2 MB at
  * most.
  *
  * A guess also tells where a page is likely to be in memory before it is
@@ -33,7 +33,7 @@
 
 #include "base/vqpg_compat.h"
 
-#define MAX_TABLE_GUESSES	262144
+#define MAX_TABLE_GUESSES	524288
 #define MAX_INDEX_GUESSES	65536
 
 /*
