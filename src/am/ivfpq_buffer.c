@@ -12,7 +12,7 @@
  * What is remembered is a guess that the server checks (ReadRecentBuffer), so
  * collisions and outdated entries cost time only.  Pages of all indexes share a
  * memory, and those of all tables: 4 bytes for each shared buffer, 256 kB and 2 MB at
- * most.
+ * most, of which the system gives a backend what it uses.
  *
  * A guess also tells where a page is likely to be in memory before it is
  * needed, which is when the processor should be told to fetch it.
@@ -80,7 +80,13 @@ guess_of(Relation rel, BlockNumber blkno)
 	{
 		uint32		count = pg_nextpower2_32(Min(NBuffers, is_index ? MAX_INDEX_GUESSES : MAX_TABLE_GUESSES));
 
-		guesses->buffers = MemoryContextAllocZero(TopMemoryContext, count * sizeof(Buffer));
+		/* not palloc0, which would touch all of it: many backends search once */
+		guesses->buffers = calloc(count, sizeof(Buffer));
+		if (guesses->buffers == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("out of memory"),
+					 errdetail("Failed on request of size %zu.", count * sizeof(Buffer))));
 		guesses->mask = count - 1;
 	}
 	return &guesses->buffers[(blkno + (uint32) RelationGetRelid(rel) * 0x9E3779B9) & guesses->mask];
