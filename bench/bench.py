@@ -34,7 +34,6 @@ from lists import ListPoint, compare_lists, write_points            # noqa: E402
 from cluster import Cluster, ClusterError, bench_settings, memory_bytes    # noqa: E402
 from peers import (INDEX_KINDS, Contender, FaissContender, PostgresContender,    # noqa: E402
                    Unavailable)
-from quiet import Quiet                                             # noqa: E402
 from server import BUCKETS, Server                                  # noqa: E402
 from shape import shape                                             # noqa: E402
 from sweep import Point, Sweep                                      # noqa: E402
@@ -264,7 +263,7 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
                     "first_query_ms": contender.first_query_ms()}
     print(f"   default settings plan: {extras['default_plan']};"
           f" first query of a new connection: {extras['first_query_ms']:.2f} ms")
-    extras["floor_qps"] = arguments.quiet.measure(lambda: contender.floor(arguments.seconds))
+    extras["floor_qps"] = contender.floor(arguments.seconds)
     print(f"   the statement without the search: {extras['floor_qps']:.0f} queries/s")
     for knob in arguments.profile if contender.knob == "ivfpq.nprobe" else []:
         shares, qps = stages.sample(server, client, contender, knob, arguments.seconds)
@@ -307,7 +306,7 @@ def measure_contender(contender: Contender, arguments: argparse.Namespace, serve
     print_build(contender, data)
     print(report.point_heading(contender.knob, arguments.k), flush=True)
     knobs = arguments.nprobe if contender.knob == "ivfpq.nprobe" else None
-    sweep = Sweep(contender, judge, arguments.quiet, arguments.seconds, arguments.clients,
+    sweep = Sweep(contender, judge, arguments.seconds, arguments.clients,
                   lambda point: print(report.point_text(point), flush=True))
     points += sweep.run(knobs)
     result = {"versions": contender.versions,
@@ -350,10 +349,6 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
         finally:
             contender.close()
     server.close()
-    results |= {"waited_seconds": round(arguments.quiet.waited, 1),
-                "disturbed_points": arguments.quiet.disturbed}
-    print(f"   waited {arguments.quiet.waited:.0f} s for a quiet machine;"
-          f" {arguments.quiet.disturbed} points were disturbed all the same")
     name = arguments.name or time.strftime("%Y%m%d-%H%M-") + f"{data.name}-{metric}"
     stem = report.write(arguments.results, name, results, points)
     print(f"   results: {stem}.json, .csv, .png")
@@ -378,7 +373,6 @@ def run_bench(arguments: argparse.Namespace) -> None:
     with contextlib.ExitStack() as stack:
         arguments.kept_awake = not arguments.let_sleep and keep_awake(stack)
         print("processors are " + ("kept awake" if arguments.kept_awake else "free to sleep"))
-        arguments.quiet = Quiet()
         scratch = stack.enter_context(tempfile.TemporaryDirectory(
             prefix="vqpg-bench-", dir=arguments.work_dir))
         cluster = None

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from client import Timing
 from peers import Contender, PostgresContender, Unavailable
-from quiet import Quiet
 from vectors import Judge, Quality
 
 TARGETS = (0.9, 0.95, 0.99)
@@ -38,9 +37,9 @@ class Point:
 
 
 class Sweep:
-    def __init__(self, contender: Contender, judge: Judge, quiet: Quiet, seconds: float,
+    def __init__(self, contender: Contender, judge: Judge, seconds: float,
                  clients: list[int], report=lambda point: None):
-        self._contender, self._judge, self._quiet = contender, judge, quiet
+        self._contender, self._judge = contender, judge
         self._seconds, self._clients, self._report = seconds, clients, report
         self.points: list[Point] = []
 
@@ -50,8 +49,7 @@ class Sweep:
         points = []
         for clients in self._clients:
             try:
-                timing = self._quiet.measure(
-                    lambda: self._contender.measure(variant, knob, clients, self._seconds))
+                timing = self._contender.measure(variant, knob, clients, self._seconds)
             except Unavailable:
                 continue
             point = Point(self._contender.name, variant, "default" if knob is None else str(knob),
