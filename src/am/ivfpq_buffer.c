@@ -202,6 +202,24 @@ ivfpq_touch_row_buffer(Relation heap, ItemPointer tid)
 		__builtin_prefetch(GetBufferDescriptor(guess - 1), 1);
 }
 
+/* The shared buffer that has a page of the main fork, or InvalidBuffer; not pinned */
+static Buffer
+find_buffer(Relation rel, BlockNumber blkno)
+{
+	BufferTag	tag;
+	uint32		hash;
+	LWLock	   *lock;
+	int			id;
+
+	VQ_INIT_BUFFER_TAG(&tag, rel, blkno);
+	hash = BufTableHashCode(&tag);
+	lock = BufMappingPartitionLock(hash);
+	LWLockAcquire(lock, LW_SHARED);
+	id = BufTableLookup(&tag, hash);
+	LWLockRelease(lock);
+	return id < 0 ? InvalidBuffer : id + 1;
+}
+
 void
 ivfpq_touch_row_page(Relation heap, ItemPointer tid, bool asks_system)
 {
@@ -210,9 +228,8 @@ ivfpq_touch_row_page(Relation heap, ItemPointer tid, bool asks_system)
 
 	if (*guess <= 0 || GetBufferDescriptor(*guess - 1)->tag.blockNum != blkno)
 	{
-		if (!asks_system)
-			return;
-		*guess = PrefetchBuffer(heap, MAIN_FORKNUM, blkno).recent_buffer;
+		*guess = asks_system ? PrefetchBuffer(heap, MAIN_FORKNUM, blkno).recent_buffer :
+			find_buffer(heap, blkno);
 	}
 	if (*guess > 0)
 	{

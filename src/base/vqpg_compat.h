@@ -48,10 +48,12 @@
 typedef RelFileLocator VqLocator;
 #define VQ_LOCATOR(rel)			((rel)->rd_locator)
 #define VQ_LOCATOR_EQUALS(a, b)	RelFileLocatorEquals(a, b)
+#define VQ_INIT_BUFFER_TAG(tag, rel, blkno)	InitBufferTag(tag, &(rel)->rd_locator, MAIN_FORKNUM, blkno)
 #else
 typedef RelFileNode VqLocator;
 #define VQ_LOCATOR(rel)			((rel)->rd_node)
 #define VQ_LOCATOR_EQUALS(a, b)	RelFileNodeEquals(a, b)
+#define VQ_INIT_BUFFER_TAG(tag, rel, blkno)	INIT_BUFFERTAG(*(tag), (rel)->rd_node, MAIN_FORKNUM, blkno)
 #endif
 
 /* Up to 16, old_snapshot_threshold lets vacuum remove what an old snapshot sees: then a scan fails */
