@@ -154,6 +154,7 @@ typedef struct IvfpqModel
 	const uint32 *group_lists;	/* [ngroups + 1], first list of each group */
 	const uint32 *group_blocks; /* [ngroups + 1], its first block of centroid codes */
 	size_t		usual_reranks;	/* rows that recent searches of this backend fetched */
+	int64		usual_rows;		/* and returned */
 } IvfpqModel;
 
 /*

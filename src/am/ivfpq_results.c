@@ -143,10 +143,32 @@ take_from_heap(IvfpqResults *results)
 }
 
 void
+ivfpq_results_expect(IvfpqResults *results, size_t nexpected)
+{
+	results->nexpected = nexpected <= IVFPQ_MAX_EXPECTED ? nexpected : 0;
+	results->nnearest = 0;
+}
+
+/* Keep the distance if it is one of the least */
+static inline void
+lower_ceiling(IvfpqResults *results, double distance)
+{
+	size_t		i;
+
+	if (!(distance < ivfpq_results_ceiling(results)) || results->nexpected == 0)
+		return;
+	i = results->nnearest < results->nexpected ? results->nnearest++ : results->nnearest - 1;
+	for (; i > 0 && results->nearest[i - 1] > distance; i--)
+		results->nearest[i] = results->nearest[i - 1];
+	results->nearest[i] = distance;
+}
+
+void
 ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid)
 {
 	IvfpqResult result = {distance, *tid};
 
+	lower_ceiling(results, distance);
 	results->capacity = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(IvfpqResult));
 	if (results->sort == NULL && results->nresults >= results->capacity)
 	{
@@ -210,4 +232,5 @@ ivfpq_results_clear(IvfpqResults *results)
 	results->sort = NULL;
 	results->has_current = false;
 	results->nresults = 0;
+	results->nnearest = 0;
 }

@@ -182,6 +182,8 @@ typedef struct IvfpqResult
 	ItemPointerData tid;
 } IvfpqResult;
 
+#define IVFPQ_MAX_EXPECTED	64
+
 typedef struct IvfpqResults
 {
 	MemoryContext context;
@@ -189,6 +191,9 @@ typedef struct IvfpqResults
 	size_t		nresults;
 	size_t		allocated;
 	size_t		capacity;		/* what half of work_mem holds */
+	size_t		nexpected;
+	size_t		nnearest;		/* at most as many as expected */
+	double		nearest[IVFPQ_MAX_EXPECTED];	/* their distances, ascending; also of those taken off */
 	Tuplesortstate *sort;		/* NULL while the heap suffices */
 	bool		is_sorted;		/* the sort is complete and being read */
 	bool		has_current;
@@ -211,6 +216,20 @@ static inline bool
 ivfpq_results_are_spilled(const IvfpqResults *results)
 {
 	return results->sort != NULL;
+}
+
+/*
+ * Of how many rows, at most IVFPQ_MAX_EXPECTED, ivfpq_results_ceiling tells the
+ * greatest distance; 0 for none.  For the rows added from now on, until they are cleared.
+ */
+extern void ivfpq_results_expect(IvfpqResults *results, size_t nexpected);
+
+/* The distance of the last of as many rows as expected; infinity before there are so many, or for none */
+static inline double
+ivfpq_results_ceiling(const IvfpqResults *results)
+{
+	return results->nexpected > 0 && results->nnearest == results->nexpected ?
+		results->nearest[results->nnearest - 1] : INFINITY;
 }
 
 /* Take off what peek has just returned */
