@@ -306,7 +306,7 @@ train_lists(Index *index, size_t nrounds)
 	free(sums.counts);
 }
 
-/* Residuals of a sample of rows, float[nsample][dim]; returns how many */
+/* Directions of the residuals of a sample of rows, float[nsample][dim]; returns how many */
 static size_t
 sample_residuals(Index *index, float **residuals)
 {
@@ -324,6 +324,7 @@ sample_residuals(Index *index, float **residuals)
 		index->is_sampled[row] = true;
 		for (size_t t = 0; t < dim; t++)
 			(*residuals)[i * dim + t] = index->models[row * dim + t] - centroid[t];
+		vq_codec_direction(index->kernels, *residuals + i * dim, dim);
 	}
 	return nsample;
 }

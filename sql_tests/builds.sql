@@ -74,5 +74,24 @@ FROM items WHERE id % 1000 = 0;
 -- The table's statistics are set
 SELECT relname, reltuples FROM pg_class WHERE relname IN ('items', 'first_index') ORDER BY relname;
 
+-- Rows that are deleted or replaced need not be vectors of the index, not even in the same transaction
+CREATE TABLE replaced AS SELECT i AS id, ARRAY[i, i % 7, i % 11]::real[] AS embedding FROM generate_series(1, 3000) i;
+BEGIN;
+UPDATE replaced SET embedding = embedding || '{1,2}'::real[];
+CREATE INDEX replaced_index ON replaced USING ivfpq (embedding);
+COMMIT;
+SELECT dims, rows FROM ivfpq_index_info('replaced_index');
+BEGIN;
+DROP INDEX replaced_index;
+INSERT INTO replaced VALUES (3001, '{NaN,0,0,0,0}'), (3002, '{1}'), (3003, '{1,NULL,3,4,5}'), (3004, '{}');
+DELETE FROM replaced WHERE id > 3000;
+CREATE INDEX replaced_index ON replaced USING ivfpq (embedding);
+COMMIT;
+SET enable_seqscan = off;
+SELECT id FROM replaced ORDER BY embedding <-> '{77,0,0,1,2}' LIMIT 1;
+RESET enable_seqscan;
+SELECT ivfpq_check('replaced_index', true);
+DROP TABLE replaced;
+
 DROP TABLE items;
 DROP FUNCTION try_build, vector_of;

@@ -104,3 +104,35 @@ FROM unnest('{orderable,distance_orderable,returnable,search_array,search_nulls}
 
 DROP TABLE items;
 DROP FUNCTION kernel_outcome, nprobe_inside;
+
+-- Sub-quantisers that the vectors do not have dimensions for are refused at once, not by the REINDEX that
+-- a table that has grown needs
+CREATE TABLE few AS SELECT i AS id, ARRAY[i, i % 3, 1]::real[] AS embedding FROM generate_series(1, 100) i;
+CREATE INDEX few_index ON few USING ivfpq (embedding) WITH (m = 9);
+CREATE INDEX few_index ON few USING ivfpq (embedding) WITH (m = 3);
+DROP TABLE few;
+CREATE TABLE none (embedding real[]);
+CREATE INDEX none_index ON none USING ivfpq (embedding) WITH (dims = 2, m = 3);
+CREATE INDEX none_index ON none USING ivfpq (embedding);
+
+-- A number of dimensions that is set later holds as well
+ALTER INDEX none_index SET (dims = 5);
+INSERT INTO none VALUES ('{1,2,3}');
+INSERT INTO none VALUES ('{1,2,3,4,5}');
+SELECT dims FROM ivfpq_index_info('none_index');
+SELECT ivfpq_check('none_index', true);
+DROP TABLE none;
+
+-- A class for a type that is no vector is invalid, and cannot be used
+CREATE FUNCTION number_distance(int, int) RETURNS float8 LANGUAGE sql IMMUTABLE AS 'SELECT abs($1 - $2)::float8';
+CREATE OPERATOR <~> (LEFTARG = int, RIGHTARG = int, FUNCTION = number_distance);
+CREATE FUNCTION number_kind() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE OPERATOR CLASS number_ops FOR TYPE int USING ivfpq AS
+	OPERATOR 1 <~> (int, int) FOR ORDER BY float_ops, FUNCTION 1 ivfpq_l2_metric(), FUNCTION 2 number_kind();
+SELECT amvalidate(oid) FROM pg_opclass WHERE opcname = 'number_ops';
+CREATE TABLE numbers AS SELECT 5 AS i;
+CREATE INDEX ON numbers USING ivfpq (i number_ops);
+DROP TABLE numbers;
+DROP OPERATOR FAMILY number_ops USING ivfpq;
+DROP OPERATOR <~> (int, int);
+DROP FUNCTION number_distance, number_kind;

@@ -91,6 +91,29 @@ RESET enable_seqscan;
 EXPLAIN (COSTS off)
 SELECT n.id FROM (SELECT * FROM small WHERE id <= 3) q, LATERAL (SELECT id FROM large ORDER BY embedding <-> q.embedding LIMIT 5) n;
 
+-- Not where something builds on the order, which is that of the nearest rows only at first: groups,
+-- DISTINCT, windows, set operations, merge joins
+CREATE FUNCTION uses_index(query text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (COSTS off) ' || query LOOP
+		IF line ~ 'using large_' THEN
+			RETURN true;
+		END IF;
+	END LOOP;
+	RETURN false;
+END $$;
+SELECT uses_index('SELECT embedding <-> array_fill(0::real, ''{128}'') d, count(*) FROM large GROUP BY 1 ORDER BY 1 LIMIT 10') AS groups,
+	   uses_index('SELECT DISTINCT embedding <-> array_fill(0::real, ''{128}'') d FROM large ORDER BY 1 LIMIT 10') AS distinct_rows,
+	   uses_index('SELECT id, rank() OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large LIMIT 10') AS windows,
+	   uses_index('SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large UNION SELECT 1 ORDER BY d LIMIT 10') AS set_operations,
+	   uses_index('SELECT d FROM (SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large) l JOIN (SELECT DISTINCT 2::float8 * id d FROM small) s USING (d) ORDER BY d LIMIT 10') AS joins;
+
+-- But in a subquery that has its own LIMIT, and beside a window without an order
+SELECT uses_index('SELECT d, count(*) FROM (SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large ORDER BY 1 LIMIT 10) t GROUP BY d') AS inner_limit,
+	   uses_index('SELECT id, count(*) OVER () FROM (SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10) t') AS window_of_all;
+
 SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');
 DROP TABLE large, small, toasted;
-DROP FUNCTION chosen, startup_cost;
+DROP FUNCTION chosen, startup_cost, uses_index;

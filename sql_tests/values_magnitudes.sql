@@ -76,3 +76,32 @@ RESET enable_seqscan;
 RESET ivfpq.epsilon;
 DROP TABLE items, items_before;
 DROP FUNCTION try_magnitude, hits, scaled, by_index, by_table;
+
+-- Nor do they where there are so many lists that searches find these by codes: outlying
+-- rows fewer than a list has, more than that, and half of all rows far larger than the others
+CREATE FUNCTION clustered(id int) RETURNS real[] IMMUTABLE LANGUAGE sql AS $$
+	SELECT array_agg((10 * sin(id % 150 * (j + 0.7) * 12.9898) + sin(id * (j + 0.3) * 78.233))::real ORDER BY j) FROM generate_series(1, 24) j $$;
+CREATE FUNCTION multiplied(v real[], factor float8) RETURNS real[] IMMUTABLE LANGUAGE sql AS $$
+	SELECT array_agg((x * factor)::real ORDER BY n) FROM unnest(v) WITH ORDINALITY u (x, n) $$;
+CREATE TABLE plain AS SELECT i AS id, clustered(i) AS embedding FROM generate_series(1, 12000) i;
+CREATE FUNCTION recall_of_plain(every int, factor float8) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+	exact float8[];
+	found float8[];
+	query text := 'SELECT array_agg(d) FROM plain q, LATERAL (SELECT i.embedding <-> q.embedding FROM items i ORDER BY 1 LIMIT 10) t (d) WHERE q.id % 400 = 1';
+BEGIN
+	CREATE TABLE items AS SELECT id, CASE WHEN id % every = 0 THEN multiplied(clustered(id * 7), factor) ELSE embedding END AS embedding FROM plain;
+	CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 300);
+	SET LOCAL enable_indexscan = off;
+	EXECUTE query INTO exact;
+	SET LOCAL enable_indexscan = on;
+	SET LOCAL enable_seqscan = off;
+	EXECUTE query INTO found;
+	PERFORM ivfpq_check('items_index', true);
+	DROP TABLE items;
+	RETURN (SELECT avg((f <= e * 1.000001)::int) FROM ROWS FROM (unnest(found), unnest(exact)) t (f, e));
+END $$;
+SELECT every, factor, recall_of_plain(every, factor) > 0.9 AS found
+FROM (VALUES (12000, 1e4), (12000, 1e12), (4000, 1e6), (100, 1e3), (100, 1e8), (2, 10), (2, 100)) v (every, factor);
+DROP TABLE plain;
+DROP FUNCTION recall_of_plain, multiplied, clustered;

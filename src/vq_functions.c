@@ -422,7 +422,7 @@ decode_entry(Relation index, const EntrySearch *search)
 	float	   *work = palloc(vq_codec_code_floats(codec) * sizeof(float));
 
 	ivfpq_model_centroid(index, model, search->list_no, centroid);
-	vq_codec_decode(codec, search->codes, centroid, work, x);
+	vq_codec_decode(vq_kernels, codec, search->codes, &search->factors, centroid, work, x);
 	vq_codec_restore(vq_kernels, codec, x, x);
 	return vq_datum_make(x, codec->dim);
 }

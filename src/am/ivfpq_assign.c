@@ -91,20 +91,12 @@ part_lists(const IvfpqAssigner *assigner, uint32 group)
 void
 ivfpq_group_centres(const float *centroids, size_t dim, const uint32 *starts, uint32 ngroups, float *centres)
 {
-	double	   *sum = palloc(dim * sizeof(double));
+	float	   *work = ivfpq_alloc_array(2 * starts[ngroups] + 1, sizeof(float));
 
 	for (uint32 g = 0; g < ngroups; g++)
-	{
-		uint32		nlists = starts[g + 1] - starts[g];
-
-		memset(sum, 0, dim * sizeof(double));
-		for (uint32 j = starts[g]; j < starts[g + 1]; j++)
-			for (size_t d = 0; d < dim; d++)
-				sum[d] += centroids[j * dim + d];
-		for (size_t d = 0; d < dim; d++)
-			centres[g * dim + d] = (float) (sum[d] / Max(nlists, 1));
-	}
-	pfree(sum);
+		vq_kmeans_centre(vq_kernels, centroids + starts[g] * dim, starts[g + 1] - starts[g], dim, work,
+						 centres + g * dim);
+	pfree(work);
 }
 
 /* Room for the panels of lists and centres, and for what they are used with */

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include <dlfcn.h>
+#include <sys/mman.h>
 
 #include "access/parallel.h"
 #include "am/ivfpq_train.h"
@@ -31,6 +32,10 @@ typedef void (*SsyevdFunction) (const char *job, const char *triangle, const int
 								const int *iwork_ints, int *info, size_t job_length, size_t triangle_length);
 
 StaticAssertDecl(sizeof(int) == sizeof(float), "one work space has both");
+
+/* What OpenBLAS maps as a process multiplies first, with room to spare */
+#define WORKSPACE_BYTES		((size_t) 160 << 20)
+#define WARMUP_DIM			256
 
 static SgemmFunction sgemm;
 static SsyevdFunction ssyevd;
@@ -66,6 +71,27 @@ static VqBlas openblas = {
 	.name = "OpenBLAS", .products = openblas_products, .add_products = openblas_add_products
 };
 
+/*
+ * OpenBLAS asks for its workspace, 128 MB and a little more, again and again until it gets
+ * it, in a loop that hears no cancel.  So look if there is so much to be had, and have
+ * it taken: by a product that is not one of those so small that they need none.
+ */
+static bool
+can_have_workspace(void)
+{
+	size_t		dim = WARMUP_DIM;
+	void	   *probe = mmap(NULL, WORKSPACE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	float	   *matrix;
+
+	if (probe == MAP_FAILED)
+		return false;
+	munmap(probe, WORKSPACE_BYTES);
+	matrix = palloc0(2 * dim * dim * sizeof(float));
+	openblas_products(dim, dim, dim, matrix, matrix, matrix + dim * dim);
+	pfree(matrix);
+	return true;
+}
+
 const VqBlas *
 ivfpq_blas(void)
 {
@@ -86,15 +112,18 @@ ivfpq_blas(void)
 			if (set_threads)
 				set_threads(1);
 			sgemm = (SgemmFunction) dlsym(library, "cblas_sgemm");
+			if (sgemm && !can_have_workspace())
+				sgemm = NULL;
 			ssyevd = (SsyevdFunction) dlsym(library, "ssyevd_");
 			if (ssyevd)
 				openblas.eigenvectors = openblas_eigenvectors;
 		}
 		if (sgemm == NULL && !IsParallelWorker())
 			ereport(WARNING,
-					(errmsg("could not load OpenBLAS"),
+					(errmsg("could not load OpenBLAS, or it has no memory"),
 					 errdetail("The index is trained with slower products, and its codes are larger."),
-					 errhint("Install OpenBLAS (on Debian: libopenblas0-pthread).")));
+					 errhint("Install OpenBLAS (on Debian: libopenblas0-pthread), and see that a process can have %zu MB of address space for it.",
+							 WORKSPACE_BYTES >> 20)));
 	}
 	return sgemm ? &openblas : &vq_blas_builtin;
 }

@@ -142,9 +142,17 @@ read_and_time(Relation rel, BlockNumber blkno)
 Buffer
 ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 {
-	Buffer	   *guess = guess_of(rel, blkno);
+	Buffer	   *guess;
 
-	/* local buffers are few and found without locks: no guesses about them */
+	/*
+	 * Local buffers are few and found without locks.  And what is remembered are
+	 * shared buffers, whose tags do not tell a temporary relation from a permanent
+	 * one with the same file number.
+	 */
+	if (RelationUsesLocalBuffers(rel))
+		return ReadBuffer(rel, blkno);
+
+	guess = guess_of(rel, blkno);
 	if (*guess > 0 && ReadRecentBuffer(VQ_LOCATOR(rel), MAIN_FORKNUM, blkno, *guess))
 	{
 		count_use(*guess);
@@ -159,9 +167,12 @@ ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 const char *
 ivfpq_guess_page(Relation rel, BlockNumber blkno)
 {
-	Buffer		guess = *guess_of(rel, blkno);
+	Buffer		guess;
 	const char *page;
 
+	if (RelationUsesLocalBuffers(rel))
+		return NULL;
+	guess = *guess_of(rel, blkno);
 	if (guess <= 0)
 		return NULL;
 	page = (const char *) BufferGetPage(guess);

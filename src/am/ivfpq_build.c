@@ -233,7 +233,7 @@ train(IvfpqBuild *build)
 	if (build->sample.total_rows == 0)
 		elog(ERROR, "no rows to train on, although %.0f were expected", build->plan.estimated_rows);
 	begin_codec(build);
-	ivfpq_train_space(team, &build->sample, codec, build->mean);
+	ivfpq_train_space(team, &build->sample, build->plan.nlists, codec, build->mean);
 
 	ivfpq_build_phase(build, IVFPQ_PHASE_CLUSTERING);
 	lists->dim = meta->dim;
@@ -398,13 +398,13 @@ write_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 	MemoryContext old = MemoryContextSwitchTo(build->row_context);
 	VqVector	vector;
 
-	if (ivfpq_build_read(build, values, isnull, &vector))
+	if (ivfpq_build_read(build, values, isnull, alive, &vector))
 	{
 		MemoryContextSwitchTo(build->context);
 		ivfpq_writer_add(build->writer, 0, tid, NULL, NULL);
 		build->meta.build_rows++;
 	}
-	else if (!isnull[0] && !build->info->ii_Concurrent)
+	else if (!isnull[0] && alive && !build->info->ii_Concurrent)
 		build->meta.zero_vectors++; /* see ivfpq_encode.c */
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(build->row_context);
@@ -413,6 +413,8 @@ write_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 static void
 build_uncoded(IvfpqBuild *build)
 {
+	/* or the REINDEX that will be advised would fail */
+	ivfpq_plan_check_m(build);
 	ivfpq_build_phase(build, IVFPQ_PHASE_WRITING);
 	ivfpq_writer_directory(build->writer, &build->plan.shape, 1);
 	build->heap_tuples = table_index_build_scan(build->heap, build->index, build->info, true, true,

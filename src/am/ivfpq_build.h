@@ -88,6 +88,9 @@ extern void ivfpq_build_phase(IvfpqBuild *build, int64 phase);
 /* Settle m and nbits, from the options and the dimension */
 extern void ivfpq_plan_codes(IvfpqBuild *build);
 
+/* ERROR if the options' m does not suit the dimension, where that is known */
+extern void ivfpq_plan_check_m(const IvfpqBuild *build);
+
 /* No projection after all */
 extern void ivfpq_plan_all_dimensions(IvfpqBuild *build);
 
@@ -104,9 +107,11 @@ extern uint32 ivfpq_plan_coarse_m(uint32 dim);
 
 /*
  * Read the indexed value of a row.  False for what an index leaves out: NULL,
- * and under cosine the zero vector.
+ * under cosine the zero vector, and of rows that are not alive, which older snapshots
+ * may see and nobody else, what is no vector of the index; such snapshots will not
+ * use it (ii_BrokenHotChain).
  */
-extern bool ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vector);
+extern bool ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqVector *vector);
 
 /*
  * The leader finds out how many rows are to be indexed, from random blocks; and

@@ -85,6 +85,11 @@ bounds_of_blocks(uint32 run, uint32 first_block, uint32 nblocks, const char *blo
 
 		if (coarse->waiting[block_no] == 0)
 			continue;
+		if (((const VqBlockHeader *) block)->capacity != VQ_BLOCK_LANES)
+			ivfpq_report_corrupted(coarse->index,
+								   model->meta.coarse_code_start + block_no / (IVFPQ_PAGE_BYTES / block_bytes),
+								   psprintf("Block %u of the codes of centroids has %u slots, not %d.", block_no,
+											((const VqBlockHeader *) block)->capacity, VQ_BLOCK_LANES));
 		vq_kernels->scan4(vq_block_codes(block, shape), VQ_BLOCK_LANES, coarse->tables.lut, shape->m, sums);
 		is_near = vq_kernels->bound(vq_block_a(block, shape), vq_block_s(block, shape),
 									vq_block_e(block, shape), sums, VQ_BLOCK_LANES, &walk->bound,

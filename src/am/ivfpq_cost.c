@@ -23,7 +23,6 @@
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "storage/lmgr.h"
-#include "utils/float.h"
 #include "utils/spccache.h"
 
 #include "am/ivfpq.h"
@@ -46,6 +45,9 @@
 
 /* Assumed of an index that cannot be read, as it does not exist */
 #define HYPOTHETICAL_FRACTION	0.02
+
+/* Of a path that is not to be taken, whatever others cost */
+#define NEVER_COST			1e20
 
 /* What the planner needs to know of an index */
 typedef struct SearchShape
@@ -112,6 +114,31 @@ toasted_bytes(const RelOptInfo *rel, double vector_bytes)
 	return vector_bytes;
 }
 
+/*
+ * Does more than ORDER BY depend on the order?  Rows of lists that join in later
+ * come out of order.  A LIMIT can live with that; groups, DISTINCT, windows, set
+ * operations and merge joins would be wrong.
+ */
+static bool
+needs_true_order(PlannerInfo *root)
+{
+	PathKey    *key = linitial(root->query_pathkeys);
+	int			nmembers = 0;
+	ListCell   *cell;
+
+	if (root->parse->groupClause || root->parse->distinctClause || root->window_pathkeys != NIL)
+		return true;
+#if PG_VERSION_NUM >= 170000
+	if (root->setop_pathkeys != NIL)
+		return true;
+#endif
+
+	/* the distance equals something else: a merge join could use its order */
+	foreach(cell, key->pk_eclass->ec_members)
+		nmembers += !((EquivalenceMember *) lfirst(cell))->em_is_child;
+	return nmembers > 1;
+}
+
 /* amcostestimate */
 void
 ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
@@ -139,14 +166,15 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	*correlation = 0.0;
 
 	/*
-	 * Only for ORDER BY one distance.  The server also asks for paths without
-	 * any order, for partial indexes, and with two keys that both match the
-	 * one column.  From 18 on it looks at disabled_nodes before the cost, and
-	 * a sequential scan that the user disabled has one.
+	 * Only for ORDER BY one distance, and nothing that builds on it.  The server
+	 * also asks for paths without any order, for partial indexes, and with two
+	 * keys that both match the one column.  From 18 on it looks at disabled_nodes before the cost, and
+	 * a sequential scan that the user disabled has one.  The cost is finite, as the
+	 * planner subtracts costs.
 	 */
-	if (list_length(path->indexorderbys) != 1)
+	if (list_length(path->indexorderbys) != 1 || needs_true_order(root))
 	{
-		*startup = *total = get_float8_infinity();
+		*startup = *total = NEVER_COST;
 		*selectivity = 0.0;
 		*pages = 0;
 #if PG_VERSION_NUM >= 180000

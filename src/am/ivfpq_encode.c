@@ -278,7 +278,7 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 	MemoryContext old = MemoryContextSwitchTo(build->row_context);
 	VqVector	vector;
 
-	if (ivfpq_build_read(build, values, isnull, &vector))
+	if (ivfpq_build_read(build, values, isnull, alive, &vector))
 	{
 		EncodeBatch *batch = batch_no(state, state->nfilled);
 		size_t		i = batch->nrows++;
@@ -292,7 +292,7 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 			begin_batch(state);
 		}
 	}
-	else if (!isnull[0])
+	else if (!isnull[0] && alive)
 		state->zero_vectors++;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(build->row_context);

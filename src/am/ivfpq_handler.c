@@ -13,6 +13,7 @@
 #include "commands/vacuum.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "am/ivfpq.h"
 #include "base/vqpg_compat.h"
@@ -189,7 +190,8 @@ ivfpq_datum_kind(Relation index, Oid type)
 
 	if (vq_datum_is_array(type))
 		return VQ_DATUM_ARRAY;
-	if (type != index->rd_opcintype[0] || !OidIsValid(index_getprocid(index, 1, IVFPQ_DATUM_PROC)))
+	if (type != index->rd_opcintype[0] || !OidIsValid(index_getprocid(index, 1, IVFPQ_DATUM_PROC)) ||
+		get_typlen(type) != -1)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("type %s cannot be used as a vector", format_type_be(type)),

@@ -176,7 +176,11 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 
 	vq_datum_read(values[0], state->datum_kind, &vector);
 	if (state->model->meta.dim == 0)
-		state->model->meta.dim = ivfpq_meta_set_dim(index, vector.dim);
+	{
+		uint32		declared = ivfpq_declared_dim(index);
+
+		state->model->meta.dim = ivfpq_meta_set_dim(index, declared > 0 ? declared : vector.dim);
+	}
 	ivfpq_check_dim(index, state->model->meta.dim, vector.dim);
 
 	if (state->model->meta.metric == VQ_METRIC_COSINE && is_zero_vector(&vector))

@@ -367,7 +367,12 @@ ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no,
 		BlockPlace	tail = {InvalidBlockNumber, 0};
 		Buffer		tail_buffer;
 
+		CHECK_FOR_INTERRUPTS();
 		ivfpq_list_entries(index, &model->meta, &list_no, 1, &entry);
+		if ((entry.head_page == InvalidBlockNumber) != (entry.hint_page == InvalidBlockNumber))
+			ivfpq_report_corrupted(index, directory_block(&model->meta, list_no),
+								   psprintf("List %u has its first block at (%u,%u), and a hint to (%u,%u).", list_no,
+											entry.head_page, entry.head_offset, entry.hint_page, entry.hint_offset));
 		if (insert_into_room(index, model, list_no, &entry, tid, factors, codes, &tail, &tail_buffer))
 			return;
 		if (insert_with_new_block(index, model, list_no, &entry, tid, factors, codes, tail, tail_buffer))

@@ -343,5 +343,5 @@ ivfpq_check_dim(Relation index, uint32 index_dim, int dim)
 bool
 ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta)
 {
-	return meta->dim > 0 && meta->codec == IVFPQ_CODEC_NONE && ivfpq_declared_dim(index) == 0;
+	return meta->dim > 0 && meta->codec == IVFPQ_CODEC_NONE && ivfpq_declared_dim(index) != meta->dim;
 }

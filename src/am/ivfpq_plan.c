@@ -156,13 +156,22 @@ ivfpq_plan_all_dimensions(IvfpqBuild *build)
 void
 ivfpq_plan_codes(IvfpqBuild *build)
 {
+	build->plan.is_projected = wants_projection(build);
+	build->plan.shape.nbits = build->options->nbits;
+	settle_m(build);
+	ivfpq_plan_check_m(build);
+}
+
+void
+ivfpq_plan_check_m(const IvfpqBuild *build)
+{
 	uint32		dim = build->meta.dim;
 	uint32		m = build->options->m;
-	VqBlockShape *shape = &build->plan.shape;
+	VqBlockShape set_shape = {m > 0 ? m : build->plan.shape.m, build->options->nbits};
+	const VqBlockShape *shape = &set_shape;
 
-	build->plan.is_projected = wants_projection(build);
-	shape->nbits = build->options->nbits;
-	settle_m(build);
+	if (dim == 0)
+		return;
 	if (shape->m > dim)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -51,8 +51,8 @@
 #define BINS_PER_ERROR		64
 
 /*
- * Sum over some rows of the team of the products of all pairs of values of their
- * residuals, float[dim][dim]
+ * Sum over some rows of the team of the products of all pairs of values of the
+ * directions of their residuals, float[dim][dim]
  */
 static float *
 residual_products(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *lists)
@@ -63,6 +63,7 @@ residual_products(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *
 	uint32	   *row_nos = ivfpq_alloc_array(nrows, sizeof(uint32));
 	uint32	   *labels = ivfpq_alloc_array(nrows, sizeof(uint32));
 	float	   *columns = ivfpq_alloc_array(CHUNK_ROWS, dim * sizeof(float));
+	float	   *residual = palloc(dim * sizeof(float));
 	float	   *products = ivfpq_alloc_array(dim, dim * sizeof(float));
 
 	for (size_t i = 0; i < nrows; i++)
@@ -79,7 +80,10 @@ residual_products(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *
 			const float *centroid = lists->centroids + (size_t) labels[first + i] * dim;
 
 			for (size_t d = 0; d < dim; d++)
-				columns[d * count + i] = x[d] - centroid[d];
+				residual[d] = x[d] - centroid[d];
+			vq_codec_direction(vq_kernels, residual, dim);
+			for (size_t d = 0; d < dim; d++)
+				columns[d * count + i] = residual[d];
 		}
 		ivfpq_blas()->add_products(dim, dim, count, columns, columns, products);
 		CHECK_FOR_INTERRUPTS();
@@ -88,6 +92,7 @@ residual_products(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *
 	pfree(row_nos);
 	pfree(labels);
 	pfree(columns);
+	pfree(residual);
 	return products;
 }
 

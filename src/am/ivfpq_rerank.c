@@ -31,6 +31,7 @@ struct IvfpqReranker
 	Snapshot	snapshot;
 	IndexFetchTableData *fetch;
 	bool		is_heap;		/* the table's access method is the built-in one */
+	bool		may_look;		/* for where its pages are: they are in shared buffers */
 	bool		may_ask;		/* for pages, as far as effective_io_concurrency goes */
 	TupleTableSlot *slot;
 	AttrNumber	attno;			/* of the indexed column, or 0 */
@@ -52,6 +53,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	reranker->snapshot = scan->xs_snapshot;
 	reranker->fetch = VQ_FETCH_BEGIN(scan->heapRelation);
 	reranker->is_heap = scan->heapRelation->rd_tableam == GetHeapamTableAmRoutine();
+	reranker->may_look = reranker->is_heap && !RelationUsesLocalBuffers(scan->heapRelation);
 	reranker->may_ask =
 		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
@@ -113,7 +115,7 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 	Relation	heap = reranker->fetch->rel;
 	ItemPointerData tid;
 
-	if (!reranker->is_heap || item == NULL)
+	if (!reranker->may_look || item == NULL)
 		return;
 	ivfpq_item_tid(item, &tid);
 	switch (step)

@@ -37,10 +37,15 @@ typedef struct SampleState
 } SampleState;
 
 bool
-ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, VqVector *vector)
+ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqVector *vector)
 {
 	if (isnull[0])
 		return false;
+	if (!alive && !vq_datum_is_vector(values[0], build->datum_kind, (int) build->meta.dim))
+	{
+		build->info->ii_BrokenHotChain = true;
+		return false;
+	}
 	vq_datum_read(values[0], build->datum_kind, vector);
 	if (build->meta.dim == 0)
 		build->meta.dim = vector->dim;
@@ -57,7 +62,7 @@ count_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 	MemoryContext old = MemoryContextSwitchTo(state->build->row_context);
 	VqVector	vector;
 
-	if (ivfpq_build_read(state->build, values, isnull, &vector))
+	if (ivfpq_build_read(state->build, values, isnull, alive, &vector))
 		state->nseen++;
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(state->build->row_context);
@@ -72,7 +77,7 @@ sample_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 	MemoryContext old = MemoryContextSwitchTo(state->build->row_context);
 	VqVector	vector;
 
-	if (ivfpq_build_read(state->build, values, isnull, &vector))
+	if (ivfpq_build_read(state->build, values, isnull, alive, &vector))
 	{
 		size_t		place = sample->nrows;
 

@@ -26,85 +26,175 @@
 #define CODEBOOK_MIN_ROWS		8	/* and this many, whatever time it takes */
 #define CODEBOOK_PRODUCTS		1e10	/* for one sub-quantiser, all iterations */
 #define CODEBOOK_MEMORY_PART	8	/* of maintenance_work_mem, for residuals beside the sample */
+/* A row is far if it is so many times as far from the mean as rows are on average; looked for so many times */
+#define FAR_ROW					8
+#define FAR_ROUNDS				8
+
 #define CODED_VALUES			1e7	/* distances to values of codes, between two looks for interrupts */
 
-/* Mean of the rows, or of their directions; and counts the team's rows */
-static void
-compute_mean(IvfpqTeam *team, IvfpqSample *sample, bool normalise, float *mean)
+/* Rows of the sample, and which of them are not far from all others */
+typedef struct Centring
 {
+	IvfpqTeam  *team;
+	const IvfpqSample *sample;
+	bool		normalise;		/* rows are taken for their directions */
+	double	   *distances;		/* [nrows], from the mean; infinity once a row was found far */
+	uint64		nnear;			/* of the team, that are not */
+} Centring;
+
+static double
+length_of(const Centring *centring, const float *x)
+{
+	double		sum = 0.0;
+
+	if (!centring->normalise)
+		return 1.0;
+	for (size_t d = 0; d < centring->sample->dim; d++)
+		sum += (double) x[d] * x[d];
+	return sqrt(sum);
+}
+
+/* Mean of the near rows */
+static void
+compute_mean(const Centring *centring, float *mean)
+{
+	const IvfpqSample *sample = centring->sample;
 	double	   *sums = palloc0(sample->dim * sizeof(double));
 
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
 		const float *x = ivfpq_sample_row(sample, i);
-		double		length = 1.0;
+		double		length = length_of(centring, x);
 
-		if (normalise)
-		{
-			length = 0.0;
-			for (size_t d = 0; d < sample->dim; d++)
-				length += (double) x[d] * x[d];
-			length = sqrt(length);
-		}
+		if (isinf(centring->distances[i]))
+			continue;
 		for (size_t d = 0; d < sample->dim; d++)
 			sums[d] += x[d] / length;
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
-	ivfpq_team_sum_f64(team, sums, sample->dim);
+	ivfpq_team_sum_f64(centring->team, sums, sample->dim);
 	for (size_t d = 0; d < sample->dim; d++)
-		mean[d] = (float) (sums[d] / sample->total_rows);
+		mean[d] = (float) (sums[d] / Max(centring->nnear, 1));
 	pfree(sums);
 }
 
-/* The power of two that brings the sample to unit size */
-static float
-unit_scale(IvfpqTeam *team, const IvfpqSample *sample, const float *mean)
+/* Distances of the near rows from the mean; and their sum, and that of their squares */
+static void
+compute_distances(const Centring *centring, const float *mean, double sums[2])
 {
-	double		sum = 0.0;
-	int			exponent;
+	const IvfpqSample *sample = centring->sample;
 
+	sums[0] = sums[1] = 0.0;
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
 		const float *x = ivfpq_sample_row(sample, i);
+		double		distance_sq = 0.0;
 
+		if (isinf(centring->distances[i]))
+			continue;
 		for (size_t d = 0; d < sample->dim; d++)
 		{
 			double		diff = (double) x[d] - mean[d];
 
-			sum += diff * diff;
+			distance_sq += diff * diff;
 		}
+		centring->distances[i] = sqrt(distance_sq);
+		sums[0] += centring->distances[i];
+		sums[1] += distance_sq;
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
-	ivfpq_team_sum_f64(team, &sum, 1);
-	sum = sqrt(sum / sample->total_rows);
-	if (!(sum > 0.0))
+	ivfpq_team_sum_f64(centring->team, sums, 2);
+}
+
+/* Leave out rows that are many times as far as rows are on average; false if there are none */
+static bool
+leave_out_far(Centring *centring, double distance_sum)
+{
+	double		limit = FAR_ROW * distance_sum / Max(centring->nnear, 1);
+	uint64		nfar = 0;
+
+	for (size_t i = 0; i < centring->sample->nrows; i++)
+	{
+		if (isinf(centring->distances[i]) || centring->distances[i] <= limit)
+			continue;
+		centring->distances[i] = INFINITY;
+		nfar++;
+	}
+	ivfpq_team_sum_u64(centring->team, &nfar, 1);
+	centring->nnear -= nfar;
+	return nfar > 0;
+}
+
+/* The power of two that brings rows of this mean squared length to unit size */
+static float
+unit_scale(double mean_sq)
+{
+	int			exponent;
+
+	if (!(mean_sq > 0.0))
 		return 1.0f;
-	frexp(sum, &exponent);
+	frexp(sqrt(mean_sq), &exponent);
 	return ldexpf(1.0f, Max(-120, Min(120, -exponent)));
 }
 
-void
-ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, VqCodec *codec, float *mean)
+/*
+ * The mean of the sample, zero for inner products, and the scale.  A few rows that are
+ * far from all others (a vector of another model, a broken one) would move both
+ * so far that the others became alike: they do not count.
+ */
+static void
+centre(Centring *centring, VqCodec *codec, float *mean)
 {
+	double		sums[2];
+
+	for (int round = 0; round < FAR_ROUNDS; round++)
+	{
+		if (codec->metric != VQ_METRIC_IP)
+			compute_mean(centring, mean);
+		if (codec->metric == VQ_METRIC_COSINE)
+			break;
+		compute_distances(centring, mean, sums);
+		codec->scale = unit_scale(sums[1] / Max(centring->nnear, 1));
+		if (!leave_out_far(centring, sums[0]))
+			break;
+	}
+}
+
+void
+ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *codec, float *mean)
+{
+	Centring	centring = {
+		.team = team, .sample = sample, .normalise = codec->metric == VQ_METRIC_COSINE,
+		.distances = MemoryContextAllocExtended(CurrentMemoryContext, Max(sample->nrows, 1) * sizeof(double),
+												MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO),
+		.nnear = sample->total_rows
+	};
 	size_t		kept = 0;
+	bool		keeps_far;
 
 	memset(mean, 0, sample->dim * sizeof(float));
 	codec->mean = mean;
 	codec->scale = 1.0f;
-	if (codec->metric != VQ_METRIC_IP)
-		compute_mean(team, sample, codec->metric == VQ_METRIC_COSINE, mean);
-	if (codec->metric != VQ_METRIC_COSINE)
-		codec->scale = unit_scale(team, sample, mean);
+	centre(&centring, codec, mean);
+
+	/*
+	 * Far rows fewer than a list has would take many: each of them is far from the others
+	 * as well.  Of inner products they have the largest, so searches want them.
+	 */
+	keeps_far = codec->metric == VQ_METRIC_IP ||
+		sample->total_rows - centring.nnear > sample->total_rows / nlists;
 
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
-		if (vq_codec_transform(vq_kernels, codec, ivfpq_sample_row(sample, i), ivfpq_sample_row(sample, kept)) == VQ_OK)
+		if ((keeps_far || !isinf(centring.distances[i])) &&
+			vq_codec_transform(vq_kernels, codec, ivfpq_sample_row(sample, i), ivfpq_sample_row(sample, kept)) == VQ_OK)
 			kept++;
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
+	pfree(centring.distances);
 	sample->nrows = kept;
 	sample->total_rows = kept;
 	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
@@ -246,7 +336,7 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 	residual_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
 
 	/*
-	 * Their residuals in code space, padded, moved to the front.  A row is never
+	 * The directions of their residuals, in code space, padded, moved to the front.  A row is never
 	 * written over one that is still to be read: row i goes to i * padded, and comes
 	 * from no less.
 	 */
@@ -257,6 +347,7 @@ ivfpq_train_codebook(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const 
 
 		for (size_t d = 0; d < dim; d++)
 			residual[d] = x[d] - centroid[d];
+		vq_codec_direction(vq_kernels, residual, dim);
 		vq_codec_to_codes(vq_kernels, codec, residual, residual_code);
 		memcpy(sample->rows + i * padded, residual_code, padded * sizeof(float));
 		if (i % 1024 == 0)
@@ -295,10 +386,31 @@ ivfpq_train_coarse(IvfpqTeam *team, const VqPq *pq, const IvfpqLists *lists, flo
 				continue;
 			for (size_t d = 0; d < dim; d++)
 				rows[nrows * padded + d] = lists->centroids[i * dim + d] - lists->centres[g * dim + d];
+			vq_codec_direction(vq_kernels, rows + nrows * padded, dim);
 			nrows++;
 		}
 	train_codebook(team, pq, rows, nrows, codebook);
 	pfree(rows);
+}
+
+/*
+ * Where the code of a centroid says nothing, it is expected to be in no particular
+ * direction, instead of the nearest one: bounds of those far from all others would
+ * come before all others, and keep these from being compared.
+ */
+static void
+expect_no_direction(const VqCodec *codec, const float *centroid, const float *centre, VqFactors *factors)
+{
+	float		a;
+
+	if (factors->s != 0)
+		return;
+	if (codec->metric == VQ_METRIC_IP)
+		a = vq_kernels->ip_f32(centre, centre, codec->dim) - vq_kernels->ip_f32(centre, centroid, codec->dim);
+	else
+		a = vq_kernels->l2sq_f32(centre, centroid, codec->dim);
+	if (isfinite(a))
+		*factors = (VqFactors) {.a = a};
 }
 
 /* Codes of the centroids of a group, to blocks; returns how many blocks */
@@ -323,6 +435,7 @@ encode_group(const VqCodec *codec, const VqBlockShape *shape, const IvfpqLists *
 		vq_codec_encode(vq_kernels, codec, lists->centroids + (first + i) * dim, lists->centres + group * dim,
 						lists->centroids + (first + i) * dim, lists->centres + group * dim,
 						work, codes, &factors);
+		expect_no_direction(codec, lists->centroids + (first + i) * dim, lists->centres + group * dim, &factors);
 		vq_block_put(block, shape, i % VQ_BLOCK_LANES, (const uint8 *) &tid, &factors, codes);
 	}
 	return (nlists + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;

@@ -55,7 +55,7 @@ typedef struct IvfpqLists
 	float	   *centres;		/* [ngroups][dim], of groups, in the same array after centroids; or NULL */
 } IvfpqLists;
 
-/* ivfpq_assign.c: the mean of the lists of each group, float[ngroups][dim]; zero if it has none */
+/* ivfpq_assign.c: the centre (vq_kmeans_centre) of the lists of each group, float[ngroups][dim] */
 extern void ivfpq_group_centres(const float *centroids, size_t dim, const uint32 *starts, uint32 ngroups,
 								float *centres);
 
@@ -138,10 +138,10 @@ extern void ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *start
 /*
  * ivfpq_train.c.  Mean and scale of the sample as vq_codec.h defines them for a
  * metric; then every row is taken to model space.  Rows that have no place
- * there are dropped.  mean is float[dim]; codec has everything else set but
- * scale.
+ * there are dropped, and those that are far from all others if they are fewer than
+ * one of nlists has.  mean is float[dim]; codec has everything else set but scale.
  */
-extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, VqCodec *codec, float *mean);
+extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *codec, float *mean);
 
 /*
  * ivfpq_cluster.c.  Centroids by k-means, their groups (starts is allocated),

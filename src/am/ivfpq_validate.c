@@ -114,6 +114,7 @@ ivfpqvalidate(Oid opclassoid)
 	bool		result = true;
 	bool		has_operator = false;
 	bool		has_function = false;
+	bool		has_kind = false;
 	HeapTuple	class_tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclassoid));
 	HeapTuple	family_tuple;
 	Form_pg_opclass class_form;
@@ -139,6 +140,22 @@ ivfpqvalidate(Oid opclassoid)
 		if (function->amproclefttype == class_form->opcintype &&
 			function->amprocnum == IVFPQ_METRIC_PROC)
 			has_function = true;
+		if (function->amproclefttype == class_form->opcintype &&
+			function->amprocnum == IVFPQ_DATUM_PROC)
+			has_kind = true;
+	}
+
+	if (!vq_datum_is_array(class_form->opcintype))
+	{
+		if (!has_kind || get_typlen(class_form->opcintype) != -1)
+		{
+			ereport(INFO,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("operator class \"%s\" of access method %s is for type %s, which is no array of numbers",
+							subject.opclass, "ivfpq", format_type_be(class_form->opcintype)),
+					 errdetail("Support function %d says how a type of variable length keeps its numbers.", IVFPQ_DATUM_PROC)));
+			result = false;
+		}
 	}
 
 	operators = SearchSysCacheList1(AMOPSTRATEGY, ObjectIdGetDatum(class_form->opcfamily));

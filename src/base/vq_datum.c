@@ -277,6 +277,28 @@ vq_datum_read(Datum value, VqDatumKind kind, VqVector *vector)
 	vq_datum_check(vector);
 }
 
+bool
+vq_datum_is_vector(Datum value, VqDatumKind kind, int dim)
+{
+	VqVector	vector;
+	bool		is_fit = true;
+
+	if (kind == VQ_DATUM_ARRAY)
+	{
+		ArrayType  *array = DatumGetArrayTypeP(value);
+
+		is_fit = ARR_NDIM(array) == 1 && ARR_DIMS(array)[0] == dim && !array_contains_nulls(array) &&
+			(ARR_ELEMTYPE(array) != FLOAT4OID || all_finite((const float *) ARR_DATA_PTR(array), dim));
+		if ((Pointer) array != DatumGetPointer(value))
+			pfree(array);
+		return is_fit;
+	}
+	vq_datum_open(value, kind, &vector);
+	is_fit = vector.dim == dim && all_finite(vector.x, dim);
+	vq_datum_free(&vector);
+	return is_fit;
+}
+
 void
 vq_datum_free(VqVector *vector)
 {

@@ -50,6 +50,12 @@ extern void vq_datum_open(Datum value, VqDatumKind kind, VqVector *vector);
 extern void vq_datum_check(const VqVector *vector);
 extern void vq_datum_free(VqVector *vector);
 
+/*
+ * Whether it is a vector of so many finite numbers, without an ERROR.  Of real[] and
+ * pgvector's types; of other arrays only whether the shape is right.
+ */
+extern bool vq_datum_is_vector(Datum value, VqDatumKind kind, int dim);
+
 /* A real[] Datum of these floats, palloc'd */
 extern Datum vq_datum_make(const float *x, int dim);
 

@@ -36,7 +36,7 @@
 #include "kernels/vq_project.h"
 
 /* Raised when anything in this header, or a type it uses, changes its meaning */
-#define VQ_GPU_ABI_VERSION	2
+#define VQ_GPU_ABI_VERSION	3
 
 /* The file, beside vqpg.so, and what it exports */
 #define VQ_GPU_LIBRARY		"vqpg_cuda.so"
@@ -202,18 +202,18 @@ typedef struct VqGpuInterface
 								VqGpuError *error);
 
 	/*----------
-	 * Train all sub-quantisers, as vq_pq_train does it, on the residuals of
-	 * ntrain rows of the sample against their nearest centroids: row i of them
-	 * is row ceil(i * nrows / ntrain) of the sample.  codebook is
+	 * Train all sub-quantisers, as vq_pq_train does it, on the directions
+	 * (vq_codec_direction) of the residuals of ntrain rows of the sample
+	 * against their nearest centroids: row i of them is row ceil(i * nrows / ntrain) of the sample.  codebook is
 	 * float[m][dsub][ksub]; *mse (may be NULL) is the mean squared error of a
-	 * residual's code before the last update.
+	 * direction's code before the last update.
 	 *
-	 * With a projection, residuals are brought to code space first, and the
+	 * With a projection, directions are brought to code space first, and the
 	 * error is measured there; the sample and the centroids have the dimension
 	 * that sample_begin was told, all the same.  VQ_GPU_BAD_ARGUMENT if pq and
 	 * projection do not fit each other and that dimension.
 	 *
-	 * Holds a copy of the residuals on the host, ntrain * m * dsub floats.
+	 * Holds a copy of the directions on the host, ntrain * m * dsub floats.
 	 *----------
 	 */
 	VqGpuStatus (*pq_train) (VqGpu *gpu, const VqPq *pq, const VqProjection *projection,

@@ -142,14 +142,14 @@ struct VqGpuState				/* of one device */
 
 	/* model to encode with: see vq_gpu_encode.cu */
 	float	   *codebook;
-	float	   *residuals;		/* [padded_dim][tile], in code space */
+	float	   *residuals;		/* [padded_dim][tile], their directions in code space */
+	double2    *model_products; /* [tile], |r|^2 and <c,r> in model space */
 	uint8_t    *codes;			/* [m][tile] */
 	size_t		encode_tile;
 
 	/* of a model with a projection */
 	float	   *directions;		/* [pq.dim][stride] */
 	float	   *code_centroids; /* [ncentroids][pq.dim], in code space */
-	double2    *model_products; /* [tile], |r|^2 and <c,r> in model space */
 };
 
 /* A piece of the sample that the caller keeps */
@@ -266,6 +266,13 @@ vq_gpu_alloc_host(VqGpuState *device, VqGpuScope scope, size_t count, T **addres
 	return vq_gpu_alloc_bytes(device, scope, count, sizeof(T), true, (void **) address);
 }
 
+/* |x| of a sum of squares, as vq_codec.c has it; in double no square of a float vanishes */
+__device__ static inline double
+vq_gpu_length(double norm_sq)
+{
+	return norm_sq > 0 && norm_sq < 1e-30 ? sqrt(norm_sq + 1e-30) : sqrt(norm_sq);
+}
+
 /* Sum over the lanes of a warp, in all of them */
 template<typename T>
 __device__ static inline T
@@ -356,13 +363,15 @@ VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *proj
 							float *codebook, double *mse, VqGpuError *error);
 
 /*
- * points[p][i] = rows[i][p] less, where centroids is not NULL, the centroid of
- * row i; zero for p at or above dim.  p < npoints; points is
- * float[npoints][ld].
+ * Rows become the directions of their residuals, those less their centroids, in place;
+ * products[i] := |r|^2 and <c,r>, if it is not NULL.  centroids have the rows' stride
  */
+VqGpuStatus vq_gpu_directions(VqGpuState *device, float *rows, size_t stride, size_t nrows, const uint32_t *labels,
+							  const float *centroids, double2 *products);
+
+/* points[p][i] = rows[i][p], zero for p at or above dim.  p < npoints; points is float[npoints][ld] */
 VqGpuStatus vq_gpu_transpose(VqGpuState *device, const float *rows, size_t stride, size_t nrows,
-							 size_t dim, const uint32_t *labels, const VqGpuCentroids *centroids,
-							 size_t npoints, size_t ld, float *points);
+							 size_t dim, size_t npoints, size_t ld, float *points);
 
 /*
  * codes[j][i] for nsub sub-quantisers, of points[nsub * dsub][ld]; codes is

@@ -12,10 +12,10 @@
  * single chain of float32 would be less exact than the CPU's lanes, which the
  * margins of the bound are made for.
  *
- * With a projection, the rows of a batch become residuals in place once they are
- * labelled.  Each has its products in model space taken by a warp, then a product
- * of matrices brings all of a tile to code space, into the layout that codes are
- * made from.
+ * Once they are labelled, the rows of a batch become the directions of their
+ * residuals, in place, and their products in model space are kept.  A transposition
+ * then brings a tile into the layout that codes are made from, or with a projection a
+ * product of matrices, which brings it to code space as well.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,7 +27,6 @@
 
 #define TILE 32					/* of a transposition */
 #define FACTOR_THREADS 128
-#define RESIDUAL_WARPS 8		/* rows of a block, one per warp */
 
 /* Rows coded at a time */
 #define MAX_ENCODE_TILE 32768
@@ -39,8 +38,7 @@
 
 /* As in vq_codec.c */
 #define MARGIN (8 * (double) FLT_EPSILON)
-#define MIN_A 0.125
-#define VANISHING_NORM_SQ 1e-30
+#define MIN_COSINE_SQ 0.125
 
 enum
 {
@@ -79,69 +77,29 @@ pack_e(float e, uint8_t *packed)
 }
 
 /*
- * rows := rows less their centroids, in place, a warp each; products[i] :=
- * |r|^2 and, where is_ip, <c,r>
+ * Factors of nrows rows, one a thread.  directions is float[m * dsub][ld], codes
+ * uint8_t[m][ld], both of these rows.  Directions and centroids are in code space,
+ * of code_dim dimensions, which may be a projection of model space, of dim; products
+ * are those of vq_gpu_directions, half_norms of centroids in model space.
  */
 __global__ static void
-residuals_kernel(float *rows, size_t stride, uint32_t nrows, const uint32_t *labels, const float *centroids,
-				 bool is_ip, double2 *products)
-{
-	uint32_t	i = blockIdx.x * RESIDUAL_WARPS + threadIdx.x / VQ_GPU_WARP;
-	uint32_t	lane = threadIdx.x % VQ_GPU_WARP;
-	double		residual_sq = 0;
-	double		centroid_residual = 0;
-	const float *centroid;
-	float	   *row;
-
-	if (i >= nrows)
-		return;
-	row = rows + i * stride;
-	centroid = centroids + labels[i] * stride;
-	for (size_t d = lane; d < stride; d += VQ_GPU_WARP)
-	{
-		float		c = centroid[d];
-		float		r = row[d] - c;
-
-		row[d] = r;
-		residual_sq += (double) r * r;
-		if (is_ip)
-			centroid_residual += (double) c * r;
-	}
-	residual_sq = vq_gpu_sum_over_warp(residual_sq);
-	centroid_residual = vq_gpu_sum_over_warp(centroid_residual);
-	if (lane == 0)
-		products[i] = make_double2(residual_sq, centroid_residual);
-}
-
-/*
- * Factors of nrows rows, one a thread.  residuals is float[m * dsub][ld], codes
- * uint8_t[m][ld], both of these rows.  Residuals and centroids are in code space,
- * of code_dim dimensions.  Where that is a projection of model space, which has dim,
- * products are those of residuals_kernel; otherwise they are not used.  half_norms
- * are of centroids in model space.
- */
-template<bool is_projected>
-__global__ static void
-factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t nrows,
+factors_kernel(const float *directions, const uint8_t *codes, size_t ld, uint32_t nrows,
 			   const float *codebook, uint32_t code_dim, uint32_t m, uint32_t dsub, uint32_t ksub,
 			   const uint32_t *labels, const float *centroids, size_t stride, const double2 *products,
 			   const float *half_norms, uint32_t dim, float defect, float error_scale, bool is_ip, VqFactors *factors)
 {
 	uint32_t	i = blockIdx.x * FACTOR_THREADS + threadIdx.x;
 	const float *centroid;
-	double		residual_code = 0;	/* <r,r^> */
-	double		residual_sq = 0;
+	double		fit = 0;		/* <r/|r|,r^> */
 	double		code_sq = 0;
 	double		centroid_code = 0;	/* <c,r^> */
-	double		centroid_residual = 0;
 	double		centroid_code_sq = 0;	/* |c|^2 in code space */
 	double		centroid_sq;
-	bool		is_zero = true;
+	double		norm_sq;		/* |r|^2 */
+	double		norm;
 	double		numerator = is_ip ? 1 : 2;
-	double		norm_sq;
 	double		known;
 	double		known_size;
-	double		a;
 	double		s = 0;
 	double		e;
 	float		packed_a;
@@ -158,50 +116,29 @@ factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t
 
 		for (uint32_t t = 0; t < dsub && j * dsub + t < code_dim; t++)
 		{
-			double		r = residuals[(size_t) (j * dsub + t) * ld + i];
+			double		u = directions[(size_t) (j * dsub + t) * ld + i];
 			double		decoded = column[t * ksub];
 			double		c = centroid[j * dsub + t];
 
-			residual_code += r * decoded;
+			fit += u * decoded;
 			code_sq += decoded * decoded;
 			centroid_code += c * decoded;
-			if (is_projected)
-				centroid_code_sq += c * c;
-			else
-			{
-				residual_sq += r * r;
-				if (is_ip)
-					centroid_residual += c * r;
-				if (r != 0)
-					is_zero = false;
-			}
+			centroid_code_sq += c * c;
 		}
 	}
-	if (is_projected)
-	{
-		/* no square of a float vanishes in double */
-		residual_sq = products[i].x;
-		centroid_residual = products[i].y;
-		is_zero = residual_sq == 0;
-	}
-	else
-		centroid_code_sq = centroid_sq;
+	norm_sq = products[i].x;
+	norm = vq_gpu_length(norm_sq);
+	e = numerator * norm * (1 + MARGIN);
 
-	norm_sq = residual_sq;
-	if (norm_sq < VANISHING_NORM_SQ && !is_zero)
-		norm_sq += VANISHING_NORM_SQ;
-	e = numerator * sqrt(norm_sq) * (1 + MARGIN);
-
-	a = norm_sq > 0 ? residual_code / norm_sq : 0;
-	if (a > MIN_A)
+	if (fit > 0 && fit * fit > MIN_COSINE_SQ * code_sq)
 	{
-		double		exact_s = numerator / a;
+		double		exact_s = numerator * norm / fit;
 		double		stored_s = floor(exact_s * VQ_S_ONE + 0.5) / VQ_S_ONE;
 		double		rounding = fabs(stored_s - exact_s);
-		double		error_norm_sq = code_sq - a * residual_code;
+		double		error_norm_sq = code_sq - fit * fit;
 		double		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) + (MARGIN + defect) * code_sq);
 		double		estimate_e = error_scale * (exact_s + rounding) * error_norm /
-			sqrt(dim > 1 ? (double) dim - 1 : 1.0) + rounding * a * sqrt(norm_sq);
+			sqrt(dim > 1 ? (double) dim - 1 : 1.0) + rounding * fit;
 
 		if (stored_s * VQ_S_ONE <= UINT16_MAX && estimate_e < e)
 		{
@@ -212,11 +149,11 @@ factors_kernel(const float *residuals, const uint8_t *codes, size_t ld, uint32_t
 
 	if (is_ip)
 	{
-		known = -centroid_residual;
-		known_size = sqrt(centroid_sq * norm_sq);
+		known = -products[i].y;
+		known_size = sqrt(centroid_sq) * norm;
 	}
 	else
-		known = known_size = residual_sq;
+		known = known_size = norm_sq;
 
 	packed_s = (uint16_t) (s * VQ_S_ONE);
 	packed_a = (float) (known + s * centroid_code -
@@ -321,7 +258,6 @@ begin_projection(VqGpuState *device, const VqGpuModel *model, size_t stride)
 
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, code_dim * stride, &device->directions));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, model->ncentroids * code_dim, &device->code_centroids));
-	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile, &device->model_products));
 	TRY(vq_gpu_send_directions(device, &device->slots[0], model->projection, 0, code_dim, stride,
 							   device->directions));
 	for (size_t first = 0; first < model->ncentroids; first += CENTROIDS_AT_A_TIME)
@@ -350,6 +286,7 @@ begin_device(VqGpuState *device, const VqGpuModel *model, size_t stride, size_t 
 							&device->centroids, &device->assign));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, codebook_floats, &device->codebook));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile * pq->m * pq->dsub, &device->residuals));
+	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile, &device->model_products));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, device->encode_tile * pq->m, &device->codes));
 	TRY(vq_gpu_set_centroids(device, &device->centroids, model->centroids, model->ncentroids));
 	if (model->projection != NULL)
@@ -478,50 +415,38 @@ vq_gpu_encode_acquire(VqGpu *gpu, VqGpuBatch **batch, VqGpuError *error)
 	return vq_gpu_finish(gpu, encode_acquire(gpu, batch));
 }
 
-/* Residuals in code space of n rows of a slot, which have labels; with a projection the rows are lost */
+/* Directions of residuals, in code space, of n rows of a slot, which have labels; the rows are lost */
 static VqGpuStatus
-make_residuals(VqGpuState *device, VqGpuSlot *slot, size_t first, size_t n)
+make_directions(VqGpuState *device, VqGpuSlot *slot, size_t first, size_t n)
 {
 	VqGpu	   *gpu = device->gpu;
 	const VqPq *pq = &gpu->pq;
 	size_t		stride = slot->batch.stride;
 	size_t		ld = device->encode_tile;
 	float	   *rows = slot->rows + first * stride;
-	const uint32_t *labels = slot->labels + first;
-	unsigned	blocks = (unsigned) vq_gpu_divide_up(n, RESIDUAL_WARPS);
 
-	if (!gpu->is_projected)
-		return vq_gpu_transpose(device, rows, stride, n, pq->dim, labels, &device->centroids,
-								(size_t) pq->m * pq->dsub, ld, device->residuals);
-	residuals_kernel<<<blocks, RESIDUAL_WARPS * VQ_GPU_WARP, 0, device->compute>>>
-		(rows, stride, (uint32_t) n, labels, device->centroids.values, gpu->metric == VQ_METRIC_IP,
-		 device->model_products);
-	LAUNCHED(gpu, "residuals_kernel");
-	return vq_gpu_project(device, rows, n, device->directions, pq->dim, stride, device->residuals, ld);
+	TRY(vq_gpu_directions(device, rows, stride, n, slot->labels + first, device->centroids.values,
+						  device->model_products));
+	if (gpu->is_projected)
+		return vq_gpu_project(device, rows, n, device->directions, pq->dim, stride, device->residuals, ld);
+	return vq_gpu_transpose(device, rows, stride, n, pq->dim, (size_t) pq->m * pq->dsub, ld, device->residuals);
 }
 
-/* Factors of the n rows whose residuals and codes are there */
+/* Factors of the n rows whose directions and codes are there */
 static VqGpuStatus
 make_factors(VqGpuState *device, VqGpuSlot *slot, size_t first, size_t n)
 {
 	VqGpu	   *gpu = device->gpu;
 	const VqPq *pq = &gpu->pq;
 	const VqGpuCentroids *centroids = &device->centroids;
-	unsigned	blocks = (unsigned) vq_gpu_divide_up(n, FACTOR_THREADS);
-	bool		is_ip = gpu->metric == VQ_METRIC_IP;
 
-	if (gpu->is_projected)
-		factors_kernel<true><<<blocks, FACTOR_THREADS, 0, device->compute>>>
-			(device->residuals, device->codes, device->encode_tile, (uint32_t) n, device->codebook, pq->dim, pq->m,
-			 pq->dsub, pq->ksub, slot->labels + first, device->code_centroids, (size_t) pq->dim,
-			 device->model_products, centroids->half_norms, (uint32_t) gpu->model_dim, gpu->defect, gpu->error_scale, is_ip,
-			 slot->factors + first);
-	else
-		factors_kernel<false><<<blocks, FACTOR_THREADS, 0, device->compute>>>
-			(device->residuals, device->codes, device->encode_tile, (uint32_t) n, device->codebook, pq->dim, pq->m,
-			 pq->dsub, pq->ksub, slot->labels + first, centroids->values, centroids->stride,
-			 (const double2 *) NULL, centroids->half_norms, (uint32_t) gpu->model_dim, gpu->defect, gpu->error_scale, is_ip,
-			 slot->factors + first);
+	factors_kernel<<<(unsigned) vq_gpu_divide_up(n, FACTOR_THREADS), FACTOR_THREADS, 0, device->compute>>>
+		(device->residuals, device->codes, device->encode_tile, (uint32_t) n, device->codebook, pq->dim, pq->m,
+		 pq->dsub, pq->ksub, slot->labels + first,
+		 gpu->is_projected ? device->code_centroids : centroids->values,
+		 gpu->is_projected ? (size_t) pq->dim : centroids->stride,
+		 device->model_products, centroids->half_norms, (uint32_t) gpu->model_dim, gpu->defect, gpu->error_scale,
+		 gpu->metric == VQ_METRIC_IP, slot->factors + first);
 	LAUNCHED(gpu, "factors_kernel");
 	return VQ_GPU_OK;
 }
@@ -540,7 +465,7 @@ code_rows(VqGpuState *device, VqGpuSlot *slot)
 		dim3		blocks((unsigned) vq_gpu_divide_up(n, TILE), (unsigned) vq_gpu_divide_up(pq->m, TILE));
 		dim3		threads(TILE, 8);
 
-		TRY(make_residuals(device, slot, first, n));
+		TRY(make_directions(device, slot, first, n));
 		TRY(vq_gpu_codes(device, device->residuals, ld, n, device->codebook, pq->m, pq->dsub, pq->ksub,
 						 device->codes));
 		TRY(make_factors(device, slot, first, n));

@@ -33,6 +33,8 @@
 #define SUM_CODES 4096			/* codes of a block at a time */
 #define MAX_SLICES 32			/* partial sums of each centroid */
 
+#define DIRECTION_WARPS 8		/* rows of a block, one per warp */
+
 #define PIECE_ROWS 16384		/* residuals that are sent at a time */
 
 /*----------
@@ -41,8 +43,8 @@
  */
 
 __global__ static void
-transpose_kernel(const float *rows, size_t stride, uint32_t nrows, uint32_t dim, const uint32_t *labels,
-				 const float *centroids, uint32_t npoints, size_t ld, float *points)
+transpose_kernel(const float *rows, size_t stride, uint32_t nrows, uint32_t dim,
+				 uint32_t npoints, size_t ld, float *points)
 {
 	__shared__ float tile[TILE][TILE + 1];
 	uint32_t	first_row = blockIdx.x * TILE;
@@ -53,15 +55,8 @@ transpose_kernel(const float *rows, size_t stride, uint32_t nrows, uint32_t dim,
 	for (uint32_t y = threadIdx.y; y < TILE; y += blockDim.y)
 	{
 		uint32_t	from = first_row + y;
-		float		value = 0;
 
-		if (from < nrows && d < dim)
-		{
-			value = rows[from * stride + d];
-			if (centroids != NULL)
-				value -= centroids[labels[from] * stride + d];
-		}
-		tile[y][threadIdx.x] = value;
+		tile[y][threadIdx.x] = from < nrows && d < dim ? rows[from * stride + d] : 0;
 	}
 	__syncthreads();
 	for (uint32_t y = threadIdx.y; y < TILE; y += blockDim.y)
@@ -73,15 +68,13 @@ transpose_kernel(const float *rows, size_t stride, uint32_t nrows, uint32_t dim,
 
 VqGpuStatus
 vq_gpu_transpose(VqGpuState *device, const float *rows, size_t stride, size_t nrows,
-				 size_t dim, const uint32_t *labels, const VqGpuCentroids *centroids,
-				 size_t npoints, size_t ld, float *points)
+				 size_t dim, size_t npoints, size_t ld, float *points)
 {
 	dim3		blocks((unsigned) vq_gpu_divide_up(nrows, TILE), (unsigned) vq_gpu_divide_up(npoints, TILE));
 	dim3		threads(TILE, 8);
 
 	transpose_kernel<<<blocks, threads, 0, device->compute>>>
-		(rows, stride, (uint32_t) nrows, (uint32_t) dim, labels,
-		 centroids != NULL ? centroids->values : NULL, (uint32_t) npoints, ld, points);
+		(rows, stride, (uint32_t) nrows, (uint32_t) dim, (uint32_t) npoints, ld, points);
 	LAUNCHED(device->gpu, "transpose_kernel");
 	return VQ_GPU_OK;
 }
@@ -311,14 +304,53 @@ gather_kernel(const float *resident, size_t stride, uint64_t first_resident, uin
 		rows[blockIdx.x * stride + d] = resident[from * stride + d];
 }
 
-/* rows := rows less their centroids, in place */
+/*
+ * rows := the directions of rows less their centroids (vq_codec_direction), in place,
+ * a warp each; products[i] := |r|^2 and <c,r>, if it is not NULL
+ */
 __global__ static void
-subtract_kernel(float *rows, size_t stride, const uint32_t *labels, const float *centroids)
+directions_kernel(float *rows, size_t stride, uint32_t nrows, const uint32_t *labels, const float *centroids,
+				  double2 *products)
 {
-	size_t		label = labels[blockIdx.x];
+	uint32_t	i = blockIdx.x * DIRECTION_WARPS + threadIdx.x / VQ_GPU_WARP;
+	uint32_t	lane = threadIdx.x % VQ_GPU_WARP;
+	double		residual_sq = 0;
+	double		centroid_residual = 0;
+	double		norm;
+	const float *centroid;
+	float	   *row;
 
-	for (size_t d = threadIdx.x; d < stride; d += blockDim.x)
-		rows[blockIdx.x * stride + d] -= centroids[label * stride + d];
+	if (i >= nrows)
+		return;
+	row = rows + i * stride;
+	centroid = centroids + labels[i] * stride;
+	for (size_t d = lane; d < stride; d += VQ_GPU_WARP)
+	{
+		float		c = centroid[d];
+		float		r = row[d] - c;
+
+		row[d] = r;
+		residual_sq += (double) r * r;
+		centroid_residual += (double) c * r;
+	}
+	residual_sq = vq_gpu_sum_over_warp(residual_sq);
+	centroid_residual = vq_gpu_sum_over_warp(centroid_residual);
+	if (lane == 0 && products != NULL)
+		products[i] = make_double2(residual_sq, centroid_residual);
+	norm = vq_gpu_length(residual_sq);
+	if (norm > 0)
+		for (size_t d = lane; d < stride; d += VQ_GPU_WARP)
+			row[d] *= (float) (1 / norm);
+}
+
+VqGpuStatus
+vq_gpu_directions(VqGpuState *device, float *rows, size_t stride, size_t nrows, const uint32_t *labels,
+				  const float *centroids, double2 *products)
+{
+	directions_kernel<<<(unsigned) vq_gpu_divide_up(nrows, DIRECTION_WARPS), DIRECTION_WARPS * VQ_GPU_WARP, 0,
+		device->compute>>> (rows, stride, (uint32_t) nrows, labels, centroids, products);
+	LAUNCHED(device->gpu, "directions_kernel");
+	return VQ_GPU_OK;
 }
 
 /*----------
@@ -384,7 +416,7 @@ project_residuals(VqGpuState *device, const VqProjection *projection, size_t nro
 }
 
 /*
- * Residuals of those chosen from .. to - 1, which a device has, or which the
+ * Directions of the residuals of those chosen from .. to - 1, which a device has, or which the
  * caller keeps, into residuals, float[ntrain][padded_dim] on the host; in code
  * space.
  */
@@ -420,9 +452,7 @@ take_residuals(VqGpuState *device, const VqPq *pq, const VqProjection *projectio
 		}
 		TRY(vq_gpu_assign(device, &device->centroids, &device->assign, slot->rows, n,
 						  slot->labels, slot->distances));
-		subtract_kernel<<<(unsigned) n, 128, 0, device->compute>>>
-			(slot->rows, gpu->stride, slot->labels, device->centroids.values);
-		LAUNCHED(gpu, "subtract_kernel");
+		TRY(vq_gpu_directions(device, slot->rows, gpu->stride, n, slot->labels, device->centroids.values, NULL));
 		if (projection != NULL)
 		{
 			TRY(project_residuals(device, projection, n, first > from));
@@ -548,7 +578,7 @@ send_points(Training *training, size_t first_sub, size_t nsub)
 		else
 			CUDA(gpu, cudaMemcpy2DAsync(training->rows, width * sizeof(float), from, padded_dim * sizeof(float),
 										width * sizeof(float), n, cudaMemcpyHostToDevice, device->compute));
-		TRY(vq_gpu_transpose(device, training->rows, width, n, width, NULL, NULL, width,
+		TRY(vq_gpu_transpose(device, training->rows, width, n, width, width,
 							 training->ntrain, training->points + first));
 		TRY(vq_gpu_wait_stream(device, device->compute));
 	}

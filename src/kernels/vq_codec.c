@@ -24,8 +24,8 @@
 /* Relative margin for sums of float32 products: 2^-20 */
 #define MARGIN (8 * (double) FLT_EPSILON)
 
-/* Codes with a at or below this stand for nothing */
-#define MIN_A 0.125
+/* Codes with a squared cosine to their residual at or below this stand for nothing */
+#define MIN_COSINE_SQ 0.125
 
 /* Longest vector of model space, squared: 2^80 */
 #define MAX_NORM_SQ 1208925819614629174706176.0
@@ -186,10 +186,26 @@ vq_codec_to_codes(const VqKernels *kernels, const VqCodec *codec, const float *x
 	memset(x_code + codec->dim, 0, (vq_codec_code_floats(codec) - codec->dim) * sizeof(float));
 }
 
-void
-vq_codec_decode(const VqCodec *codec, const uint8_t *codes, const float *centroid, float *work, float *x_model)
+/* Of S: see the table in vq_codec.h */
+static double
+s_numerator(const VqCodec *codec)
 {
+	return codec->metric == VQ_METRIC_IP ? 1 : 2;
+}
+
+/*
+ * |r| is S <r/|r|,r^> / 2 (S <r/|r|,r^> for IP).  A code's part is the mean of what it
+ * stands for, so <r/|r|,r^> is |r^|^2, on average.
+ */
+void
+vq_codec_decode(const VqKernels *kernels, const VqCodec *codec, const uint8_t *codes,
+				const VqFactors *factors, const float *centroid, float *work, float *x_model)
+{
+	size_t		code_dim = codec->pq.dim;
+
 	vq_pq_decode(&codec->pq, codec->codebook, codes, work);
+	multiply(work, (float) (factors->s / VQ_S_ONE / s_numerator(codec) * kernels->ip_f32(work, work, code_dim)),
+			 code_dim);
 	memcpy(x_model, centroid, codec->dim * sizeof(float));
 	if (codec->is_projected)
 		vq_project_back(&codec->projection, work, x_model);
@@ -198,6 +214,35 @@ vq_codec_decode(const VqCodec *codec, const uint8_t *codes, const float *centroi
 		for (size_t i = 0; i < codec->dim; i++)
 			x_model[i] += work[i];
 	}
+}
+
+static bool
+is_zero(const float *x, size_t dim)
+{
+	for (size_t i = 0; i < dim; i++)
+	{
+		if (x[i] != 0)
+			return false;
+	}
+	return true;
+}
+
+/* |x| from the sum of squares, not 0 unless x is: squares of float32 can vanish */
+static double
+length(double norm_sq, const float *x, size_t dim)
+{
+	if (norm_sq < VANISHING_NORM_SQ && !is_zero(x, dim))
+		norm_sq += VANISHING_NORM_SQ;
+	return sqrt(norm_sq);
+}
+
+void
+vq_codec_direction(const VqKernels *kernels, float *x, size_t dim)
+{
+	double		norm = length(kernels->ip_f32(x, x, dim), x, dim);
+
+	if (norm > 0)
+		multiply(x, (float) (1 / norm), dim);
 }
 
 /* The residual in model space, and in code space with its decoded code, both padded */
@@ -225,17 +270,6 @@ subtract_padded(const float *restrict x, const float *restrict centroid, size_t 
 		residual[i] = 0;
 }
 
-static bool
-is_zero(const float *x, size_t dim)
-{
-	for (size_t i = 0; i < dim; i++)
-	{
-		if (x[i] != 0)
-			return false;
-	}
-	return true;
-}
-
 /*
  * Factors by the table in vq_codec.h, in three steps: S and E of the estimate
  * by the code; those of the sphere instead, where these are better; A and the
@@ -255,48 +289,57 @@ vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 	float	   *residual_code = decoded + padded_dim;
 	float	   *residual = residual_code;
 	bool		is_ip = codec->metric == VQ_METRIC_IP;
-	double		numerator = is_ip ? 1 : 2;	/* of S, and of E */
-	float		products[3];	/* <r,r^>, |r|^2 in code space, |r^|^2 */
+	double		numerator = s_numerator(codec);
+	float		products[3];	/* <r/|r|,r^>, |r/|r||^2 in code space, |r^|^2 */
 	float		cross[3];		/* <c,r^>, |c|^2 in code space, |r^|^2 */
-	double		residual_sq;
-	double		norm_sq;
+	double		norm_sq;		/* |r|^2 */
+	double		norm;
 	double		known;			/* the part of A without S */
 	double		known_size;
-	double		a;
+	double		fit;			/* a |r| */
+	double		code_sq;
 	double		s = 0;			/* as stored */
 	double		e;
 
 	subtract_padded(x_code, centroid_code, pq->dim, padded_dim, residual_code);
-	kernels->pq_encode(residual_code, codec->codebook, pq->m, pq->dsub, pq->ksub, codes);
-	vq_pq_decode(pq, codec->codebook, codes, decoded);
-	kernels->ip_norms_f32(residual_code, decoded, pq->dim, products);
-	kernels->ip_norms_f32(centroid_code, decoded, pq->dim, cross);
-
-	residual_sq = products[1];
 	if (codec->is_projected)
 	{
 		residual = residual_code + padded_dim;
 		subtract_padded(x_model, centroid, dim, dim, residual);
-		residual_sq = kernels->ip_f32(residual, residual, dim);
 	}
-	norm_sq = residual_sq;
-	if (norm_sq < VANISHING_NORM_SQ && !is_zero(residual, dim))
-		norm_sq += VANISHING_NORM_SQ;
-	e = numerator * sqrt(norm_sq) * (1 + MARGIN);
-
-	a = norm_sq > 0 ? products[0] / norm_sq : 0;
-	if (a > MIN_A)
+	norm_sq = kernels->ip_f32(residual, residual, dim);
+	norm = length(norm_sq, residual, dim);
+	e = numerator * norm * (1 + MARGIN);
+	if (is_ip)
 	{
-		double		exact_s = numerator / a;
+		/* <c,w> / a is S <c,r^> - <c,r> */
+		known = -kernels->ip_f32(centroid, residual, dim);
+		known_size = sqrt(kernels->ip_f32(centroid, centroid, dim)) * norm;
+	}
+	else
+		known = known_size = norm_sq;
+
+	if (norm > 0)
+		multiply(residual_code, (float) (1 / norm), pq->dim);
+	kernels->pq_encode(residual_code, codec->codebook, pq->m, pq->dsub, pq->ksub, codes);
+	vq_pq_decode(pq, codec->codebook, codes, decoded);
+	kernels->ip_norms_f32(residual_code, decoded, pq->dim, products);
+	kernels->ip_norms_f32(centroid_code, decoded, pq->dim, cross);
+	fit = products[0];
+	code_sq = products[2];
+
+	if (fit > 0 && fit * fit > MIN_COSINE_SQ * code_sq)
+	{
+		double		exact_s = numerator * norm / fit;
 		double		stored_s = floor(exact_s * VQ_S_ONE + 0.5) / VQ_S_ONE;
 		double		rounding = fabs(stored_s - exact_s);
-		double		error_norm_sq = products[2] - a * products[0];
+		double		error_norm_sq = code_sq - fit * fit;
 		double		error_norm;
 		double		estimate_e;
 
 		/* |w|^2 by subtraction is no better than its terms, of which |r^|^2 is that in code space */
 		error_norm = sqrt((error_norm_sq > 0 ? error_norm_sq : 0) +
-						  (codec->is_projected ? MARGIN + codec->projection.defect : MARGIN) * products[2]);
+						  (codec->is_projected ? MARGIN + codec->projection.defect : MARGIN) * code_sq);
 
 		/*
 		 * The rounding of S acts on <q' - c, r^>, and r^ = w + a r.  Of this, w
@@ -304,7 +347,7 @@ vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 		 * q' - c in its direction.
 		 */
 		estimate_e = codec->error_scale * (exact_s + rounding) * error_norm / sqrt(dim > 1 ? (double) dim - 1 : 1) +
-			rounding * a * sqrt(norm_sq);
+			rounding * fit;
 		if (stored_s * VQ_S_ONE <= UINT16_MAX && estimate_e < e)
 		{
 			s = stored_s;
@@ -312,20 +355,9 @@ vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 		}
 	}
 
-	if (is_ip)
-	{
-		/* <c,w> / a is S <c,r^> - <c,r> */
-		double		centroid_norm_sq = codec->is_projected ? kernels->ip_f32(centroid, centroid, dim) : cross[1];
-
-		known = -kernels->ip_f32(centroid, residual, dim);
-		known_size = sqrt(centroid_norm_sq * norm_sq);
-	}
-	else
-		known = known_size = residual_sq;
-
 	factors->s = (uint16_t) (s * VQ_S_ONE);
 	factors->a = (float) (known + s * cross[0] -
-						  MARGIN * (known_size + s * sqrt((double) cross[1] * products[2])));
+						  MARGIN * (known_size + s * sqrt(cross[1] * code_sq)));
 	if (!isfinite(factors->a) || vq_codec_pack_e((float) e, &factors->e) != VQ_OK)
 		vq_codec_encode_exact(factors);
 }

@@ -23,8 +23,12 @@
  * the data, the tighter it is.  Rows of P are orthonormal but for rounding, for which
  * E has a margin.
  *
- * Estimator.  With r = x' - c the residual against the centroid of its list,
- * r^ its decoded code, a = <r,r^> / |r|^2 and w = r^ - a r (which is
+ * Codes stand for directions: what is coded is r / |r|, of r = x' - c, the residual
+ * against the centroid of its list.  Lengths of residuals differ, within a set by
+ * factors, and a codebook made for one length would suit few of them (of word vectors
+ * the error is a seventh smaller than of codes of r itself).
+ *
+ * Estimator.  With r^ the decoded code, a = <r,r^> / |r|^2 and w = r^ - a r (which is
  * orthogonal to r), the estimate of Gao & Long (RaBitQ, SIGMOD 2024, section
  * 3.2), carried from binary to product-quantised codes, is
  *
@@ -46,8 +50,9 @@
  * the rounding acts on <q' - c, r^> only; A is rounded down by 2^-20 of its
  * terms, and E up to its 8 bits with the rounding of S included.
  *
- * A code that says too little of its vector (a <= 1/8, or E above the one
- * below; noise around a centroid does this) is left out of the estimate, and
+ * A code that says too little of its vector (the squared cosine of r and r^ at most
+ * 1/8, or E above the one below; noise around a centroid does this) is left out of the
+ * estimate, and
  * the sphere around the centroid gives a bound that is certain for epsilon
  * from 1 on:
  *
@@ -114,6 +119,9 @@ extern VqStatus vq_codec_transform(const VqKernels *kernels, const VqCodec *code
 extern void vq_codec_restore(const VqKernels *kernels, const VqCodec *codec,
 							 const float *x_model, float *x);
 
+/* x := x / |x|, float[dim], as residuals are before they are coded; zero stays zero */
+extern void vq_codec_direction(const VqKernels *kernels, float *x, size_t dim);
+
 /* Floats of workspace for vq_codec_encode */
 extern size_t vq_codec_encode_floats(const VqCodec *codec);
 
@@ -128,8 +136,13 @@ extern void vq_codec_encode(const VqKernels *kernels, const VqCodec *codec,
 							const float *x_code, const float *centroid_code,
 							float *work, uint8_t *codes, VqFactors *factors);
 
-/* x_model, float[dim] := what codes stand for, with the centroid; work is float[vq_codec_code_floats] */
-extern void vq_codec_decode(const VqCodec *codec, const uint8_t *codes, const float *centroid,
+/*
+ * x_model, float[dim] := what codes stand for, with the centroid; work is
+ * float[vq_codec_code_floats].  The length of the residual is what factors tell of it;
+ * where they tell nothing, as codes do not, x_model is the centroid.
+ */
+extern void vq_codec_decode(const VqKernels *kernels, const VqCodec *codec, const uint8_t *codes,
+							const VqFactors *factors, const float *centroid,
 							float *work, float *x_model);
 
 /* Factors of a vector that is to be compared exactly, whatever the query */

@@ -31,6 +31,9 @@
 #define CROWDED 2.0
 #define MIN_PART 0.01
 
+/* A point is far if it is so many times as far as half of them are, at most */
+#define FAR_POINT 8
+
 void
 vq_kmeans_norms(const VqKernels *kernels, const float *centroids, size_t ncentroids,
 				size_t dim, float *norms)
@@ -354,4 +357,94 @@ vq_kmeans_imbalance(const uint64_t *counts, size_t ncentroids)
 		squares += (double) counts[j] * (double) counts[j];
 	}
 	return total > 0 ? squares / total / total * (double) ncentroids : 1;
+}
+
+/* The value that half of them do not exceed, by Hoare's selection; changes their order */
+static float
+median(float *values, size_t n)
+{
+	size_t		low = 0;
+	size_t		high = n - 1;
+	size_t		wanted = (n - 1) / 2;
+
+	while (low < high)
+	{
+		float		pivot = values[low + (high - low) / 2];
+		float		t;
+		size_t		i = low;
+		size_t		j = high;
+
+		for (;;)
+		{
+			while (values[i] < pivot)
+				i++;
+			while (pivot < values[j])
+				j--;
+			if (i >= j)
+				break;
+			t = values[i];
+			values[i++] = values[j];
+			values[j--] = t;
+		}
+		if (wanted <= j)
+			high = j;
+		else
+			low = j + 1;
+	}
+	return values[wanted];
+}
+
+/* Mean of the points with a finite distance */
+static void
+mean_of_near(const float *points, size_t npoints, size_t dim, const float *distances, float *mean)
+{
+	size_t		nnear = 0;
+
+	for (size_t j = 0; j < npoints; j++)
+		nnear += isfinite(distances[j]) != 0;
+	memset(mean, 0, dim * sizeof(float));
+	for (size_t j = 0; j < npoints; j++)
+	{
+		float		share = isfinite(distances[j]) ? 1.0f / (float) nnear : 0;
+
+		for (size_t i = 0; i < dim && share > 0; i++)
+			mean[i] += points[j * dim + i] * share;
+	}
+}
+
+void
+vq_kmeans_centre(const VqKernels *kernels, const float *points, size_t npoints, size_t dim,
+				 float *work, float *centre)
+{
+	float	   *distances = work;
+	float	   *near = work + npoints;
+	bool		is_done = npoints == 0;
+
+	memset(distances, 0, npoints * sizeof(float));
+	mean_of_near(points, npoints, dim, distances, centre);
+	while (!is_done)
+	{
+		size_t		nnear = 0;
+		float		limit;
+
+		for (size_t j = 0; j < npoints; j++)
+		{
+			if (isfinite(distances[j]))
+				distances[j] = sqrtf(kernels->l2sq_f32(points + j * dim, centre, dim));
+			if (isfinite(distances[j]))
+				near[nnear++] = distances[j];
+		}
+		if (nnear == 0)
+			return;
+		limit = FAR_POINT * median(near, nnear);
+		is_done = true;
+		for (size_t j = 0; j < npoints; j++)
+			if (isfinite(distances[j]) && distances[j] > limit)
+			{
+				distances[j] = INFINITY;
+				is_done = false;
+			}
+		if (!is_done)
+			mean_of_near(points, npoints, dim, distances, centre);
+	}
 }

@@ -87,6 +87,15 @@ extern int	vq_kmeans_compare_sizes(const void *a, const void *b);
 extern size_t vq_kmeans_balance(const VqKmeansSize *sizes, size_t ncentroids, size_t dim,
 								VqRng *rng, float *centroids);
 
+/*
+ * centre, float[dim] := the mean of points, float[npoints][dim], without those that are
+ * many times as far from it as half of the points are: one of these would move it
+ * so far that, seen from there, all others were alike.  work is float[2 * npoints].
+ * Zero without points.
+ */
+extern void vq_kmeans_centre(const VqKernels *kernels, const float *points, size_t npoints, size_t dim,
+							 float *work, float *centre);
+
 /* Sum over lists of (count/total)^2 times the number of lists: 1 when balanced */
 extern double vq_kmeans_imbalance(const uint64_t *counts, size_t ncentroids);
 

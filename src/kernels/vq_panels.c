@@ -13,6 +13,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/vq_kmeans.h"
+
 /* Rows at a time: multiples of 24 fill the blocks of the kernels */
 #define MIN_ROWS		24
 #define MAX_ROWS		96
@@ -54,17 +56,6 @@ vq_panels_bytes(size_t ncentroids, size_t dim)
 	return dim * sizeof(float) + ncolumns * (2 * sizeof(float) + sizeof(int32_t)) + (ncolumns + 1) * quads_of(dim) * 4;
 }
 
-static void
-compute_mean(const float *centroids, size_t ncentroids, size_t dim, float *mean)
-{
-	float		share = ncentroids > 0 ? 1.0f / (float) ncentroids : 0;
-
-	memset(mean, 0, dim * sizeof(float));
-	for (size_t j = 0; j < ncentroids; j++)
-		for (size_t i = 0; i < dim; i++)
-			mean[i] += centroids[j * dim + i] * share;
-}
-
 /* A centroid in bytes to its column; returns the sum of its values, and of their squares */
 static int32_t
 fill_column(const uint8_t *centroid, size_t nquads, int8_t *column, int32_t *squares)
@@ -103,7 +94,9 @@ vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroi
 	panels->centroids = centroids;
 	panels->origin = origin;
 	panels->columns = (VqColumns) {ncolumns, nquads, bytes, corrections, steps, offsets};
-	compute_mean(centroids, ncentroids, dim, origin);
+
+	/* two rows of floats that are filled later are workspace */
+	vq_kmeans_centre(kernels, centroids, ncentroids, dim, offsets, origin);
 	for (size_t j = 0; j < ncolumns; j++)
 	{
 		int8_t	   *column = bytes + (j / VQ_PANEL_COLUMNS * nquads * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS) * 4;

@@ -27,7 +27,7 @@ typedef struct VqPanels
 	const float *centroids;		/* [ncentroids][dim], the caller's */
 
 	/* in the memory given by the caller */
-	const float *origin;		/* [dim], mean of the centroids */
+	const float *origin;		/* [dim], mean of the centroids, but for those far from all others */
 	VqColumns	columns;		/* offsets are |centroid - origin|^2 / 2 of what is in panels; infinity beyond */
 } VqPanels;
 

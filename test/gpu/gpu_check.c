@@ -261,6 +261,7 @@ train_on_cpu(Fixture *fixture)
 
 		for (size_t d = 0; d < dim; d++)
 			residual[d] = fixture->rows[row * dim + d] - centroid[d];
+		vq_codec_direction(kernels, residual, dim);
 		vq_codec_to_codes(kernels, &fixture->codec, residual, fixture->work);
 		memcpy(fixture->residuals + i * fixture->padded_dim, fixture->work, fixture->padded_dim * sizeof(float));
 	}
@@ -664,7 +665,8 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 		double		a_high;
 		double		e_low;
 		double		e_high;
-		double		size_sq;
+		double		norm;
+		double		size_sq = codec->is_projected ? 1 : 0;
 
 		if (batch->labels[i] >= fixture->shape.nlists)
 			continue;
@@ -674,8 +676,8 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 		reference_code(fixture, row, centroid, residual_code);
 		reference_code(fixture, centroid, NULL, centroid_code);
 
-		/* A projected residual has errors of the length of the whole one */
-		size_sq = codec->is_projected ? distance_of(row, centroid, dim) : 0;
+		/* Codes are of the residual's direction, which projected has errors of the length of the whole one */
+		norm = sqrt(distance_of(row, centroid, dim));
 		for (size_t j = 0; j < pq->m; j++)
 		{
 			double		got = 0;
@@ -684,7 +686,7 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 			for (size_t t = 0; t < pq->dsub; t++)
 			{
 				const float *column = fixture->codebook + (j * pq->dsub + t) * pq->ksub;
-				double		r = residual_code[j * pq->dsub + t];
+				double		r = norm > 0 ? residual_code[j * pq->dsub + t] / norm : 0;
 
 				got += (r - column[codes[j]]) * (r - column[codes[j]]);
 				least += (r - column[fixture->code[j]]) * (r - column[fixture->code[j]]);

@@ -100,13 +100,13 @@ to_model_space(GpuModel *model, float *rows, size_t nrows)
  *----------
  */
 
-/* Sums of the products of all pairs of values of residuals of the sample's first rows, double[dim][dim] */
+/* Sums of the products of all pairs of values of directions of residuals of the sample's first rows, double[dim][dim] */
 static double *
 residual_products(const VqGpuInterface *interface, VqGpu *gpu, const GpuModel *model, const float *rows, size_t nrows)
 {
 	size_t		dim = model->codec.dim;
 	uint32_t   *labels = data_alloc(nrows, sizeof(uint32_t));
-	double	   *residual = data_alloc(dim, sizeof(double));
+	float	   *residual = data_alloc(dim, sizeof(float));
 	double	   *sums = data_alloc(dim * dim, sizeof(double));
 	VqGpuError	error;
 
@@ -116,9 +116,10 @@ residual_products(const VqGpuInterface *interface, VqGpu *gpu, const GpuModel *m
 	{
 		for (size_t d = 0; d < dim; d++)
 			residual[d] = rows[i * dim + d] - model->centroids[labels[i] * dim + d];
+		vq_codec_direction(vq_kernels_by_name("auto"), residual, dim);
 		for (size_t d = 0; d < dim; d++)
 			for (size_t e = 0; e < dim; e++)
-				sums[d * dim + e] += residual[d] * residual[e];
+				sums[d * dim + e] += (double) residual[d] * residual[e];
 	}
 	free(labels);
 	free(residual);

@@ -456,7 +456,7 @@ fits(const VqPq *pq, size_t dim, const VqProjection *projection)
 		pq->dim == pq->m * pq->dsub;
 }
 
-/* Padded residuals of the rows to train on, in code space, float[ntrain][m * dsub] */
+/* Padded directions of the residuals of the rows to train on, in code space, float[ntrain][m * dsub] */
 static bool
 take_residuals(const VqGpu *gpu, const VqPq *pq, const VqProjection *projection, const float *centroids,
 			   size_t ncentroids, size_t ntrain, float *residuals)
@@ -479,6 +479,7 @@ take_residuals(const VqGpu *gpu, const VqPq *pq, const VqProjection *projection,
 		centroid = centroids + labeller.labels[0] * gpu->dim;
 		for (size_t d = 0; d < gpu->dim; d++)
 			labeller.rows[d] -= centroid[d];
+		vq_codec_direction(gpu->kernels, labeller.rows, gpu->dim);
 		if (projection != NULL)
 		{
 			vq_project(gpu->kernels, projection, labeller.rows, projected);

@@ -91,4 +91,32 @@ my $result = $node->safe_psql('postgres', qq{
 });
 is(join(',', grep { length } split /\n/, $result), '2500,10,2500', 'an index on a temporary table works');
 
+# Once OIDs have come round, a temporary table may have the file number of a permanent one, which
+# the tags of buffers do not tell apart: local buffers must not be looked for among shared ones.
+# The second of two runs has the schema of temporary tables already, which takes OIDs as well.
+$node->safe_psql('postgres', q{
+	CREATE TABLE permanent (id int, v real[], filler text);
+	INSERT INTO permanent SELECT i, ARRAY[i, 1, 2, 3], repeat('permanent', 9) FROM generate_series(1, 1000) i;
+	VACUUM FULL permanent;
+});
+my $number = $node->safe_psql('postgres', q{SELECT pg_relation_filenode('permanent')});
+
+for my $run (1, 2)
+{
+	$node->stop;
+	run_log([ 'pg_resetwal', '-o', $number, $node->data_dir ]);
+	$node->start;
+	$result = $node->safe_psql('postgres', q{
+		SELECT count(*) FROM permanent;
+		CREATE TEMP TABLE passing (id int, v real[], filler text);
+		INSERT INTO passing SELECT i, ARRAY[i * 10, 5, 6, 7], repeat('temporary', 9) FROM generate_series(1, 1000) i;
+		CREATE INDEX passing_v ON passing USING ivfpq (v array_l2_ops);
+		SET enable_seqscan = off;
+		SELECT pg_relation_filenode('passing');
+		SELECT string_agg(id || substr(filler, 1, 4), ' ') FROM (SELECT * FROM passing ORDER BY v <-> '{100,5,6,7}' LIMIT 3) t;
+	});
+	like($result, qr/^1000\n\d+\n10temp (9temp 11temp|11temp 9temp)$/, "run $run: a temporary table is not taken for a permanent one");
+}
+like($result, qr/^1000\n$number\n/, 'they had the same file number');
+
 done_testing();

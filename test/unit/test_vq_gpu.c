@@ -108,7 +108,7 @@ static void
 test_another_version_is_refused(void)
 {
 	set_fault("abi");
-	check_refused(folder(), "has version 3 of the interface, and this vqpg wants version 2");
+	check_refused(folder(), "has version 4 of the interface, and this vqpg wants version 3");
 	set_fault("short");
 	check_refused(folder(), "has an interface of");
 	set_fault(NULL);
@@ -491,6 +491,7 @@ test_a_codebook_is_trained_in_code_space(void)
 
 		for (size_t d = 0; d < DIM; d++)
 			residual[d] = run->rows[row * DIM + d] - centroid[d];
+		vq_codec_direction(kernels, residual, DIM);
 
 		/* what is written behind the directions is written over by the next row */
 		vq_project(kernels, &run->codec.projection, residual, residuals + i * pq->dim);

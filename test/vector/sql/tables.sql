@@ -95,3 +95,18 @@ DROP EXTENSION vector;
 DROP TABLE items;
 DROP EXTENSION vqpg_vector;
 CREATE EXTENSION vqpg_vector;
+
+-- What others have put where the extension goes, under the names of what it uses, is not used
+CREATE SCHEMA others;
+CREATE FUNCTION others.ivfpq_l2_metric() RETURNS int4 LANGUAGE sql AS 'SELECT 1 / 0';
+CREATE FUNCTION others.distance(vector, vector) RETURNS float8 LANGUAGE sql AS 'SELECT 1.0::float8';
+CREATE OPERATOR others.<-> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = others.distance);
+DROP EXTENSION vqpg_vector;
+CREATE EXTENSION vqpg_vector SCHEMA others;
+DROP OPERATOR others.<-> (vector, vector);
+CREATE EXTENSION vqpg_vector SCHEMA others;
+SELECT count(*), bool_and(amvalidate(c.oid)) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod AND amname = 'ivfpq' WHERE opcnamespace = 'others'::regnamespace;
+SELECT DISTINCT amproc::regprocedure FROM pg_amproc p JOIN pg_opclass c ON c.opcfamily = p.amprocfamily WHERE opcnamespace = 'others'::regnamespace ORDER BY 1;
+DROP EXTENSION vqpg_vector;
+DROP SCHEMA others CASCADE;
+CREATE EXTENSION vqpg_vector;
