@@ -231,7 +231,12 @@ train(IvfpqBuild *build)
 
 	ivfpq_sample_take(build);
 	if (build->sample.total_rows == 0)
-		elog(ERROR, "no rows to train on, although %.0f were expected", build->plan.estimated_rows);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the rows of table \"%s\" have gone while index \"%s\" was built",
+						RelationGetRelationName(build->heap), RelationGetRelationName(build->index)),
+				 errdetail("There were about %.0f.", build->plan.estimated_rows),
+				 errhint("Build the index again.")));
 	begin_codec(build);
 	ivfpq_train_space(team, &build->sample, build->plan.nlists, codec, build->mean);
 

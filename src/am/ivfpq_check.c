@@ -588,13 +588,19 @@ check_heap(CheckState *check, Snapshot snapshot)
 static void
 check_snapshot_suits(Relation index, Snapshot snapshot)
 {
-	if (IsolationUsesXactSnapshot() && index->rd_index->indcheckxmin &&
-		!TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data), snapshot->xmin))
+	if (!IsolationUsesXactSnapshot())
+		return;
+
+	/* a primary does not wait for snapshots of its standbys when it makes an index CONCURRENTLY */
+	if (RecoveryInProgress() ||
+		(index->rd_index->indcheckxmin &&
+		 !TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data), snapshot->xmin)))
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("index \"%s\" cannot be checked in this transaction",
 						RelationGetRelationName(index)),
-				 errdetail("Its snapshot is older than the index.")));
+				 errdetail("Its snapshot is older than the index, or may be."),
+				 errhint("Check it in a transaction that is READ COMMITTED.")));
 }
 
 /* Slots that all list pages together could hold */

@@ -6,8 +6,8 @@
  *
  * The plug-in prints nothing and raises nothing; what it returns becomes a
  * message here.  It is closed before the message is made, so that an error
- * leaves nothing on the device.  It waits for the device without sleeping and
- * asks should_stop meanwhile, which is how a cancel reaches it; interrupts are
+ * leaves nothing on the device.  While it waits for the device, it
+ * asks should_stop again and again, which is how a cancel reaches it; interrupts are
  * served between its calls as usual.
  *
  * No other process of the server opens the plug-in: neither the postmaster,

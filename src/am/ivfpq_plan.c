@@ -197,6 +197,7 @@ typedef struct Sizes
 	uint32		nlists;
 	uint64		train_rows;
 	double		enough_bytes;	/* memory for what is wanted */
+	double		reserved;		/* for what is neither lists nor sample */
 } Sizes;
 
 static void
@@ -209,8 +210,7 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	/* a row, its label, and padding when it becomes a residual */
 	double		row_bytes = (dim + dsub) * sizeof(float) + sizeof(uint32);
 	double		list_bytes = (double) team_size * (dim * (sizeof(float) + sizeof(double)) + 64);
-	double		reserved;
-	double		limit;
+	double		limit = 0;
 	double		most_rows;
 
 	sizes->wanted_lists = build->options->lists;
@@ -219,13 +219,16 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 								  Min(plan->estimated_rows / ROWS_PER_LIST, MAX_AUTO_LISTS));
 	sizes->nlists = Max(1, (uint32) Min(sizes->wanted_lists, plan->estimated_rows));
 
-	/* what is neither lists nor sample */
-	reserved = (double) team_size * (ivfpq_assigner_bytes(sizes->nlists, dim) + MEMBER_OVERHEAD);
-	if (plan->is_projected)
-		reserved += ivfpq_projection_bytes(dim, team_size);
-	limit = Max((double) maintenance_work_mem * 1024, 2 * reserved) - reserved;
-	if (sizes->nlists > limit / 2 / list_bytes)
-		sizes->nlists = Max(1, (uint32) (limit / 2 / list_bytes));
+	/* with fewer lists less is reserved, but no more lists are then made for that */
+	for (int round = 0; round < 2; round++)
+	{
+		sizes->reserved = (double) team_size * (ivfpq_assigner_bytes(sizes->nlists, dim) + MEMBER_OVERHEAD);
+		if (plan->is_projected)
+			sizes->reserved += ivfpq_projection_bytes(dim, team_size);
+		limit = Max((double) maintenance_work_mem * 1024, 2 * sizes->reserved) - sizes->reserved;
+		if (sizes->nlists > limit / 2 / list_bytes)
+			sizes->nlists = Max(1, (uint32) (limit / 2 / list_bytes));
+	}
 
 	sizes->wanted_rows = build->options->train_rows;
 	most_rows = build->options->train_rows;
@@ -238,7 +241,7 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	most_rows = Min(most_rows, plan->estimated_rows);
 	sizes->train_rows = Max(1, (uint64) Min(most_rows, (limit - sizes->nlists * list_bytes) / row_bytes));
 	sizes->nlists = Min(sizes->nlists, sizes->train_rows);
-	sizes->enough_bytes = reserved + sizes->wanted_lists * list_bytes * 2 + sizes->wanted_rows * row_bytes;
+	sizes->enough_bytes = sizes->reserved + sizes->wanted_lists * list_bytes * 2 + sizes->wanted_rows * row_bytes;
 }
 
 /* Shall the members of a team train together, and can they share memory without the index suffering? */
@@ -252,6 +255,8 @@ can_train_together(const IvfpqBuild *build, int team_size)
 	find_sizes(build, team_size, &together);
 	if (team_size > 1 && build->gpu &&
 		together.train_rows * build->meta.dim * sizeof(float) > ivfpq_gpu_sample_room(build->gpu))
+		return false;
+	if (team_size > 1 && 2 * together.reserved > (double) maintenance_work_mem * 1024)
 		return false;
 	return together.nlists == alone.nlists &&
 		together.train_rows >= Min(alone.train_rows, alone.wanted_rows) * MIN_SAMPLE_PART;

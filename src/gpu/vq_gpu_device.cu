@@ -136,10 +136,10 @@ vq_gpu_alloc_bytes(VqGpuState *device, VqGpuScope scope, size_t count, size_t si
 		return vq_gpu_fail(gpu->error, VQ_GPU_NO_MEMORY,
 						   "device %d has %zu MB left for this, and %zu MB are needed",
 						   device->index, vq_gpu_left(device) >> 20, (bytes >> 20) + 1);
+	TRY(vq_gpu_use(device));
 	allocation = (VqGpuAllocation *) malloc(sizeof(VqGpuAllocation));
 	if (allocation == NULL)
 		return vq_gpu_fail(gpu->error, VQ_GPU_NO_MEMORY, "out of memory on the host");
-	TRY(vq_gpu_use(device));
 	if (is_host)
 		result = cudaHostAlloc(&allocation->address, bytes, cudaHostAllocPortable);
 	else
@@ -337,6 +337,7 @@ vq_gpu_devices(VqGpuDevice *devices, size_t capacity, size_t *ndevices, VqGpuErr
 		VqGpuDevice *device = &devices[i];
 		cudaDeviceProp properties;
 		bool		is_ours = !has_context(i);
+		bool		is_current;
 		size_t		free_bytes = 0;
 		size_t		total_bytes = 0;
 		cudaError_t result = cudaGetDeviceProperties(&properties, i);
@@ -351,9 +352,12 @@ vq_gpu_devices(VqGpuDevice *devices, size_t capacity, size_t *ndevices, VqGpuErr
 		device->driver_version = (uint32_t) driver;
 		device->multiprocessors = (uint32_t) properties.multiProcessorCount;
 		device->total_bytes = properties.totalGlobalMem;
-		if (cudaSetDevice(i) == cudaSuccess && cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess)
+		is_current = cudaSetDevice(i) == cudaSuccess;
+		if (is_current && cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess)
 			device->free_bytes = free_bytes;
-		if (is_ours)
+
+		/* else another one is current still, which an open handle may use */
+		if (is_ours && is_current)
 			(void) cudaDeviceReset();
 		(void) cudaGetLastError();
 	}
@@ -382,6 +386,7 @@ open_device(VqGpu *gpu, VqGpuState *device)
 
 	device->owns_context = !has_context(device->index);
 	TRY(vq_gpu_use(device));
+	device->is_entered = true;
 	CUDA(gpu, cudaStreamCreateWithFlags(&device->copy_in, cudaStreamNonBlocking));
 	CUDA(gpu, cudaStreamCreateWithFlags(&device->compute, cudaStreamNonBlocking));
 	CUDA(gpu, cudaStreamCreateWithFlags(&device->copy_out, cudaStreamNonBlocking));
@@ -467,10 +472,14 @@ release_devices(VqGpu *gpu)
 	for (int d = 0; d < gpu->ndevices; d++)
 	{
 		VqGpuState *device = &gpu->devices[d];
+		bool		is_current;
 
+		/* to make it current would make a context */
+		if (!device->is_entered)
+			continue;
 		for (int scope = 0; scope < NSCOPES; scope++)
 			free_device_scope(device, (VqGpuScope) scope);
-		(void) cudaSetDevice(device->index);
+		is_current = cudaSetDevice(device->index) == cudaSuccess;
 		if (device->cublas != NULL)
 			(void) cublasDestroy(device->cublas);
 		for (int s = 0; s < VQ_GPU_SLOTS; s++)
@@ -490,7 +499,7 @@ release_devices(VqGpu *gpu)
 			(void) cudaStreamDestroy(device->compute);
 		if (device->copy_out != NULL)
 			(void) cudaStreamDestroy(device->copy_out);
-		if (device->owns_context)
+		if (device->owns_context && is_current)
 			(void) cudaDeviceReset();
 		(void) cudaGetLastError();
 	}

@@ -112,6 +112,7 @@ struct VqGpuState				/* of one device */
 	VqGpu	   *gpu;
 	int			index;
 	cudaDeviceProp properties;
+	bool		is_entered;		/* and released at the end; one that could not be was never current */
 	bool		owns_context;	/* nobody in this process used the device before */
 	bool		has_tf32;
 	cudaStream_t copy_in;

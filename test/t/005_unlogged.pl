@@ -93,7 +93,7 @@ is(join(',', grep { length } split /\n/, $result), '2500,10,2500', 'an index on 
 
 # Once OIDs have come round, a temporary table may have the file number of a permanent one, which
 # the tags of buffers do not tell apart: local buffers must not be looked for among shared ones.
-# The second of two runs has the schema of temporary tables already, which takes OIDs as well.
+# Other things take OIDs as well, so that it takes some tries to have this one.
 $node->safe_psql('postgres', q{
 	CREATE TABLE permanent (id int, v real[], filler text);
 	INSERT INTO permanent SELECT i, ARRAY[i, 1, 2, 3], repeat('permanent', 9) FROM generate_series(1, 1000) i;
@@ -101,10 +101,12 @@ $node->safe_psql('postgres', q{
 });
 my $number = $node->safe_psql('postgres', q{SELECT pg_relation_filenode('permanent')});
 
-for my $run (1, 2)
+my $same = 0;
+
+for my $before (0 .. 3)
 {
 	$node->stop;
-	run_log([ 'pg_resetwal', '-o', $number, $node->data_dir ]);
+	run_log([ 'pg_resetwal', '-o', $number - $before, $node->data_dir ]);
 	$node->start;
 	$result = $node->safe_psql('postgres', q{
 		SELECT count(*) FROM permanent;
@@ -115,8 +117,9 @@ for my $run (1, 2)
 		SELECT pg_relation_filenode('passing');
 		SELECT string_agg(id || substr(filler, 1, 4), ' ') FROM (SELECT * FROM passing ORDER BY v <-> '{100,5,6,7}' LIMIT 3) t;
 	});
-	like($result, qr/^1000\n\d+\n10temp (9temp 11temp|11temp 9temp)$/, "run $run: a temporary table is not taken for a permanent one");
+	like($result, qr/^1000\n\d+\n10temp (9temp 11temp|11temp 9temp)$/, "OID less $before: a temporary table is not taken for a permanent one");
+	$same++ if $result =~ /^1000\n$number\n/;
 }
-like($result, qr/^1000\n$number\n/, 'they had the same file number');
+ok($same, 'they had the same file number');
 
 done_testing();
