@@ -450,6 +450,62 @@ test_balancing_leaves_what_would_not_pay(void)
 	}
 }
 
+/* Of n points around (1, 2, 3) and nfar far ones in other directions, the centre is that of the n */
+static void
+test_centre_leaves_out_what_is_far(void)
+{
+	const VqKernels *kernels = vq_kernels_by_name("auto");
+
+	for (size_t n = 10; n <= 60; n++)
+		for (size_t nfar = 0; nfar <= n / 10; nfar++)
+			for (double distance = 1e3; distance <= 1e15; distance *= 1e3)
+			{
+				float		points[75][3];
+				float		work[150];
+				float		centre[3];
+				double		want[3] = {0};
+				VqRng		rng;
+
+				vq_rng_seed(&rng, n);
+				for (size_t i = 0; i < n + nfar; i++)
+					for (size_t d = 0; d < 3; d++)
+					{
+						double		value = vq_rng_double(&rng) - 0.5;
+
+						/* far ones first and last */
+						if (i < nfar / 2 || i >= n + nfar / 2)
+							points[i][d] = (float) ((value < 0 ? value - 1 : value + 1) * distance);
+						else
+							want[d] += points[i][d] = (float) (value + (double) d + 1);
+					}
+				vq_kmeans_centre(kernels, &points[0][0], n + nfar, 3, work, centre);
+				for (size_t d = 0; d < 3; d++)
+					CHECK(fabs(centre[d] - want[d] / (double) n) < 1e-5, "%zu and %zu at %g: %g, not %g", n, nfar, distance,
+						  (double) centre[d], want[d] / (double) n);
+			}
+}
+
+static void
+test_centre_of_odd_points(void)
+{
+	const VqKernels *kernels = vq_kernels_by_name("auto");
+	float		points[6][2] = {{1, 1}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, {NAN, 1}};
+	float		work[12];
+	float		centre[2] = {5, 5};
+
+	vq_kmeans_centre(kernels, &points[0][0], 5, 2, work, centre);
+	CHECK(centre[0] == 1 && centre[1] == 1, "of equal points: %g %g", (double) centre[0], (double) centre[1]);
+	vq_kmeans_centre(kernels, &points[0][0], 0, 2, work, centre);
+	CHECK(centre[0] == 0 && centre[1] == 0, "of none: %g %g", (double) centre[0], (double) centre[1]);
+
+	/* whatever the result, it ends */
+	vq_kmeans_centre(kernels, &points[0][0], 6, 2, work, centre);
+	points[5][0] = 3e38f;
+	vq_kmeans_centre(kernels, &points[0][0], 6, 2, work, centre);
+	points[4][0] = INFINITY;
+	vq_kmeans_centre(kernels, &points[0][0], 6, 2, work, centre);
+}
+
 void
 suite_vq_kmeans(void)
 {
@@ -466,4 +522,6 @@ suite_vq_kmeans(void)
 	RUN_TEST(test_imbalance_is_one_when_balanced);
 	RUN_TEST(test_balancing_moves_tiny_centroids_to_crowded_ones);
 	RUN_TEST(test_balancing_leaves_what_would_not_pay);
+	RUN_TEST(test_centre_leaves_out_what_is_far);
+	RUN_TEST(test_centre_of_odd_points);
 }
