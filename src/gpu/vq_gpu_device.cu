@@ -30,6 +30,9 @@
 #define RESERVE_SHARE 16
 #define RESERVE_BYTES ((size_t) 256 << 20)
 
+/* Of several devices, one with less than this part of the memory of another is left out */
+#define MIN_BUDGET_SHARE 4
+
 /* Between two looks at a device; the first ones come at once */
 #define EAGER_LOOKS 100
 #define LOOK_NANOSECONDS 50000
@@ -436,79 +439,129 @@ choose_devices(VqGpu *gpu)
 	return gpu->ndevices > 0 ? VQ_GPU_OK : VQ_GPU_NO_DEVICE;
 }
 
-static VqGpuStatus
-open_devices(VqGpu *gpu)
+/* Works on a device in any state between chosen and open */
+static void
+release_device(VqGpuState *device)
 {
-	TRY(choose_devices(gpu));
-	gpu->error->message[0] = '\0';	/* of devices that were passed over */
+	bool		is_current;
 
-	/* One kind of products for all, or labels would depend on who computed them */
-	gpu->products = gpu->options.products;
-	if (gpu->products == VQ_GPU_PRODUCTS_AUTO)
-		gpu->products = VQ_GPU_PRODUCTS_TF32;
-	for (int d = 0; d < gpu->ndevices; d++)
+	/* to make it current would make a context */
+	if (!device->is_entered)
+		return;
+	for (int scope = 0; scope < NSCOPES; scope++)
+		free_device_scope(device, (VqGpuScope) scope);
+	is_current = cudaSetDevice(device->index) == cudaSuccess;
+	if (device->cublas != NULL)
+		(void) cublasDestroy(device->cublas);
+	for (int s = 0; s < VQ_GPU_SLOTS; s++)
 	{
-		if (gpu->devices[d].has_tf32)
-			continue;
-		if (gpu->options.products != VQ_GPU_PRODUCTS_AUTO && gpu->options.products != VQ_GPU_PRODUCTS_F32)
-			return vq_gpu_fail(gpu->error, VQ_GPU_BAD_ARGUMENT, "%s has no products in TF32 or BF16",
-							   gpu->devices[d].properties.name);
-		gpu->products = VQ_GPU_PRODUCTS_F32;
+		VqGpuSlot  *slot = &device->slots[s];
+
+		if (slot->copied_in != NULL)
+			(void) cudaEventDestroy(slot->copied_in);
+		if (slot->computed != NULL)
+			(void) cudaEventDestroy(slot->computed);
+		if (slot->done != NULL)
+			(void) cudaEventDestroy(slot->done);
 	}
-	for (int d = 0; d < gpu->ndevices; d++)
-		TRY(open_device(gpu, &gpu->devices[d]));
-	if (gpu->ndevices > 1)
-		snprintf(gpu->description, sizeof(gpu->description), "%d x %.127s", gpu->ndevices,
-				 gpu->devices[0].properties.name);
-	else
-		snprintf(gpu->description, sizeof(gpu->description), "%.127s", gpu->devices[0].properties.name);
-	return VQ_GPU_OK;
+	if (device->copy_in != NULL)
+		(void) cudaStreamDestroy(device->copy_in);
+	if (device->compute != NULL)
+		(void) cudaStreamDestroy(device->compute);
+	if (device->copy_out != NULL)
+		(void) cudaStreamDestroy(device->copy_out);
+	if (device->owns_context && is_current)
+		(void) cudaDeviceReset();
+	(void) cudaGetLastError();
 }
 
-/* Works on devices in any state between chosen and open */
 static void
 release_devices(VqGpu *gpu)
 {
 	for (int d = 0; d < gpu->ndevices; d++)
-	{
-		VqGpuState *device = &gpu->devices[d];
-		bool		is_current;
-
-		/* to make it current would make a context */
-		if (!device->is_entered)
-			continue;
-		for (int scope = 0; scope < NSCOPES; scope++)
-			free_device_scope(device, (VqGpuScope) scope);
-		is_current = cudaSetDevice(device->index) == cudaSuccess;
-		if (device->cublas != NULL)
-			(void) cublasDestroy(device->cublas);
-		for (int s = 0; s < VQ_GPU_SLOTS; s++)
-		{
-			VqGpuSlot  *slot = &device->slots[s];
-
-			if (slot->copied_in != NULL)
-				(void) cudaEventDestroy(slot->copied_in);
-			if (slot->computed != NULL)
-				(void) cudaEventDestroy(slot->computed);
-			if (slot->done != NULL)
-				(void) cudaEventDestroy(slot->done);
-		}
-		if (device->copy_in != NULL)
-			(void) cudaStreamDestroy(device->copy_in);
-		if (device->compute != NULL)
-			(void) cudaStreamDestroy(device->compute);
-		if (device->copy_out != NULL)
-			(void) cudaStreamDestroy(device->copy_out);
-		if (device->owns_context && is_current)
-			(void) cudaDeviceReset();
-		(void) cudaGetLastError();
-	}
+		release_device(&gpu->devices[d]);
 	gpu->ndevices = 0;
 	gpu->has_sample = false;
 	gpu->is_encoding = false;
 	free(gpu->pieces);
 	gpu->pieces = NULL;
 	gpu->npieces = gpu->pieces_capacity = 0;
+}
+
+/* Go on without one of the devices, none of which is in use yet */
+static void
+leave_out(VqGpu *gpu, int d)
+{
+	release_device(&gpu->devices[d]);
+	gpu->ndevices--;
+	memmove(&gpu->devices[d], &gpu->devices[d + 1], (size_t) (gpu->ndevices - d) * sizeof(VqGpuState));
+	memset(&gpu->devices[gpu->ndevices], 0, sizeof(VqGpuState));
+}
+
+/*
+ * One kind of products for all, or labels would depend on who computed them.  A device
+ * that has none but float32 is not worth having all use that.
+ */
+static VqGpuStatus
+choose_products(VqGpu *gpu)
+{
+	bool		has_tf32 = false;
+
+	for (int d = 0; d < gpu->ndevices; d++)
+		has_tf32 = has_tf32 || gpu->devices[d].has_tf32;
+	gpu->products = gpu->options.products;
+	if (gpu->products == VQ_GPU_PRODUCTS_AUTO)
+		gpu->products = has_tf32 ? VQ_GPU_PRODUCTS_TF32 : VQ_GPU_PRODUCTS_F32;
+	for (int d = 0; d < gpu->ndevices && gpu->products != VQ_GPU_PRODUCTS_F32;)
+	{
+		if (gpu->devices[d].has_tf32)
+			d++;
+		else if (has_tf32)
+			leave_out(gpu, d);
+		else
+			return vq_gpu_fail(gpu->error, VQ_GPU_BAD_ARGUMENT, "%s has no products in TF32 or BF16",
+							   gpu->devices[d].properties.name);
+	}
+	return VQ_GPU_OK;
+}
+
+/*
+ * Of several devices those that can be opened will do, and have memory to speak of:
+ * work is dealt out evenly, so one that others use would hold up the rest.
+ */
+static VqGpuStatus
+open_devices(VqGpu *gpu)
+{
+	size_t		largest = 0;
+
+	TRY(choose_devices(gpu));
+	TRY(choose_products(gpu));
+	for (int d = 0; d < gpu->ndevices;)
+	{
+		VqGpuStatus status = open_device(gpu, &gpu->devices[d]);
+
+		if (status == VQ_GPU_OK)
+			largest = vq_gpu_max(largest, gpu->devices[d++].budget);
+		else if (gpu->ndevices > 1)
+			leave_out(gpu, d);
+		else
+			return status;
+	}
+	for (int d = 0; d < gpu->ndevices;)
+	{
+		if (gpu->devices[d].budget < largest / MIN_BUDGET_SHARE)
+			leave_out(gpu, d);
+		else
+			d++;
+	}
+	gpu->error->message[0] = '\0';	/* of devices that were left out */
+
+	if (gpu->ndevices > 1)
+		snprintf(gpu->description, sizeof(gpu->description), "%d x %.127s", gpu->ndevices,
+				 gpu->devices[0].properties.name);
+	else
+		snprintf(gpu->description, sizeof(gpu->description), "%.127s", gpu->devices[0].properties.name);
+	return VQ_GPU_OK;
 }
 
 VqGpuStatus
