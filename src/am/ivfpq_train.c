@@ -26,6 +26,7 @@
 #define CODEBOOK_MIN_ROWS		8	/* and this many, whatever time it takes */
 #define CODEBOOK_PRODUCTS		1e10	/* for one sub-quantiser, all iterations */
 #define CODEBOOK_MEMORY_PART	8	/* of maintenance_work_mem, for residuals beside the sample */
+
 /* A row is far if it is so many times as far from the mean as rows are on average; looked for so many times */
 #define FAR_ROW					8
 #define FAR_ROUNDS				8
