@@ -102,7 +102,9 @@ CREATE FUNCTION others.ivfpq_l2_metric() RETURNS int4 LANGUAGE sql AS 'SELECT 1 
 CREATE FUNCTION others.distance(vector, vector) RETURNS float8 LANGUAGE sql AS 'SELECT 1.0::float8';
 CREATE OPERATOR others.<-> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = others.distance);
 DROP EXTENSION vqpg_vector;
+\set SHOW_CONTEXT never
 CREATE EXTENSION vqpg_vector SCHEMA others;
+\set SHOW_CONTEXT errors
 DROP OPERATOR others.<-> (vector, vector);
 CREATE EXTENSION vqpg_vector SCHEMA others;
 SELECT count(*), bool_and(amvalidate(c.oid)) FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod AND amname = 'ivfpq' WHERE opcnamespace = 'others'::regnamespace;
