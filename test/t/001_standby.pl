@@ -130,6 +130,16 @@ $readers->finish;
 unlike($$readers_err, qr/(ERROR|FATAL|PANIC|aborted)/, 'no query of the standby fails while it replays');
 ok_same_answers('after load');
 
+# An index that the primary made CONCURRENTLY may be newer than a snapshot here, and lack its rows
+my ($code, $out, $err) = $standby->psql('postgres', q{
+	BEGIN ISOLATION LEVEL REPEATABLE READ;
+	SELECT ivfpq_check('items_v', false);
+	SELECT ivfpq_check('items_v', true);
+});
+
+is($out, '', 'an old snapshot of a standby can have the index checked');
+like($err, qr/cannot be checked in this transaction/, 'but not that all rows are in it');
+
 $standby->promote;
 $standby->safe_psql('postgres', qq{
 	INSERT INTO items SELECT id, test_vector(id, $dim), 3 FROM generate_series(300001, 301000) id;
