@@ -12,7 +12,7 @@ CREATE INDEX items_index ON items USING ivfpq (embedding);
 CREATE INDEX bare_index ON items_bare USING ivfpq (embedding);
 INSERT INTO items_bare TABLE items;
 SELECT pg_relation_size('items_index') AS items_size, pg_relation_size('bare_index') AS bare_size \gset
-CREATE VIEW slots AS
+CREATE TEMP VIEW slots AS
 SELECT 'with codes' AS index, m > 0 AS has_codes, rows, dead_slots FROM ivfpq_index_info('items_index')
 UNION ALL SELECT 'without codes', m > 0, rows, dead_slots FROM ivfpq_index_info('bare_index');
 TABLE slots;

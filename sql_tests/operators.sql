@@ -121,7 +121,9 @@ SELECT '{1,2}'::real[] <-> '{1,NULL}'::numeric[];
 SELECT '{1,2}'::real[] <-> '{1,1e-300}'::float8[] AS too_small_is_zero;
 SELECT array_fill(1::real, '{16001}') <-> array_fill(1::real, '{16001}');
 SELECT array_fill(1::real, '{16000}') <-> array_fill(2::real, '{16000}') AS most_dimensions;
+\set VERBOSITY terse
 SELECT '{a,b}'::text[] <-> '{a,b}'::text[];
+\set VERBOSITY default
 
 -- NaN and infinity are refused by every distance, also where the other number is zero; the largest numbers are not
 CREATE FUNCTION distance_or_error(operator text, a real[], b real[]) RETURNS text LANGUAGE plpgsql AS $$

@@ -80,7 +80,10 @@ CREATE INDEX ON items USING ivfpq (id);
 CREATE INDEX ON items USING ivfpq (embedding, embedding);
 CREATE INDEX ON items USING ivfpq (embedding) INCLUDE (id);
 CREATE UNIQUE INDEX ON items USING ivfpq (embedding);
+-- (the server's message has a position or not)
+\set VERBOSITY sqlstate
 CREATE INDEX ON items USING ivfpq (embedding DESC);
+\set VERBOSITY default
 
 -- All at once, they are kept, shown, and changed
 CREATE INDEX items_index ON items USING ivfpq (embedding array_l2_ops)

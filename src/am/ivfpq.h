@@ -282,6 +282,9 @@ extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
 extern bool ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid);
 extern void ivfpq_pin_for_executor(IndexFetchTableData *fetch, ItemPointer tid);
 
+/* The reverse; table_index_fetch_reset no longer does that from 19 on */
+extern void ivfpq_unpin_for_fetch(IndexFetchTableData *fetch);
+
 /* ivfpq_array.c */
 
 /* Where centroid rows are: several to a page, or one over several pages */

@@ -33,8 +33,8 @@ typedef void (*SsyevdFunction) (const char *job, const char *triangle, const int
 
 StaticAssertDecl(sizeof(int) == sizeof(float), "one work space has both");
 
-/* What OpenBLAS maps as a process multiplies first, with room to spare */
-#define WORKSPACE_BYTES		((size_t) 160 << 20)
+/* What OpenBLAS maps as a process loads it and multiplies first, with room to spare */
+#define OPENBLAS_BYTES		((size_t) 256 << 20)
 #define WARMUP_DIM			256
 
 static SgemmFunction sgemm;
@@ -72,24 +72,30 @@ static VqBlas openblas = {
 };
 
 /*
- * OpenBLAS asks for its workspace, 128 MB and a little more, again and again until it gets
- * it, in a loop that hears no cancel.  So look if there is so much to be had, and have
- * it taken: by a product that is not one of those so small that they need none.
+ * OpenBLAS takes a workspace of 128 MB and a little more, some versions as they are loaded.
+ * Where it is not to be had, some ask again and again, in a loop that hears no cancel, and
+ * others end the process.  So look if there is so much before it is loaded.
  */
 static bool
-can_have_workspace(void)
+can_have_memory(void)
 {
-	size_t		dim = WARMUP_DIM;
-	void	   *probe = mmap(NULL, WORKSPACE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	float	   *matrix;
+	void	   *probe = mmap(NULL, OPENBLAS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (probe == MAP_FAILED)
 		return false;
-	munmap(probe, WORKSPACE_BYTES);
-	matrix = palloc0(2 * dim * dim * sizeof(float));
+	munmap(probe, OPENBLAS_BYTES);
+	return true;
+}
+
+/* Have the workspace taken at once: by a product that is not so small that it needs none */
+static void
+take_memory(void)
+{
+	size_t		dim = WARMUP_DIM;
+	float	   *matrix = palloc0(2 * dim * dim * sizeof(float));
+
 	openblas_products(dim, dim, dim, matrix, matrix, matrix + dim * dim);
 	pfree(matrix);
-	return true;
 }
 
 const VqBlas *
@@ -105,15 +111,15 @@ ivfpq_blas(void)
 
 		/* before the library looks: one process, one thread */
 		setenv("OPENBLAS_NUM_THREADS", "1", 1);
-		library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+		library = can_have_memory() ? dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL) : NULL;
 		if (library)
 		{
 			set_threads = (SetThreadsFunction) dlsym(library, "openblas_set_num_threads");
 			if (set_threads)
 				set_threads(1);
 			sgemm = (SgemmFunction) dlsym(library, "cblas_sgemm");
-			if (sgemm && !can_have_workspace())
-				sgemm = NULL;
+			if (sgemm)
+				take_memory();
 			ssyevd = (SsyevdFunction) dlsym(library, "ssyevd_");
 			if (ssyevd)
 				openblas.eigenvectors = openblas_eigenvectors;
@@ -123,7 +129,7 @@ ivfpq_blas(void)
 					(errmsg("could not load OpenBLAS, or it has no memory"),
 					 errdetail("The index is trained with slower products, and its codes are larger."),
 					 errhint("Install OpenBLAS (on Debian: libopenblas0-pthread), and see that a process can have %zu MB of address space for it.",
-							 WORKSPACE_BYTES >> 20)));
+							 OPENBLAS_BYTES >> 20)));
 	}
 	return sgemm ? &openblas : &vq_blas_builtin;
 }

@@ -94,16 +94,18 @@ guess_of(Relation rel, BlockNumber blkno)
 
 /*
  * Tell the replacement strategy that the page is in use, as ReadBuffer does and
- * ReadRecentBuffer does not.  Whoever changes the state meanwhile may win.
+ * ReadRecentBuffer does from 19 on.  Whoever changes the state meanwhile may win.
  */
 static inline void
 count_use(Buffer buffer)
 {
+#if PG_VERSION_NUM < 190000
 	pg_atomic_uint32 *state = &GetBufferDescriptor(buffer - 1)->state;
 	uint32		seen = pg_atomic_read_u32(state);
 
 	if (BUF_STATE_GET_USAGECOUNT(seen) < BM_MAX_USAGE_COUNT && (seen & BM_LOCKED) == 0)
 		pg_atomic_compare_exchange_u32(state, &seen, seen + BUF_USAGECOUNT_ONE);
+#endif
 }
 
 void
@@ -283,16 +285,27 @@ ivfpq_pin_for_fetch(IndexFetchTableData *fetch, ItemPointer tid)
 	{
 		if (BufferGetBlockNumber(heap_fetch->xs_cbuf) == blkno)
 			return false;
-		ReleaseBuffer(heap_fetch->xs_cbuf);
-		heap_fetch->xs_cbuf = InvalidBuffer;
+		ivfpq_unpin_for_fetch(fetch);
 	}
 	heap_fetch->xs_cbuf = ivfpq_read_buffer(fetch->rel, blkno);
+	VQ_FETCH_SET_BLOCK(heap_fetch, blkno);
 	return true;
+}
+
+void
+ivfpq_unpin_for_fetch(IndexFetchTableData *fetch)
+{
+	IndexFetchHeapData *heap_fetch = (IndexFetchHeapData *) fetch;
+
+	if (BufferIsValid(heap_fetch->xs_cbuf))
+		ReleaseBuffer(heap_fetch->xs_cbuf);
+	heap_fetch->xs_cbuf = InvalidBuffer;
+	VQ_FETCH_SET_BLOCK(heap_fetch, InvalidBlockNumber);
 }
 
 void
 ivfpq_pin_for_executor(IndexFetchTableData *fetch, ItemPointer tid)
 {
 	if (ivfpq_pin_for_fetch(fetch, tid))
-		heap_page_prune_opt(fetch->rel, ((IndexFetchHeapData *) fetch)->xs_cbuf);
+		VQ_FETCH_PRUNE((IndexFetchHeapData *) fetch);
 }

@@ -173,6 +173,8 @@ ivfpq_rerank_pause(IvfpqReranker *reranker, IndexScanDesc scan)
 {
 	ExecClearTuple(reranker->slot);
 	table_index_fetch_reset(reranker->fetch);
+	if (reranker->is_heap)
+		ivfpq_unpin_for_fetch(reranker->fetch);
 
 	/* not before our own pin is gone, as only the one who has the only pin may prune */
 	if (scan && reranker->is_heap)

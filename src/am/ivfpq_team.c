@@ -24,6 +24,8 @@
 #include "storage/spin.h"
 #include "utils/backend_progress.h"
 
+#include "base/vqpg_compat.h"
+
 /* Both buffers of all members (a row fits one, whatever its dimension), and the least that a slot may have */
 #define BUFFER_BYTES	((Size) 4 * 1024 * 1024)
 #define MIN_SLOT_BYTES	((Size) 4096)

@@ -230,10 +230,10 @@ open_array(Datum value, VqVector *vector)
 static void
 open_pgvector(Datum value, bool is_half, VqVector *vector)
 {
-	struct varlena *varlena = PG_DETOAST_DATUM(value);
-	Size		nbytes = VARSIZE(varlena) - VARHDRSZ;
+	struct varlena *plain = PG_DETOAST_DATUM(value);
+	Size		nbytes = VARSIZE(plain) - VARHDRSZ;
 	Size		value_bytes = is_half ? sizeof(uint16) : sizeof(float);
-	const int16 *header = (const int16 *) VARDATA(varlena);
+	const int16 *header = (const int16 *) VARDATA(plain);
 	int			dim = nbytes >= PGVECTOR_HEADER_BYTES ? header[0] : 0;
 
 	if (unlikely(dim < 1 || dim > VQ_MAX_DIM || nbytes != PGVECTOR_HEADER_BYTES + dim * value_bytes))
@@ -242,7 +242,7 @@ open_pgvector(Datum value, bool is_half, VqVector *vector)
 				 errmsg("value is not a vector of pgvector"),
 				 errdetail("It has %d dimensions in %zu bytes.", dim, nbytes)));
 
-	vector->detoasted = (Pointer) varlena != DatumGetPointer(value) ? varlena : NULL;
+	vector->detoasted = (Pointer) plain != DatumGetPointer(value) ? plain : NULL;
 	vector->converted = NULL;
 	vector->dim = dim;
 	if (is_half)

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * vqpg_compat.h
- *	  The differences between PostgreSQL 15 to 18 that the code meets.
+ *	  The differences between PostgreSQL 15 to 19 that the code meets.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,6 +14,11 @@
 
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
+#endif
+
+/* PG_WAIT_EXTENSION, which up to 18 comes with pgstat.h */
+#if PG_VERSION_NUM >= 190000
+#include "utils/wait_classes.h"
 #endif
 
 #if PG_VERSION_NUM >= 180000
@@ -36,6 +41,20 @@
 #define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin(rel)
 #define VQ_BEGINSCAN_PARALLEL(rel, scan)	table_beginscan_parallel((rel), (scan))
 #define VQ_TUPDESC_DONE(desc)	((void) 0)
+#endif
+
+/*
+ * A heap's fetch handle (IndexFetchHeapData) in which somebody else pins a page: from
+ * 19 on it knows its block, and the page of the visibility map, which pruning may set
+ */
+#if PG_VERSION_NUM >= 190000
+#define VQ_FETCH_SET_BLOCK(fetch, blkno)	((void) ((fetch)->xs_blk = (blkno)))
+#define VQ_FETCH_PRUNE(fetch) \
+	heap_page_prune_opt((fetch)->xs_base.rel, (fetch)->xs_cbuf, &(fetch)->xs_vmbuffer, \
+						((fetch)->xs_base.flags & SO_HINT_REL_READ_ONLY) != 0)
+#else
+#define VQ_FETCH_SET_BLOCK(fetch, blkno)	((void) 0)
+#define VQ_FETCH_PRUNE(fetch)	heap_page_prune_opt((fetch)->xs_base.rel, (fetch)->xs_cbuf)
 #endif
 
 /* A function that does not return, written before its prototype */
