@@ -9,7 +9,7 @@
 --
 -- Names are looked for first where this extension goes, which others may be
 -- allowed to write to.  So functions are its own: one that is there already is an
--- error.  Types and operators are pgvector's, which the end makes sure of.
+-- error.  Types and operators of two vectors are pgvector's, which the end makes sure of.
 --
 
 CREATE FUNCTION ivfpq_vector_l2_metric() RETURNS int4
@@ -60,6 +60,97 @@ CREATE OPERATOR CLASS halfvec_cosine_ops
 	FUNCTION 1 ivfpq_vector_cosine_metric(),
 	FUNCTION 2 ivfpq_halfvec_kind();
 
+--
+-- Arrays as queries, which is what many drivers send.  pgvector makes a vector an array
+-- where an operator wants one, so without these such a query would be one of arrays, which
+-- no index is on.  (Not for halfvec, which is not made an array: there the server asks
+-- for a cast.)
+--
+
+CREATE FUNCTION vector_array_l2_distance(vector, real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_l2_distance(vector, double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_l2_distance(vector, numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_l2_distance(vector, smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_l2_distance(vector, integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_l2_distance(vector, bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+
+CREATE FUNCTION vector_array_negative_inner_product(vector, real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_negative_inner_product(vector, double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_negative_inner_product(vector, numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_negative_inner_product(vector, smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_negative_inner_product(vector, integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_negative_inner_product(vector, bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+
+CREATE FUNCTION vector_array_cosine_distance(vector, real[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_cosine_distance(vector, double precision[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_cosine_distance(vector, numeric[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_cosine_distance(vector, smallint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_cosine_distance(vector, integer[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+CREATE FUNCTION vector_array_cosine_distance(vector, bigint[]) RETURNS float8
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 5;
+
+CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = real[], FUNCTION = vector_array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = double precision[], FUNCTION = vector_array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = numeric[], FUNCTION = vector_array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = smallint[], FUNCTION = vector_array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = integer[], FUNCTION = vector_array_l2_distance);
+CREATE OPERATOR <-> (LEFTARG = vector, RIGHTARG = bigint[], FUNCTION = vector_array_l2_distance);
+
+CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = real[], FUNCTION = vector_array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = double precision[], FUNCTION = vector_array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = numeric[], FUNCTION = vector_array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = smallint[], FUNCTION = vector_array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = integer[], FUNCTION = vector_array_negative_inner_product);
+CREATE OPERATOR <#> (LEFTARG = vector, RIGHTARG = bigint[], FUNCTION = vector_array_negative_inner_product);
+
+CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = real[], FUNCTION = vector_array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = double precision[], FUNCTION = vector_array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = numeric[], FUNCTION = vector_array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = smallint[], FUNCTION = vector_array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = integer[], FUNCTION = vector_array_cosine_distance);
+CREATE OPERATOR <=> (LEFTARG = vector, RIGHTARG = bigint[], FUNCTION = vector_array_cosine_distance);
+
+ALTER OPERATOR FAMILY vector_l2_ops USING ivfpq ADD
+	OPERATOR 1 <-> (vector, real[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (vector, double precision[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (vector, numeric[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (vector, smallint[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (vector, integer[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (vector, bigint[]) FOR ORDER BY pg_catalog.float_ops;
+
+ALTER OPERATOR FAMILY vector_ip_ops USING ivfpq ADD
+	OPERATOR 1 <#> (vector, real[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (vector, double precision[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (vector, numeric[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (vector, smallint[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (vector, integer[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <#> (vector, bigint[]) FOR ORDER BY pg_catalog.float_ops;
+
+ALTER OPERATOR FAMILY vector_cosine_ops USING ivfpq ADD
+	OPERATOR 1 <=> (vector, real[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (vector, double precision[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (vector, numeric[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (vector, smallint[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (vector, integer[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (vector, bigint[]) FOR ORDER BY pg_catalog.float_ops;
+
 DO $$
 BEGIN
 	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -75,7 +166,7 @@ BEGIN
 			  NOT EXISTS (SELECT FROM pg_depend d
 						  WHERE d.classid = used.catalog AND d.objid = used.id AND d.deptype = 'e' AND
 								d.refclassid = 'pg_extension'::regclass AND
-								d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'vector')))
+								d.refobjid IN (SELECT oid FROM pg_extension WHERE extname IN ('vector', 'vqpg_vector'))))
 	THEN
 		RAISE EXCEPTION USING
 			ERRCODE = 'insufficient_privilege',

@@ -64,6 +64,20 @@ SELECT lists, rows FROM ivfpq_index_info('sparse_one');
 SELECT ivfpq_check('sparse_index', true), ivfpq_check('sparse_one', true);
 DROP TABLE sparse;
 
+-- and then the table is not read again and again to find them
+CREATE TABLE sparse (id int, embedding real[], filler text) WITH (fillfactor = 10, autovacuum_enabled = off);
+ALTER TABLE sparse ALTER filler SET STORAGE plain;
+INSERT INTO sparse SELECT id, embedding, repeat('x', 600) FROM items WHERE id <= 3000;
+SET max_parallel_maintenance_workers = 0;
+SELECT pg_stat_force_next_flush();
+SELECT heap_blks_read + heap_blks_hit AS blocks_before FROM pg_statio_user_tables WHERE relname = 'sparse' \gset
+CREATE INDEX ON sparse USING ivfpq (embedding) WHERE id % 15 = 0;
+SELECT pg_stat_force_next_flush();
+SELECT (heap_blks_read + heap_blks_hit - :blocks_before) < 2.3 * pg_relation_size('sparse') / current_setting('block_size')::int AS about_twice
+FROM pg_statio_user_tables WHERE relname = 'sparse';
+RESET max_parallel_maintenance_workers;
+DROP TABLE sparse;
+
 -- The same table gives the same index every time
 CREATE INDEX first_index ON items USING ivfpq (embedding) WITH (lists = 20);
 CREATE INDEX second_index ON items USING ivfpq (embedding) WITH (lists = 20);

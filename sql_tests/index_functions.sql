@@ -87,6 +87,19 @@ REINDEX INDEX CONCURRENTLY grown_index;
 VACUUM grown;
 DROP TABLE grown;
 
+-- or has many times the rows that it was trained on
+CREATE TABLE grown (id int, embedding real[]) WITH (autovacuum_enabled = off);
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 640) i;
+CREATE INDEX grown_index ON grown USING ivfpq (embedding) WITH (lists = 8);
+CREATE INDEX grown_few ON grown USING ivfpq (embedding) WITH (lists = 8) WHERE id <= 640;
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(641, 10200) i;
+VACUUM grown;
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(10201, 12000) i;
+VACUUM grown;
+REINDEX INDEX grown_index;
+VACUUM grown;
+DROP TABLE grown;
+
 -- Only indexes of this kind are looked into
 CREATE TABLE other (id int PRIMARY KEY, embedding real[]) PARTITION BY RANGE (id);
 CREATE INDEX other_index ON other USING ivfpq (embedding);

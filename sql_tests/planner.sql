@@ -50,6 +50,17 @@ CREATE INDEX large_category ON large (category);
 SELECT chosen('SELECT id FROM large WHERE id = 7 AND category = 7 ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
 DROP INDEX large_category;
 
+-- One that keeps few rows spares a scan of the table their vectors in its TOAST table, but not the index
+CREATE TABLE toasted_large AS SELECT 10 * t.id + i AS id, t.embedding FROM toasted t, generate_series(0, 9) i;
+SET client_min_messages = error;
+CREATE INDEX toasted_large_index ON toasted_large USING ivfpq (embedding) WITH (lists = 200);
+RESET client_min_messages;
+ANALYZE toasted_large;
+SELECT chosen('SELECT id FROM toasted_large ORDER BY embedding <-> array_fill(0::real, ''{1536}'') LIMIT 10'),
+	   chosen('SELECT id FROM toasted_large WHERE id <= 2000 ORDER BY embedding <-> array_fill(0::real, ''{1536}'') LIMIT 10') AS many,
+	   chosen('SELECT id FROM toasted_large WHERE id <= 50 ORDER BY embedding <-> array_fill(0::real, ''{1536}'') LIMIT 10') AS few;
+DROP TABLE toasted_large;
+
 -- From whatever type the query has, and from either side
 SELECT type, chosen(format('SELECT id FROM large ORDER BY embedding <-> array_fill(0::%s, ''{128}'') LIMIT 10', type))
 FROM unnest('{real,double precision,numeric,smallint,integer,bigint}'::text[]) AS type;
@@ -107,12 +118,18 @@ END $$;
 SELECT uses_index('SELECT embedding <-> array_fill(0::real, ''{128}'') d, count(*) FROM large GROUP BY 1 ORDER BY 1 LIMIT 10') AS groups,
 	   uses_index('SELECT DISTINCT embedding <-> array_fill(0::real, ''{128}'') d FROM large ORDER BY 1 LIMIT 10') AS distinct_rows,
 	   uses_index('SELECT id, rank() OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large LIMIT 10') AS windows,
+	   uses_index('SELECT array_agg(id ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large') AS aggregates,
 	   uses_index('SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large UNION SELECT 1 ORDER BY d LIMIT 10') AS set_operations,
 	   uses_index('SELECT d FROM (SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large) l JOIN (SELECT DISTINCT 2::float8 * id d FROM small) s USING (d) ORDER BY d LIMIT 10') AS joins;
 
--- But in a subquery that has its own LIMIT, and beside a window without an order
+-- But in a subquery that has its own LIMIT, beside a window without an order, and for windows of the
+-- rows that the query itself wants
 SELECT uses_index('SELECT d, count(*) FROM (SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large ORDER BY 1 LIMIT 10) t GROUP BY d') AS inner_limit,
-	   uses_index('SELECT id, count(*) OVER () FROM (SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10) t') AS window_of_all;
+	   uses_index('SELECT id, count(*) OVER () FROM (SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10) t') AS window_of_all,
+	   uses_index('SELECT id, rank() OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large
+				   ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS ranks,
+	   uses_index('SELECT id, rank() OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')), rank() OVER (ORDER BY id) FROM large
+				   ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS ranks_of_all;
 
 SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');
 DROP TABLE large, small, toasted;

@@ -38,6 +38,15 @@ SELECT cardinality(fetched(3000)) AS all_others, fetched(1) AS after_the_end;
 FETCH BACKWARD 1 FROM c;
 ROLLBACK;
 
+-- It keeps the settings that it was begun with
+BEGIN;
+SET LOCAL ivfpq.epsilon = 0;
+DECLARE c CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}';
+SELECT cardinality(fetched(1)) AS first;
+SET LOCAL ivfpq.iterative_scan = strict_order;
+SELECT cardinality(fetched(3000)) AS all_others;
+ROLLBACK;
+
 -- A scroll cursor goes backward as well
 BEGIN;
 DECLARE c SCROLL CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}';

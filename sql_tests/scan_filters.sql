@@ -83,6 +83,22 @@ SELECT i.id % 1000 AS category, w.name
 FROM items i JOIN (VALUES (7, 'seven'), (8, 'eight')) w (category, name) ON w.category = i.category
 ORDER BY i.embedding <-> (SELECT embedding FROM items WHERE id = 3008) LIMIT 1;
 
+-- Many rows are found as well as few, although few lists hold the nearest ten
+CREATE FUNCTION found_of(n int) RETURNS float8 LANGUAGE sql AS $$
+	SELECT avg((d <= farthest * 1.000001)::int) * count(*) / n
+	FROM (SELECT embedding <-> '{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}' FROM items ORDER BY 1 LIMIT n) s (d),
+		 (SELECT max(d) FROM (SELECT 0.0 + (embedding <-> '{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}') FROM items ORDER BY 1 LIMIT n) t (d)) e (farthest)
+$$;
+CREATE INDEX items_many ON items USING ivfpq (embedding) WITH (lists = 500, nprobe = 2);
+ALTER INDEX items_index RENAME TO items_few;
+BEGIN;
+DROP INDEX items_few;
+SELECT n, found_of(n) > 0.9 AS found FROM unnest('{100,500,1500}'::int[]) n;
+ROLLBACK;
+DROP INDEX items_many;
+ALTER INDEX items_few RENAME TO items_index;
+DROP FUNCTION found_of;
+
 -- A smaller epsilon compares fewer rows exactly
 SET ivfpq.epsilon = 0;
 SELECT rows FROM search('true', 100);

@@ -105,3 +105,32 @@ SELECT every, factor, recall_of_plain(every, factor) > 0.9 AS found
 FROM (VALUES (12000, 1e4), (12000, 1e12), (4000, 1e6), (100, 1e3), (100, 1e8), (2, 10), (2, 100)) v (every, factor);
 DROP TABLE plain;
 DROP FUNCTION recall_of_plain, multiplied, clustered;
+
+-- Where codes of centroids do not find the nearest lists they are not used: one row in twenty is a
+-- hundred times as long as the others, which makes for inner products of all sizes
+CREATE TABLE items AS
+SELECT i AS id, (SELECT array_agg(((CASE WHEN i % 20 = 0 THEN 100 ELSE 1 END) * sin(i * (j + 0.3) * 78.233))::real ORDER BY j)
+				 FROM generate_series(1, 24) j) AS embedding
+FROM generate_series(1, 12000) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding array_ip_ops) WITH (lists = 300);
+CREATE FUNCTION distances() RETURNS float8[] LANGUAGE sql AS $$
+	SELECT array_agg(d ORDER BY q.id, d)
+	FROM items q, LATERAL (SELECT i.embedding <#> q.embedding FROM items i ORDER BY 1 LIMIT 10) t (d) WHERE q.id % 400 = 0 OR q.id % 200 = 1 $$;
+ALTER FUNCTION distances SET enable_indexscan = off;
+CREATE TABLE exact AS SELECT distances() AS d;
+ALTER FUNCTION distances SET enable_indexscan = on;
+ALTER FUNCTION distances SET enable_seqscan = off;
+SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM (unnest(d), unnest(distances())) t (e, f);
+SELECT ivfpq_check('items_index', true);
+
+-- and rows that come later find their lists without them
+DELETE FROM items WHERE id % 2 = 0;
+VACUUM items;
+INSERT INTO items
+SELECT i AS id, (SELECT array_agg(((CASE WHEN i % 20 = 0 THEN 100 ELSE 1 END) * sin(i * (j + 0.3) * 78.233))::real ORDER BY j)
+				 FROM generate_series(1, 24) j)
+FROM generate_series(2, 12000, 2) i;
+SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM (unnest(d), unnest(distances())) t (e, f);
+SELECT ivfpq_check('items_index', true);
+DROP TABLE items, exact;
+DROP FUNCTION distances;

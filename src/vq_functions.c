@@ -53,6 +53,7 @@ PG_FUNCTION_INFO_V1(ivfpq_check);
 #define ADVISE_GROWTH			4	/* times the rows of the build */
 #define ADVISE_MIN_DEAD_SLOTS	10000
 #define ADVISE_IMBALANCE		4.0f
+#define ADVISE_WORSE			1.5f	/* times the imbalance of the build */
 
 /* What the walk over the blocks counts */
 typedef struct ListCounts
@@ -250,7 +251,8 @@ advice(const IvfpqMetaPageData *meta, const IvfpqOptions *options,
 							 " rows and has " INT64_FORMAT
 							 " now, in as many lists as before. REINDEX it. ",
 							 meta->build_rows, total->rows);
-		if (imbalance > ADVISE_IMBALANCE)
+		/* a fresh index of many equal vectors is uneven as well */
+		if (imbalance > ADVISE_IMBALANCE && imbalance > ADVISE_WORSE * meta->imbalance)
 			appendStringInfo(&sentences, "Rows are spread unevenly over the lists, so searches read %.1f times "
 							 "as many as they would otherwise. "
 							 "REINDEX the index if its table has changed much. ",

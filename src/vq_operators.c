@@ -4,7 +4,8 @@
  *	  Distances between vectors, as SQL functions.
  *
  * The same function serves every pair of array types, because an array says
- * what its elements are.  The operators are distinct nevertheless: an index is
+ * what its elements are, and another one pgvector's vector with every type of
+ * array.  The operators are distinct nevertheless: an index is
  * used for ORDER BY column <-> parameter only if its operator family has an
  * operator of exactly those types.
  *
@@ -24,6 +25,9 @@
 PG_FUNCTION_INFO_V1(array_l2_distance);
 PG_FUNCTION_INFO_V1(array_negative_inner_product);
 PG_FUNCTION_INFO_V1(array_cosine_distance);
+PG_FUNCTION_INFO_V1(vector_array_l2_distance);
+PG_FUNCTION_INFO_V1(vector_array_negative_inner_product);
+PG_FUNCTION_INFO_V1(vector_array_cosine_distance);
 
 /*
  * The last numeric[] of each argument and what it became.  The query of a
@@ -68,9 +72,9 @@ read_numeric_cached(FmgrInfo *flinfo, int argno, ArrayType *array)
 	return &cache->vector[argno];
 }
 
-/* An argument as floats; the caller releases what it is */
+/* An array as floats; the caller releases what it is */
 static VqVector
-read_argument(FunctionCallInfo fcinfo, int argno)
+read_array(FunctionCallInfo fcinfo, int argno)
 {
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(argno);
 	bool		is_copy = (Pointer) array != DatumGetPointer(PG_GETARG_DATUM(argno));
@@ -87,12 +91,18 @@ read_argument(FunctionCallInfo fcinfo, int argno)
 	return vector;
 }
 
-/* Both arguments of a distance; ERROR unless they have the same dimension */
+/*
+ * Both arguments of a distance, of which the second is an array; ERROR unless they have
+ * the same dimension
+ */
 static void
-read_arguments(FunctionCallInfo fcinfo, VqVector *a, VqVector *b)
+read_arguments(FunctionCallInfo fcinfo, VqDatumKind first, VqVector *a, VqVector *b)
 {
-	*a = read_argument(fcinfo, 0);
-	*b = read_argument(fcinfo, 1);
+	if (first == VQ_DATUM_ARRAY)
+		*a = read_array(fcinfo, 0);
+	else
+		vq_datum_open(PG_GETARG_DATUM(0), first, a);
+	*b = read_array(fcinfo, 1);
 	if (a->dim != b->dim)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_EXCEPTION),
@@ -114,43 +124,84 @@ release_arguments(double distance, VqVector *a, VqVector *b)
 	vq_datum_free(b);
 }
 
-Datum
-array_l2_distance(PG_FUNCTION_ARGS)
+static double
+l2_distance(FunctionCallInfo fcinfo, VqDatumKind first)
 {
 	VqVector	a;
 	VqVector	b;
 	double		distance;
 
-	read_arguments(fcinfo, &a, &b);
+	read_arguments(fcinfo, first, &a, &b);
 	distance = sqrt(vq_l2_distance_squared(a.x, b.x, a.dim));
 	release_arguments(distance, &a, &b);
-	PG_RETURN_FLOAT8(distance);
+	return distance;
 }
 
-Datum
-array_negative_inner_product(PG_FUNCTION_ARGS)
+static double
+negative_inner_product(FunctionCallInfo fcinfo, VqDatumKind first)
 {
 	VqVector	a;
 	VqVector	b;
 	double		product;
 
-	read_arguments(fcinfo, &a, &b);
+	read_arguments(fcinfo, first, &a, &b);
 	product = vq_inner_product(a.x, b.x, a.dim);
 	release_arguments(product, &a, &b);
 
 	/* Not -product, which would make orthogonal vectors -0 apart */
-	PG_RETURN_FLOAT8(0.0 - product);
+	return 0.0 - product;
 }
 
-Datum
-array_cosine_distance(PG_FUNCTION_ARGS)
+static double
+cosine_distance(FunctionCallInfo fcinfo, VqDatumKind first)
 {
 	VqVector	a;
 	VqVector	b;
 	double		distance;
 
-	read_arguments(fcinfo, &a, &b);
+	read_arguments(fcinfo, first, &a, &b);
 	distance = vq_cosine_distance(a.x, b.x, a.dim);
 	release_arguments(distance, &a, &b);
-	PG_RETURN_FLOAT8(distance);
+	return distance;
+}
+
+Datum
+array_l2_distance(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FLOAT8(l2_distance(fcinfo, VQ_DATUM_ARRAY));
+}
+
+Datum
+array_negative_inner_product(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FLOAT8(negative_inner_product(fcinfo, VQ_DATUM_ARRAY));
+}
+
+Datum
+array_cosine_distance(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FLOAT8(cosine_distance(fcinfo, VQ_DATUM_ARRAY));
+}
+
+/*----------
+ * pgvector's vector and an array
+ *----------
+ */
+
+Datum
+vector_array_l2_distance(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FLOAT8(l2_distance(fcinfo, VQ_DATUM_VECTOR));
+}
+
+Datum
+vector_array_negative_inner_product(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FLOAT8(negative_inner_product(fcinfo, VQ_DATUM_VECTOR));
+}
+
+Datum
+vector_array_cosine_distance(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FLOAT8(cosine_distance(fcinfo, VQ_DATUM_VECTOR));
 }

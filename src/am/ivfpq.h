@@ -97,6 +97,9 @@ extern uint32 ivfpq_declared_dim(Relation index);
 extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta);
 extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 
+/* ivfpq_order.c */
+extern void ivfpq_init_planner(void);	/* once per process, from _PG_init */
+
 /* ivfpq_validate.c */
 extern bool ivfpqvalidate(Oid opclassoid);
 
@@ -232,6 +235,9 @@ extern Buffer ivfpq_extend(Relation index, ForkNumber fork);
 
 /* ReadBuffer of a page of the main fork that this backend is likely to have read before */
 extern Buffer ivfpq_read_buffer(Relation rel, BlockNumber blkno);
+
+/* Have a page in shared buffers, in one of this ring if it was not there; not pinned */
+extern void ivfpq_read_through_ring(Relation rel, BlockNumber blkno, BufferAccessStrategy ring);
 
 /*
  * Whether reads of pages that were not in shared buffers have lately waited for a

@@ -166,6 +166,12 @@ ivfpq_read_buffer(Relation rel, BlockNumber blkno)
 	return *guess;
 }
 
+void
+ivfpq_read_through_ring(Relation rel, BlockNumber blkno, BufferAccessStrategy ring)
+{
+	ReleaseBuffer(ReadBufferExtended(rel, MAIN_FORKNUM, blkno, RBM_NORMAL, ring));
+}
+
 const char *
 ivfpq_guess_page(Relation rel, BlockNumber blkno)
 {

@@ -25,6 +25,7 @@
 #include <math.h>
 
 #include "am/ivfpq_build.h"
+#include "am/ivfpq_search.h"
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
@@ -36,6 +37,10 @@
 
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
+
+/* Rows of the sample that judge codes of centroids, and what these are to find of the lists near them */
+#define JUDGING_ROWS			128
+#define MIN_FOUND_LISTS			0.985
 
 /* Bytes may stand for centroids if rounding adds no more than this to the error of residuals */
 #define MAX_ROUNDING			0.01
@@ -91,7 +96,36 @@ choose_centroid_kind(const float *centroids, uint32 nlists, uint32 dim, double r
 	return rounding / nlists <= MAX_ROUNDING * residual_error ? IVFPQ_CENTROID_I8 : IVFPQ_CENTROID_F32;
 }
 
-/* Codes of the centroids, if they have groups, for searches */
+/* Whether searches that ask codes of centroids for lists would find those they want */
+static bool
+finds_lists(const IvfpqBuild *build, const VqCodec *codec, const VqBlockShape *shape, const char *blocks)
+{
+	const IvfpqLists *lists = &build->lists;
+	const IvfpqSample *sample = &build->sample;
+	size_t		nrows = Min(JUDGING_ROWS, sample->nrows);
+	size_t		stride = sample->nrows / Max(nrows, 1) * lists->dim;
+	uint32		nprobe = build->options->nprobe > 0 ? build->options->nprobe : build->meta.nprobe;
+	uint32	   *group_blocks = palloc((lists->ngroups + 1) * sizeof(uint32));
+	IvfpqModel	model = {
+		.meta = build->meta, .coarse = *codec, .coarse_shape = *shape,
+		.group_lists = lists->starts, .group_blocks = group_blocks
+	};
+	double		share;
+
+	group_blocks[0] = 0;
+	for (uint32 g = 0; g < lists->ngroups; g++)
+		group_blocks[g + 1] = group_blocks[g] +
+			(lists->starts[g + 1] - lists->starts[g] + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
+	share = ivfpq_coarse_share(&model, blocks, lists->centroids, sample->rows, stride, nrows,
+							   Min(nprobe, lists->nlists));
+	ereport(DEBUG1,
+			(errmsg_internal("index \"%s\": by codes of centroids searches find %.3f of the lists they want",
+							 RelationGetRelationName(build->index), share)));
+	pfree(group_blocks);
+	return share >= MIN_FOUND_LISTS;
+}
+
+/* Codes of the centroids, if they have groups, for searches; if these would do without */
 static void
 train_coarse(IvfpqBuild *build)
 {
@@ -110,16 +144,19 @@ train_coarse(IvfpqBuild *build)
 	codebook = palloc(codebook_bytes);
 	codec.codebook = codebook;
 	ivfpq_train_coarse(build->trainers, &codec.pq, &build->lists, codebook);
-	meta->coarse_m = shape.m;
 	if (build->writer)
 	{
 		uint32		nblocks;
 		char	   *blocks = ivfpq_train_coarse_codes(&codec, &shape, &build->lists, &nblocks);
 
-		meta->coarse_codebook_start = ivfpq_array_write(build->index, MAIN_FORKNUM, codebook, codebook_bytes);
-		meta->coarse_code_start =
-			ivfpq_chunks_write(build->index, MAIN_FORKNUM, blocks, vq_block_bytes(&shape, VQ_BLOCK_LANES),
-							   nblocks);
+		if (finds_lists(build, &codec, &shape, blocks))
+		{
+			meta->coarse_m = shape.m;
+			meta->coarse_codebook_start = ivfpq_array_write(build->index, MAIN_FORKNUM, codebook, codebook_bytes);
+			meta->coarse_code_start =
+				ivfpq_chunks_write(build->index, MAIN_FORKNUM, blocks, vq_block_bytes(&shape, VQ_BLOCK_LANES),
+								   nblocks);
+		}
 		pfree(blocks);
 	}
 	pfree(codebook);

@@ -115,7 +115,7 @@ typedef struct ScoreWalk
 } ScoreWalk;
 
 static void
-add_item(VqPool *pool, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes)
+add_item(VqPool *pool, Relation index, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes)
 {
 	ItemPointerData tid;
 	VqItem		item;
@@ -123,6 +123,14 @@ add_item(VqPool *pool, const IvfpqProbe *probe, float key, const uint8_t *tid_by
 	memcpy(&tid, tid_bytes, VQ_TID_BYTES);
 	item.key = isnan(key) ? -INFINITY : key;
 	item.id_high = ItemPointerGetBlockNumberNoCheck(&tid);
+
+	/* ReadBuffer takes that number for a wish to extend the table */
+	if (unlikely(item.id_high == InvalidBlockNumber))
+		ereport(ERROR,
+				(errcode(ERRCODE_INDEX_CORRUPTED),
+				 errmsg("index \"%s\" contains a row that does not exist", RelationGetRelationName(index)),
+				 errdetail("An entry of list %u points to no block of the table.", probe->list_no),
+				 errhint("Please REINDEX it.")));
 	item.id_mid = 0;
 	item.id_low = ItemPointerGetOffsetNumberNoCheck(&tid);
 	if (!probe->has_floor || vq_item_less(&probe->floor, &item))
@@ -162,7 +170,7 @@ score_block(const void *block, void *arg)
 		int			i = pg_rightmost_one_pos32(is_near);
 
 		if (vq_block_is_live(block, shape, i))
-			add_item(&candidates->pool, walk->probe, low[i], tids + i * VQ_TID_BYTES);
+			add_item(&candidates->pool, walk->batch->index, walk->probe, low[i], tids + i * VQ_TID_BYTES);
 	}
 	candidates->nscored += used;
 }

@@ -162,11 +162,8 @@ check_regions(CheckState *check)
 								   psprintf("The centroids start at block %u, not %u.",
 											meta->centroid_start, expected));
 		expected += ivfpq_row_pages(&layout, meta->nlists + meta->ngroups);
-		if (meta->coarse_m > 0)
+		if (meta->ngroups > 0)
 		{
-			VqBlockShape shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
-			uint32		per_page = IVFPQ_PAGE_BYTES / vq_block_bytes(&shape, VQ_BLOCK_LANES);
-
 			if (meta->group_start != expected)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The groups of lists start at block %u, not %u.",
@@ -175,6 +172,12 @@ check_regions(CheckState *check)
 			check->group_lists = palloc((meta->ngroups + 1) * sizeof(uint32));
 			check->group_blocks = palloc((meta->ngroups + 1) * sizeof(uint32));
 			ivfpq_groups_read(check->index, meta, check->group_lists, check->group_blocks);
+		}
+		if (meta->coarse_m > 0)
+		{
+			VqBlockShape shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
+			uint32		per_page = IVFPQ_PAGE_BYTES / vq_block_bytes(&shape, VQ_BLOCK_LANES);
+
 			if (meta->coarse_codebook_start != expected)
 				ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO,
 									   psprintf("The codebook of centroids starts at block %u, not %u.",

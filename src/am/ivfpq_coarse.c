@@ -17,6 +17,7 @@
 #include <math.h>
 
 #include "am/ivfpq_search.h"
+#include "miscadmin.h"
 #include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
@@ -201,28 +202,53 @@ compare_lists(IvfpqCoarse *coarse, size_t count)
 	vq_select_init(&coarse->select, coarse->items, count);
 }
 
+/* Lists to be compared exactly */
+static size_t
+lists_compared(const IvfpqCoarse *coarse)
+{
+	return (coarse->expected - coarse->ntaken) * COMPARED_PER_LIST + COMPARED_MORE;
+}
+
+/* Open the groups that are needed; their blocks are to be walked next */
+static void
+begin_walk(CodeWalk *walk, IvfpqCoarse *coarse)
+{
+	memset(walk, 0, sizeof(CodeWalk));
+	walk->coarse = coarse;
+	walk->run = PG_UINT32_MAX;
+	open_groups(coarse);
+	walk->pool.capacity = Min(lists_compared(coarse) * BOUNDS_PER_COMPARED, coarse->model->meta.nlists);
+	walk->pool.items = palloc_extended(walk->pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
+}
+
+/* Keep the bounds of those that are to be compared */
+static void
+end_walk(CodeWalk *walk)
+{
+	size_t		wanted = lists_compared(walk->coarse);
+
+	vq_pool_keep(&walk->pool, wanted, wanted + wanted / 8);
+}
+
 /* Of the lists not yet taken, find those that come before expected are */
 static void
 find_lists(IvfpqCoarse *coarse)
 {
 	const IvfpqModel *model = coarse->model;
-	size_t		wanted = (coarse->expected - coarse->ntaken) * COMPARED_PER_LIST + COMPARED_MORE;
-	CodeWalk	walk = {.coarse = coarse, .run = PG_UINT32_MAX};
+	CodeWalk	walk;
 
-	open_groups(coarse);
-	walk.pool.capacity = Min(wanted * BOUNDS_PER_COMPARED, model->meta.nlists);
-	walk.pool.items = palloc_extended(walk.pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
+	begin_walk(&walk, coarse);
 	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start,
 					  vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES),
 					  coarse->runs, coarse->nopen, bounds_of_blocks, &walk);
-	vq_pool_keep(&walk.pool, wanted, wanted + wanted / 8);
+	end_walk(&walk);
 	allocate_compared(coarse, walk.pool.nitems);
 	number_lists(coarse, walk.pool.items, walk.pool.nitems);
 	compare_lists(coarse, walk.pool.nitems);
 	pfree(walk.pool.items);
 }
 
-/* The groups of lists in the order of their centres, and the tables for their codes */
+/* The groups of lists in the order of their centres, whose distances are set, and the tables for their codes */
 static void
 begin_groups(IvfpqCoarse *coarse)
 {
@@ -231,10 +257,6 @@ begin_groups(IvfpqCoarse *coarse)
 	uint32		ngroups = model->meta.ngroups;
 	VqItem	   *items = palloc0(ngroups * sizeof(VqItem));
 
-	coarse->group_distance_sq = palloc(ngroups * sizeof(float));
-	coarse->group_norm_sq = palloc(ngroups * sizeof(float));
-	ivfpq_model_distances(coarse->index, model, coarse->query->q_model, model->meta.nlists, ngroups,
-						  coarse->group_distance_sq, coarse->group_norm_sq);
 	coarse->tables.q_model = coarse->query->q_model;
 	coarse->tables.q_code = palloc(vq_codec_code_floats(&model->coarse) * sizeof(float));
 	coarse->tables.lut_floats = palloc(pq->m * pq->ksub * sizeof(float));
@@ -278,6 +300,10 @@ ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
 	coarse->expected = expected;
 	if (coarse->is_coded)
 	{
+		coarse->group_distance_sq = palloc(model->meta.ngroups * sizeof(float));
+		coarse->group_norm_sq = palloc(model->meta.ngroups * sizeof(float));
+		ivfpq_model_distances(index, model, query->q_model, model->meta.nlists, model->meta.ngroups,
+							  coarse->group_distance_sq, coarse->group_norm_sq);
 		begin_groups(coarse);
 		find_lists(coarse);
 	}
@@ -316,4 +342,83 @@ ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 	}
 	coarse->ntaken++;
 	return true;
+}
+
+/*----------
+ * Whether codes of centroids do, before they are stored
+ *----------
+ */
+
+/* Mark the lists that a search by codes would compare, bool[nlists] */
+static void
+mark_compared(IvfpqCoarse *coarse, const char *blocks, bool *is_compared)
+{
+	const IvfpqModel *model = coarse->model;
+	size_t		block_bytes = vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES);
+	CodeWalk	walk;
+
+	begin_groups(coarse);
+	begin_walk(&walk, coarse);
+	for (uint32 run = 0; run < coarse->nopen; run++)
+		bounds_of_blocks(run, coarse->runs[run].first, coarse->runs[run].count,
+						 blocks + coarse->runs[run].first * block_bytes, &walk);
+	end_walk(&walk);
+	allocate_compared(coarse, walk.pool.nitems);
+	number_lists(coarse, walk.pool.items, walk.pool.nitems);
+	for (size_t i = 0; i < walk.pool.nitems; i++)
+		is_compared[coarse->list_nos[i]] = true;
+}
+
+double
+ivfpq_coarse_share(const IvfpqModel *model, const char *blocks, const float *centroids, const float *rows,
+				   size_t stride, size_t nrows, uint32 nprobe)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq coarse share", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	uint32		nlists = model->meta.nlists;
+	uint32		ngroups = model->meta.ngroups;
+	size_t		dim = model->coarse.dim;
+	uint32		nnearest = (nprobe + 3) / 4;
+	uint64		nfound = 0;
+
+	for (size_t row = 0; row < nrows; row++)
+	{
+		VqQuery		query = {.q_model = palloc(dim * sizeof(float))};
+		IvfpqCoarse coarse = {.model = model, .query = &query, .is_coded = true, .expected = nprobe};
+		bool	   *is_compared = palloc0(nlists);
+		VqItem	   *items = palloc_extended(nlists * sizeof(VqItem), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+		VqSelect	select;
+
+		memcpy(query.q_model, rows + row * stride, dim * sizeof(float));
+		if (model->coarse.metric == VQ_METRIC_IP)
+			vq_codec_direction(vq_kernels, query.q_model, dim);
+		coarse.group_distance_sq = palloc(ngroups * sizeof(float));
+		coarse.group_norm_sq = palloc(ngroups * sizeof(float));
+		for (uint32 g = 0; g < ngroups; g++)
+		{
+			const float *centre = centroids + ((size_t) nlists + g) * dim;
+
+			coarse.group_distance_sq[g] = vq_kernels->l2sq_f32(query.q_model, centre, dim);
+			coarse.group_norm_sq[g] = vq_kernels->ip_f32(centre, centre, dim);
+		}
+		mark_compared(&coarse, blocks, is_compared);
+
+		for (uint32 i = 0; i < nlists; i++)
+		{
+			const float *centroid = centroids + (size_t) i * dim;
+
+			items[i].id_high = i;
+			items[i].key = model->coarse.metric == VQ_METRIC_IP ?
+				-vq_kernels->ip_f32(query.q_model, centroid, dim) :
+				vq_kernels->l2sq_f32(query.q_model, centroid, dim);
+		}
+		vq_select_init(&select, items, nlists);
+		for (uint32 i = 0; i < nnearest; i++)
+			nfound += is_compared[vq_select_take(&select)->id_high];
+		MemoryContextReset(context);
+		CHECK_FOR_INTERRUPTS();
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+	return (double) nfound / ((double) Max(nrows, 1) * nnearest);
 }

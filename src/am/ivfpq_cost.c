@@ -22,6 +22,7 @@
 #include "nodes/pathnodes.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/paths.h"
 #include "storage/lmgr.h"
 #include "utils/spccache.h"
 
@@ -115,18 +116,33 @@ toasted_bytes(const RelOptInfo *rel, double vector_bytes)
 }
 
 /*
- * Does more than ORDER BY depend on the order?  Rows of lists that join in later
- * come out of order.  A LIMIT can live with that; groups, DISTINCT, windows, set
- * operations and merge joins would be wrong.
+ * A window over the rows in the order that the query itself wants some of, as for the
+ * rank of each: it tells of those rows as they come
  */
 static bool
-needs_true_order(PlannerInfo *root)
+is_window_of_limit(const PlannerInfo *root)
+{
+	const Query *query = root->parse;
+
+	return list_length(query->windowClause) == 1 && query->limitCount != NULL &&
+		pathkeys_contained_in(root->window_pathkeys, root->sort_pathkeys);
+}
+
+/*
+ * Does more than ORDER BY depend on the order?  Rows of lists that join in later
+ * come out of order.  A LIMIT can live with that; groups, DISTINCT, windows, set
+ * operations, aggregates with an order (which have pathkeys of groups from 16 on) and
+ * merge joins would be wrong.  What is around the query does not see it (ivfpq_order.c).
+ */
+static bool
+needs_true_order(const PlannerInfo *root)
 {
 	PathKey    *key = linitial(root->query_pathkeys);
 	int			nmembers = 0;
 	ListCell   *cell;
 
-	if (root->parse->groupClause || root->parse->distinctClause || root->window_pathkeys != NIL)
+	if (root->parse->groupClause || root->group_pathkeys != NIL || root->parse->distinctClause ||
+		(root->window_pathkeys != NIL && !is_window_of_limit(root)))
 		return true;
 #if PG_VERSION_NUM >= 170000
 	if (root->setop_pathkeys != NIL)
@@ -223,14 +239,15 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	 * The planner does not count the pages of TOAST tables: 10,000 rows of
 	 * 1,536 dimensions look like 60 pages and are 8,000.  As our cost is
 	 * compared with those of other plans, our pages have to be counted by the
-	 * same measure.
+	 * same measure.  But others read TOAST only for rows that pass their filter.
 	 */
 	discount = 1.0;
 	if (toasted > 0.0)
 	{
 		double		row_bytes = Max(1.0, (double) rel->pages * BLCKSZ / rel->tuples);
+		double		passing = Min(1.0, Max(1.0, rel->rows) / rel->tuples);
 
-		discount = row_bytes / (row_bytes + toasted);
+		discount = row_bytes / (row_bytes + passing * toasted);
 	}
 
 	/*
@@ -267,7 +284,8 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	*total = *startup +
 		discount * info->pages * (shape.reach_fraction - shape.probe_fraction) * seq_page +
 		info->tuples * shape.reach_fraction *
-		(row_cost + cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR);
+		(row_cost + cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR +
+		 discount * ceil(toasted / BLCKSZ) * seq_page);
 
 	*selectivity = indexed_fraction * shape.reach_fraction;
 	*pages = probed_pages;

@@ -153,6 +153,10 @@ put_entry(EncodeState *state, const EncodeBatch *batch, size_t i, uint32 list_no
 	pack_codes(&state->build->plan.shape, codes, (uint8 *) VARDATA(state->payload) + sizeof(VqFactors));
 	CHECK_FOR_INTERRUPTS();
 
+	/* not of a heap, but perhaps of another access method */
+	if (unlikely(ItemPointerGetOffsetNumber(&batch->tids[i]) > MaxOffsetNumber))
+		elog(ERROR, "row (%u,%u) is beyond offset %d", ItemPointerGetBlockNumber(&batch->tids[i]),
+			 ItemPointerGetOffsetNumber(&batch->tids[i]), (int) MaxOffsetNumber);
 	ExecClearTuple(state->slot);
 	state->slot->tts_values[0] = Int64GetDatum(sort_key(list_no, &batch->tids[i]));
 	state->slot->tts_values[1] = PointerGetDatum(state->payload);

@@ -56,6 +56,21 @@ directory_entry(Page page, uint32 list_no)
 	return ivfpq_page_directory(page) + list_no % IVFPQ_DIR_ENTRIES_PER_PAGE;
 }
 
+/* A locked page of the directory has all entries that belong there: a change would lose those behind its end */
+static void
+check_directory(Relation index, Buffer buffer, const IvfpqMetaPageData *meta)
+{
+	BlockNumber blkno = BufferGetBlockNumber(buffer);
+	uint32		first = (blkno - meta->directory_start) * IVFPQ_DIR_ENTRIES_PER_PAGE;
+	size_t		end = IVFPQ_CONTENTS_OFFSET +
+		Min(meta->nlists - first, IVFPQ_DIR_ENTRIES_PER_PAGE) * sizeof(IvfpqDirEntry);
+
+	ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
+	if (((PageHeader) BufferGetPage(buffer))->pd_lower != end)
+		ivfpq_report_corrupted(index, blkno, psprintf("The directory ends at %u, not at %zu.",
+													  ((PageHeader) BufferGetPage(buffer))->pd_lower, end));
+}
+
 void
 ivfpq_list_entries(Relation index, const IvfpqMetaPageData *meta, const uint32 *list_nos, uint32 nlists,
 				   IvfpqDirEntry *entries)
@@ -68,7 +83,7 @@ ivfpq_list_entries(Relation index, const IvfpqMetaPageData *meta, const uint32 *
 		Buffer		buffer = ivfpq_read_buffer(index, blkno);
 
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
-		ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
+		check_directory(index, buffer, meta);
 		for (; i < nlists && directory_block(meta, list_nos[i]) == blkno; i++)
 			entries[i] = *directory_entry(BufferGetPage(buffer), list_nos[i]);
 		UnlockReleaseBuffer(buffer);
@@ -159,7 +174,7 @@ move_hint(Relation index, const IvfpqMetaPageData *meta, uint32 list_no,
 	IvfpqDirEntry *entry;
 
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
+	check_directory(index, buffer, meta);
 	entry = directory_entry(BufferGetPage(buffer), list_no);
 	if (entry->hint_page == seen->hint_page && entry->hint_offset == seen->hint_offset)
 	{
@@ -298,7 +313,7 @@ insert_with_new_block(Relation index, const IvfpqModel *model, uint32 list_no, c
 	bool		raced;
 
 	LockBuffer(dir_buffer, BUFFER_LOCK_EXCLUSIVE);
-	ivfpq_page_check(index, dir_buffer, IVFPQ_PAGE_DIRECTORY);
+	check_directory(index, dir_buffer, &model->meta);
 	raced = !BufferIsValid(tail_buffer) &&
 		directory_entry(BufferGetPage(dir_buffer), list_no)->head_page != InvalidBlockNumber;
 
@@ -459,7 +474,7 @@ lower_hints(Relation index, const IvfpqModel *model, uint32 first_list, const Bl
 	Page		image = NULL;
 
 	LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
-	ivfpq_page_check(index, buffer, IVFPQ_PAGE_DIRECTORY);
+	check_directory(index, buffer, &model->meta);
 	for (uint32 list_no = first_list; list_no < end; list_no++)
 	{
 		IvfpqDirEntry *entry = directory_entry(BufferGetPage(buffer), list_no);

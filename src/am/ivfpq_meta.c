@@ -106,19 +106,20 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		return psprintf("Centroids are of kind %u.", meta->centroid_kind);
 	if (!(meta->scale > 0) || isinf(meta->scale))
 		return psprintf("Scale is %g.", meta->scale);
+	if (meta->ngroups > 0 &&
+		(meta->ngroups > Min(meta->nlists, PG_UINT16_MAX) || meta->group_start <= meta->centroid_start ||
+		 meta->codebook_start <= meta->group_start))
+		return psprintf("There are %u groups of lists, which start at block %u.", meta->ngroups, meta->group_start);
 	if (meta->coarse_m > 0 &&
 		(vq_codec_init(&codec, meta->dim, meta->coarse_m, IVFPQ_COARSE_NBITS, false) != VQ_OK ||
 		 vq_block_bytes(&coarse_shape, VQ_BLOCK_LANES) > IVFPQ_PAGE_BYTES ||
-		 meta->ngroups < 1 || meta->ngroups > Min(meta->nlists, PG_UINT16_MAX) ||
-		 meta->group_start <= meta->centroid_start ||
+		 meta->ngroups < 1 ||
 		 meta->coarse_codebook_start <= meta->group_start ||
 		 meta->coarse_code_start <= meta->coarse_codebook_start ||
 		 meta->codebook_start <= meta->coarse_code_start))
 		return psprintf("Centroid codes have %u sub-quantisers and %u groups; groups, codebook and codes start at blocks %u, %u and %u.",
 						meta->coarse_m, meta->ngroups, meta->group_start,
 						meta->coarse_codebook_start, meta->coarse_code_start);
-	if (meta->coarse_m == 0 && meta->ngroups > 0)
-		return psprintf("There are %u groups of lists, but no codes of centroids.", meta->ngroups);
 	if (meta->mean_start == 0 || meta->centroid_start <= meta->mean_start ||
 		meta->codebook_start <= meta->centroid_start ||
 		meta->directory_start <= meta->codebook_start)
@@ -126,6 +127,7 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 						meta->mean_start, meta->centroid_start, meta->codebook_start);
 	if (is_projected &&
 		(meta->projection_start <= meta->centroid_start ||
+		 (meta->ngroups > 0 && meta->projection_start <= meta->group_start) ||
 		 (meta->coarse_m > 0 && meta->projection_start <= meta->coarse_code_start) ||
 		 meta->projection_start >= meta->codebook_start))
 		return psprintf("The projection starts at block %u, and the codebook at %u.",
@@ -139,11 +141,13 @@ void
 ivfpq_meta_read(Relation index, IvfpqMetaPageData *meta)
 {
 	Buffer		buffer = ReadBuffer(index, IVFPQ_METAPAGE_BLKNO);
+	bool		is_whole;		/* a change would lose what is behind the end */
 	const char *complaint;
 
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	ivfpq_page_check(index, buffer, IVFPQ_PAGE_META);
 	memcpy(meta, ivfpq_page_meta(BufferGetPage(buffer)), sizeof(IvfpqMetaPageData));
+	is_whole = ((PageHeader) BufferGetPage(buffer))->pd_lower >= IVFPQ_CONTENTS_OFFSET + sizeof(IvfpqMetaPageData);
 	UnlockReleaseBuffer(buffer);
 
 	if (meta->magic != IVFPQ_MAGIC)
@@ -159,7 +163,7 @@ ivfpq_meta_read(Relation index, IvfpqMetaPageData *meta)
 						   meta->format_version, IVFPQ_FORMAT_VERSION),
 				 errhint("REINDEX the index, or install the version of vqpg that wrote it.")));
 
-	complaint = meta_complaint(meta, RelationGetNumberOfBlocks(index));
+	complaint = is_whole ? meta_complaint(meta, RelationGetNumberOfBlocks(index)) : "The metapage ends too early.";
 	if (complaint)
 		ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO, complaint);
 }

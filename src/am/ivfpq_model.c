@@ -19,8 +19,9 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
-/* Models kept although nobody uses them at the moment */
-#define MAX_IDLE_MODELS		8
+/* Models kept although nobody uses them at the moment: so many, or as many as take so many bytes */
+#define MIN_IDLE_MODELS		8
+#define MAX_IDLE_BYTES		((Size) 16 * 1024 * 1024)
 
 typedef struct CachedModel
 {
@@ -33,10 +34,36 @@ typedef struct CachedModel
 
 static dlist_head cache = DLIST_STATIC_INIT(cache);
 
+/* Free unused models beyond those most recently used, and those of this locator, if any */
+static void
+evict_models(const VqLocator *outdated)
+{
+	dlist_mutable_iter iter;
+	int			nidle = 0;
+	Size		idle_bytes = 0;
+
+	dlist_foreach_modify(iter, &cache)
+	{
+		CachedModel *cached = dlist_container(CachedModel, node, iter.cur);
+
+		if (cached->users > 0)
+			continue;
+		nidle++;
+		idle_bytes += MemoryContextMemAllocated(cached->context, false);
+		if ((nidle > MIN_IDLE_MODELS && idle_bytes > MAX_IDLE_BYTES) ||
+			(outdated && VQ_LOCATOR_EQUALS(cached->locator, *outdated)))
+		{
+			dlist_delete(&cached->node);
+			MemoryContextDelete(cached->context);
+		}
+	}
+}
+
 static void
 model_user_gone(void *arg)
 {
 	((CachedModel *) arg)->users--;
+	evict_models(NULL);
 }
 
 void
@@ -149,36 +176,14 @@ load_model(Relation index, const IvfpqMetaPageData *meta)
 	cached->model.shape.nbits = meta->nbits;
 	if (meta->codec != IVFPQ_CODEC_NONE)
 		load_codec(index, cached);
-	if (meta->coarse_m > 0)
-	{
+	if (meta->ngroups > 0)
 		load_groups(index, cached);
+	if (meta->coarse_m > 0)
 		load_coarse_codec(index, cached);
-	}
 
 	/* whole and right: let it outlive the query */
 	MemoryContextSetParent(context, CacheMemoryContext);
 	return cached;
-}
-
-/* Free unused models beyond the most recent ones, and those of this locator */
-static void
-evict_models(const VqLocator *outdated)
-{
-	dlist_mutable_iter iter;
-	int			nidle = 0;
-
-	dlist_foreach_modify(iter, &cache)
-	{
-		CachedModel *cached = dlist_container(CachedModel, node, iter.cur);
-
-		if (cached->users > 0)
-			continue;
-		if (++nidle > MAX_IDLE_MODELS || VQ_LOCATOR_EQUALS(cached->locator, *outdated))
-		{
-			dlist_delete(&cached->node);
-			MemoryContextDelete(cached->context);
-		}
-	}
 }
 
 IvfpqModel *

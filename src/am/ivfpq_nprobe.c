@@ -19,6 +19,13 @@
 #define PROBE_NEIGHBOURS		10
 #define PROBE_COVERAGE			0.975	/* of near neighbours in the lists probed */
 
+/* What is nearer than this part of its length may be a copy of a query: rounding does not tell */
+#define COPY_DISTANCE			1e-5f
+
+/* Where there are more copies than that for each query, lists may be empty: so many rows of each are labelled to see */
+#define MANY_COPIES				0.1
+#define OCCUPYING_ROWS			32
+
 /* A near neighbour of a query, in the sample: its number among own rows, and then its list */
 typedef struct Neighbour
 {
@@ -59,6 +66,7 @@ typedef struct ProbeQueries
 	size_t		first_own;		/* those from own rows */
 	size_t		nown;
 	size_t	   *own_rows;		/* [nown] */
+	uint64		ncopies;		/* queries that are equal to others, and own rows equal to a query */
 } ProbeQueries;
 
 /* Every member gives queries in proportion to its rows */
@@ -99,16 +107,43 @@ is_query_row(const ProbeQueries *queries, size_t query, size_t own_row)
 		queries->own_rows[query - queries->first_own] == own_row;
 }
 
+/*
+ * The value below which a row may be a copy of each query, float[count]: copies are
+ * no neighbours, as they say nothing of where others are.  Infinity for a query that
+ * is one itself, which has no neighbours.
+ */
+static float *
+copy_values(const ProbeQueries *queries, VqMetric metric, size_t dim)
+{
+	float	   *values = ivfpq_alloc_array(queries->count, sizeof(float));
+
+	for (size_t q = 0; q < queries->count; q++)
+	{
+		const float *row = queries->rows + q * dim;
+
+		values[q] = metric == VQ_METRIC_IP ? -INFINITY :
+			-vq_kernels->ip_f32(row, row, dim) * (1 - COPY_DISTANCE);
+		for (size_t earlier = 0; earlier < q; earlier++)
+			if (memcmp(queries->rows + earlier * dim, row, dim * sizeof(float)) == 0)
+				values[q] = INFINITY;
+	}
+	return values;
+}
+
 /* Nearest neighbours of all queries among own rows */
 static void
 find_own_neighbours(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
-					const ProbeQueries *queries, Neighbour *neighbours)
+					ProbeQueries *queries, Neighbour *neighbours)
 {
 	const VqBlas *blas = ivfpq_blas();
 	size_t		dim = sample->dim;
 	size_t		nqueries = queries->count;
 	size_t		chunk = ivfpq_chunk_rows(nqueries, dim);
 	float	   *products = ivfpq_alloc_array(chunk, nqueries * sizeof(float));
+	float	   *copies = copy_values(queries, metric, dim);
+
+	for (size_t q = 0; q < nqueries; q++)
+		queries->ncopies += copies[q] == INFINITY;
 
 	for (size_t first = 0; first < sample->nrows; first += chunk)
 	{
@@ -125,14 +160,49 @@ find_own_neighbours(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
 				float		value = norm_sq - (metric == VQ_METRIC_IP ? 1 : 2) * products[i * nqueries + q];
 				Neighbour  *nearest = neighbours + q * PROBE_NEIGHBOURS;
 
-				if (value < nearest[PROBE_NEIGHBOURS - 1].value && !is_query_row(queries, q, first + i))
+				if (value >= nearest[PROBE_NEIGHBOURS - 1].value || is_query_row(queries, q, first + i))
+					continue;
+				if (value > copies[q] || (copies[q] < INFINITY && vq_kernels->l2sq_f32(x, queries->rows + q * dim, dim) > 0))
 					add_neighbour(nearest, value, first + i);
+				else
+					queries->ncopies++;
 			}
 		}
 		ivfpq_team_progress(team, count);
 		CHECK_FOR_INTERRUPTS();
 	}
 	pfree(products);
+	pfree(copies);
+}
+
+/*
+ * Which lists have rows, as counts, uint64[nlists]: where there are many copies of a
+ * vector there can be many lists that have its centroid and no row.  NULL if all are
+ * thought to have.
+ */
+static uint64 *
+count_occupying_rows(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqLists *lists,
+					 const ProbeQueries *queries)
+{
+	uint64		ncopies = queries->ncopies;
+	size_t		nrows = Min(sample->nrows, OCCUPYING_ROWS * (size_t) lists->nlists / team->size + 1);
+	uint64	   *counts;
+	uint32	   *rows;
+
+	ivfpq_team_sum_u64(team, &ncopies, 1);
+	if (ncopies <= MANY_COPIES * queries->count)
+		return NULL;
+	counts = ivfpq_alloc_array(lists->nlists, sizeof(uint64));
+	memset(counts, 0, lists->nlists * sizeof(uint64));
+	rows = ivfpq_alloc_array(nrows, sizeof(uint32));
+	for (size_t i = 0; i < nrows; i++)
+		rows[i] = i;
+	ivfpq_label(lists, sample->rows, rows, nrows, rows);
+	for (size_t i = 0; i < nrows; i++)
+		counts[rows[i]]++;
+	ivfpq_team_sum_u64(team, counts, lists->nlists);
+	pfree(rows);
+	return counts;
 }
 
 /* From own rows to their lists */
@@ -218,7 +288,7 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
 
 /*
  * Rows of the sample stand for queries.  For each near neighbour of one, count
- * the lists that would be probed before the neighbour's own; nprobe covers
+ * the lists with rows that would be probed before the neighbour's own; nprobe covers
  * PROBE_COVERAGE of them.  The sample is thinner than the table, so its
  * neighbours are farther away and the count errs on the safe side.
  */
@@ -231,9 +301,10 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	const float *centroids = lists->centroids;
 	uint32		nlists = lists->nlists;
 	size_t		dim = sample->dim;
-	ProbeQueries queries;
+	ProbeQueries queries = {0};
 	Neighbour  *neighbours;
 	uint64	   *ranks;
+	uint64	   *occupied;
 	float	   *values = ivfpq_alloc_array(nlists, sizeof(float));
 	size_t		nplaces;
 	size_t		nranks;
@@ -251,6 +322,7 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	if (pairs)
 		label_pairs(neighbours, pairs);
 	merge_neighbours(team, queries.count, neighbours);
+	occupied = count_occupying_rows(team, sample, lists, &queries);
 
 	/* how many lists are nearer than theirs; ranks + 1, as 0 is for no neighbour */
 	ranks = MemoryContextAllocZero(CurrentMemoryContext, Max(nplaces, 1) * sizeof(uint64));
@@ -266,7 +338,7 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 				continue;
 			ranks[n] = 1;
 			for (uint32 j = 0; j < nlists; j++)
-				ranks[n] += values[j] < values[neighbours[n].place];
+				ranks[n] += values[j] < values[neighbours[n].place] && (occupied == NULL || occupied[j] > 0);
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
@@ -283,5 +355,7 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	pfree(neighbours);
 	pfree(values);
 	pfree(ranks);
+	if (occupied)
+		pfree(occupied);
 	return Min(nprobe, nlists);
 }

@@ -102,7 +102,7 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 44     4  scale				float, a power of two
  *		 48    32  ..._start			first blocks, in the order above, but for the projection's
  *		 80     4  coarse_m				sub-quantisers of centroid codes, or 0
- *		 84     4  ngroups				of lists, if their centroids are coded, or 0
+ *		 84     4  ngroups				of lists, or 0 if these are few
  *		 88     4  nprobe				default measured by the build
  *		 92     4  train_rows			rows that trained it
  *		 96     4  imbalance			float; 1 when all lists are equal

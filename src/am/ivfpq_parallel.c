@@ -189,6 +189,7 @@ ivfpq_build_worker(dsm_segment *segment, shm_toc *toc)
 	Relation	index;
 	IvfpqBuild	build;
 	IndexInfo  *info;
+	MemoryContext old = CurrentMemoryContext;
 
 	debug_query_string = shm_toc_lookup(toc, KEY_QUERY_TEXT, true);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
@@ -208,6 +209,7 @@ ivfpq_build_worker(dsm_segment *segment, shm_toc *toc)
 	build.plan = shared->plan;
 	build.meta = shared->meta;
 	ivfpq_build_member(&build);
+	MemoryContextSwitchTo(old);
 	MemoryContextDelete(build.context);
 
 	InstrEndParallelQuery(&buffer_usage[ParallelWorkerNumber], &wal_usage[ParallelWorkerNumber]);

@@ -10,6 +10,7 @@
 
 #include <math.h>
 
+#include "access/heapam.h"
 #include "am/ivfpq_build.h"
 #include "commands/progress.h"
 #include "miscadmin.h"
@@ -24,6 +25,7 @@
 /* Blocks read to learn how many rows there are; more while they have fewer rows than that */
 #define COUNTING_BLOCKS			300
 #define COUNTED_ROWS			1000
+#define SPARE_COUNT				2.0	/* of a second look, times what the first says it takes */
 
 /* Blocks read for a sample, relative to what its rows would fill */
 #define SPARE_BLOCKS			1.1
@@ -106,9 +108,18 @@ scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int n
 	BlockNumber nblocks = build->plan.heap_blocks;
 	BlockSamplerData sampler;
 	BlockNumber nchosen = 0;
+	BufferAccessStrategy ring = NULL;
 
 	if (nblocks == 0)
 		return 1.0;
+
+	/*
+	 * Each scan of a block reads a large table through a ring of buffers of its own, a new
+	 * one every time.  So have the block read through one ring for all before.
+	 */
+	if (build->heap->rd_tableam == GetHeapamTableAmRoutine() && nblocks > NBuffers / 4 &&
+		!RelationUsesLocalBuffers(build->heap))
+		ring = GetAccessStrategy(BAS_BULKREAD);
 	if (ivfpq_team_is_leader(&build->team))
 		pgstat_progress_update_param(PROGRESS_SCAN_BLOCKS_TOTAL, Min(nblocks, max_blocks));
 	BlockSampler_Init(&sampler, nblocks, Min(nblocks, max_blocks), (uint32) IVFPQ_SEED);
@@ -119,11 +130,15 @@ scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int n
 		if (nchosen++ % nmembers != member)
 			continue;
 		CHECK_FOR_INTERRUPTS();
+		if (ring)
+			ivfpq_read_through_ring(build->heap, blkno, ring);
 		table_index_build_range_scan(build->heap, build->index, build->info, false, false, false,
 									 blkno, 1, callback, state, NULL);
 		if (ivfpq_team_is_leader(&build->team))
 			pgstat_progress_update_param(PROGRESS_SCAN_BLOCKS_DONE, nchosen);
 	}
+	if (ring)
+		FreeAccessStrategy(ring);
 	return (double) nchosen / nblocks;
 }
 
@@ -136,14 +151,16 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 
 	build->plan.heap_blocks = RelationGetNumberOfBlocks(build->heap);
 
-	/* a partial index can have all its rows in a few blocks */
+	/* Of a partial index few blocks may have rows, and all of them: look at more, then at all */
 	for (;;)
 	{
 		state.nseen = 0;
 		share = scan_random_blocks(&state, max_blocks, 0, 1, count_row);
 		if (state.nseen >= COUNTED_ROWS || share >= 1.0)
 			break;
-		max_blocks = max_blocks < MaxBlockNumber / 4 ? 4 * max_blocks : MaxBlockNumber;
+		max_blocks = max_blocks == COUNTING_BLOCKS && state.nseen > 0 ?
+			(BlockNumber) Min(SPARE_COUNT * max_blocks * COUNTED_ROWS / state.nseen, build->plan.heap_blocks) :
+			build->plan.heap_blocks;
 	}
 	build->plan.estimated_rows = ceil(state.nseen / share);
 }

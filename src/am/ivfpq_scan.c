@@ -48,10 +48,13 @@
 /*
  * Rows returned before further lists are taken, and how many as a share of
  * those so far.  Neighbours thin out: covering twice as many of them takes half
- * as many lists again.
+ * as many lists again.  Where lists are few that can be too little: of 20,000 rows in
+ * 512 lists, three of which are probed, the nearest thousand were found to .68.  So
+ * there are to be so many codes for each row that may be returned before the next ones.
  */
 #define EXPAND_AFTER	20
 #define EXPAND_BY		0.5
+#define CODES_PER_ROW	10
 
 /*
  * How many rows before its turn a row is approached, in steps (ivfpq_search.h):
@@ -80,6 +83,11 @@ typedef struct IvfpqScan
 	VqVector	vector;
 	VqQuery		query;
 	bool		is_exact_only;	/* the codec cannot bound distances to it */
+	double		least;			/* no distance is less: 0 where it is the square of one */
+
+	/* as set when it began: a cursor stays as it was declared */
+	int			iterative_scan;
+	float		epsilon;
 
 	IvfpqCoarse coarse;
 	uint32		nprobe;			/* lists at first */
@@ -92,6 +100,15 @@ typedef struct IvfpqScan
 	bool		asks_disk;		/* for pages of candidates ahead of their turn */
 	uint32		npages_asked;	/* of the candidates to come */
 	IvfpqResults results;
+
+	/*
+	 * Copies of a vector have the same code, and so the same bound, a little below their
+	 * distance.  After two of the same bound and distance, others of that bound are taken
+	 * to be as far: else all of a thousand copies would be compared before one is returned.
+	 */
+	float		last_key;		/* of the last row compared */
+	double		last_compared;	/* its distance */
+	bool		has_copies;		/* the one before was the same in both */
 
 	double		last_distance;	/* of the last row returned */
 	IvfpqScanStats stats;
@@ -161,6 +178,9 @@ ivfpqendscan(IndexScanDesc scan)
 static void
 check_scan(IndexScanDesc scan)
 {
+	if (scan->numberOfKeys != 0)
+		elog(ERROR, "cannot scan index \"%s\" with search keys",
+			 RelationGetRelationName(scan->indexRelation));
 	if (scan->numberOfOrderBys != 1)
 		elog(ERROR, "cannot scan index \"%s\" with %d distance keys",
 			 RelationGetRelationName(scan->indexRelation), scan->numberOfOrderBys);
@@ -220,6 +240,8 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	memset(&state->stats, 0, sizeof(IvfpqScanStats));
 	state->stats.valid = true;
 	state->last_distance = -INFINITY;
+	state->last_key = NAN;
+	state->has_copies = false;
 	state->is_started = true;
 
 	state->model = ivfpq_model_get(index, state->query_context);
@@ -244,8 +266,11 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 		prepare_codec(state);
 	ivfpq_coarse_begin(&state->coarse, index, model, &state->query, state->nprobe);
 
+	state->least = model->meta.metric == VQ_METRIC_IP ? -INFINITY : 0.0;
+	state->epsilon = ivfpq_epsilon;
+	state->iterative_scan = ivfpq_iterative_scan;
 	state->max_probes = state->nprobe;
-	if (ivfpq_iterative_scan != VQ_ITERATIVE_OFF)
+	if (state->iterative_scan != VQ_ITERATIVE_OFF)
 		state->max_probes = ivfpq_max_probes > 0 ?
 			Max(state->nprobe, Min(ivfpq_max_probes, model->meta.nlists)) : model->meta.nlists;
 
@@ -276,6 +301,8 @@ take_lists(IvfpqScan *state, uint32 count)
 
 		if (!ivfpq_coarse_next(&state->coarse, &list))
 			break;
+		if (list.entry.head_page == InvalidBlockNumber)
+			continue;
 		probe = ivfpq_batch_add(batch);
 		probe->list_no = list.list_no;
 		probe->entry = list.entry;
@@ -283,7 +310,7 @@ take_lists(IvfpqScan *state, uint32 count)
 			probe->bound = (VqBound) {.base = -INFINITY};
 		else
 			vq_codec_list_bound(&state->model->codec, &state->query,
-								list.distance_sq, list.norm_sq, ivfpq_epsilon, &probe->bound);
+								list.distance_sq, list.norm_sq, state->epsilon, &probe->bound);
 	}
 	if (batch->nlists == first)
 		return false;
@@ -294,18 +321,24 @@ take_lists(IvfpqScan *state, uint32 count)
 	return true;
 }
 
-/* Lists to be added to those probed */
+/* Lists to join those probed, before as many rows as so far have been returned again */
 static uint32
-expansion(const IvfpqScan *state)
+further_lists(const IvfpqScan *state)
 {
-	return Max(state->nprobe, (uint32) (state->stats.lists_probed * EXPAND_BY));
+	double		probed = state->stats.lists_probed;
+	double		codes_per_list = Max(state->stats.codes_scored / Max(probed, 1), 1);
+	double		wanted_codes = (double) CODES_PER_ROW * state->expand_at;
+
+	return (uint32) ceil(Max(probed * EXPAND_BY,
+							 Min(wanted_codes - state->stats.codes_scored, PG_INT32_MAX) / codes_per_list));
 }
 
 /* Start over with further lists when those so far have no rows left */
 static bool
 next_batch(IvfpqScan *state)
 {
-	uint32		count = state->stats.lists_probed == 0 ? state->nprobe : expansion(state);
+	uint32		count = state->stats.lists_probed == 0 ? state->nprobe :
+		Max(state->nprobe, (uint32) (state->stats.lists_probed * EXPAND_BY));
 
 	state->batch.nlists = 0;
 	ivfpq_candidates_clear(&state->candidates, state->model->usual_reranks);
@@ -363,6 +396,17 @@ look_ahead(IvfpqScan *state)
 	approach(state, IVFPQ_APPROACH_ROW, ROWS_AHEAD, ceiling);
 }
 
+/* In units of the model: how near a candidate can be, as far as can be told */
+static inline double
+least_distance(const IvfpqScan *state, const VqItem *candidate)
+{
+	double		least = Max(candidate->key, state->least);
+
+	if (unlikely(state->has_copies) && candidate->key == state->last_key)
+		return Max(least, state->last_compared * state->query.unit);
+	return least;
+}
+
 /*
  * Fetch candidates until the nearest row is known.  False if the batch has no
  * rows left.
@@ -376,8 +420,9 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		const IvfpqResult *nearest = ivfpq_results_peek(&state->results, next == NULL);
 		ItemPointerData tid;
 		double		distance;
+		float		key;
 
-		if (nearest != NULL && (next == NULL || nearest->distance * state->query.unit <= next->key))
+		if (nearest != NULL && (next == NULL || nearest->distance * state->query.unit <= least_distance(state, next)))
 		{
 			ivfpq_results_take(&state->results, result);
 			return true;
@@ -386,12 +431,18 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 			return false;
 
 		ivfpq_item_tid(next, &tid);
+		key = next->key;
 		look_ahead(state);
 		ivfpq_candidates_skip(&state->candidates);
 		state->npages_asked = Max(state->npages_asked, 1) - 1;
 		state->stats.candidates_reranked++;
 		if (ivfpq_rerank(state->reranker, &state->vector, &tid, &distance))
+		{
 			ivfpq_results_add(&state->results, distance, &tid);
+			state->has_copies = key == state->last_key && distance == state->last_compared && !isinf(key);
+			state->last_key = key;
+			state->last_compared = distance;
+		}
 		CHECK_FOR_INTERRUPTS();
 	}
 }
@@ -415,14 +466,14 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 		if (state->stats.rows_returned >= state->expand_at && !ivfpq_results_are_spilled(&state->results))
 		{
 			state->expand_at *= 2;
-			take_lists(state, (uint32) ceil(state->stats.lists_probed * EXPAND_BY));
+			take_lists(state, further_lists(state));
 		}
 		if (!next_result(state, &result))
 		{
 			if (!next_batch(state))
 				state->is_finished = true;
 		}
-		else if (ivfpq_iterative_scan != VQ_ITERATIVE_STRICT || result.distance >= state->last_distance)
+		else if (state->iterative_scan != VQ_ITERATIVE_STRICT || result.distance >= state->last_distance)
 		{
 			scan->xs_heaptid = result.tid;
 			scan->xs_recheck = false;

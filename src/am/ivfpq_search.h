@@ -71,6 +71,16 @@ extern void ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqM
 /* The next list, or false after the last */
 extern bool ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list);
 
+/*
+ * For a build: the share of the lists nearest to each of nrows rows in model space, every
+ * stride floats, that a search of nprobe lists for it would compare by these codes of centroids.
+ * Those are the nearest quarter of nprobe, as of the others any code misses some.  Of model,
+ * nlists, ngroups, coarse, coarse_shape, group_lists and group_blocks are set; centroids
+ * is float[nlists + ngroups][dim], with the centres of groups behind.
+ */
+extern double ivfpq_coarse_share(const IvfpqModel *model, const char *blocks, const float *centroids,
+								 const float *rows, size_t stride, size_t nrows, uint32 nprobe);
+
 /* A list to be scored */
 typedef struct IvfpqProbe
 {

@@ -21,8 +21,9 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 
-/* Rows from which on VACUUM says that an index should be trained */
+/* Rows from which on VACUUM says that an index should be trained, and how much more than those of the build */
 #define OUTGROWN_ROWS	10000
+#define OUTGROWN_TIMES	16
 
 IndexBulkDeleteResult *
 ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
@@ -91,26 +92,40 @@ forget_idle_dim(Relation index)
 }
 
 /*
- * An index made before its rows came is right but slow, and nobody who searches
- * is told.  VACUUM sees it grow; autovacuum tells the server's log.
+ * An index made before its rows came, or most of them, is right but slow, and nobody who
+ * searches is told.  VACUUM sees it grow; autovacuum tells the server's log.
  */
 static void
-report_untrained(Relation index, const IndexBulkDeleteResult *stats)
+report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
 {
-	/* what was taken from the table is too much for a partial index, but not what there is room for */
-	double		nrows = Min(stats->num_index_tuples, (double) stats->num_pages * (IVFPQ_PAGE_BYTES / VQ_TID_BYTES));
+	int			level = VQ_IS_AUTOVACUUM() ? LOG : NOTICE;
+	double		nrows = stats->num_index_tuples;
 	IvfpqMetaPageData meta;
+	VqBlockShape shape;
+	double		row_bytes;
 
 	if (nrows < OUTGROWN_ROWS)
 		return;
 	ivfpq_meta_read(index, &meta);
-	if (meta.codec != IVFPQ_CODEC_NONE)
+	shape = (VqBlockShape) {meta.m, meta.nbits};
+
+	/* what was taken from the table is too much for a partial index, but not what there is room for */
+	row_bytes = (double) vq_block_bytes(&shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
+	nrows = Min(nrows, (stats->num_pages - meta.list_start) * (IVFPQ_PAGE_BYTES / row_bytes));
+	if (nrows < OUTGROWN_ROWS)
 		return;
-	ereport(VQ_IS_AUTOVACUUM() ? LOG : NOTICE,
-			(errmsg("index \"%s\" is not trained: its searches compare each of about %.0f rows",
-					RelationGetRelationName(index), nrows),
-			 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows),
-			 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
+	if (meta.codec == IVFPQ_CODEC_NONE)
+		ereport(level,
+				(errmsg("index \"%s\" is not trained: its searches compare each of about %.0f rows",
+						RelationGetRelationName(index), nrows),
+				 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows),
+				 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
+	else if (nrows >= (double) OUTGROWN_TIMES * meta.build_rows)
+		ereport(level,
+				(errmsg("index \"%s\" has outgrown its %u lists: it has about %.0f rows",
+						RelationGetRelationName(index), meta.nlists, nrows),
+				 errdetail("It was built on " UINT64_FORMAT " rows.", meta.build_rows),
+				 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
 }
 
 IndexBulkDeleteResult *
@@ -133,6 +148,6 @@ ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 
 	forget_idle_dim(info->index);
 	stats->num_pages = RelationGetNumberOfBlocks(info->index);
-	report_untrained(info->index, stats);
+	report_outgrown(info->index, stats);
 	return stats;
 }

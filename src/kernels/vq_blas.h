@@ -26,7 +26,7 @@ typedef struct VqBlas
 	void		(*products) (size_t rows, size_t cols, size_t dim,
 							 const float *a, const float *b, float *c);
 
-	/* c[i][j] += the same.  Where there are eigenvectors. */
+	/* c[i][j] += the same */
 	void		(*add_products) (size_t rows, size_t cols, size_t dim,
 								 const float *a, const float *b, float *c);
 

@@ -147,6 +147,8 @@ my @damages = (
 	[ 'successor beyond the file', qr/(goes on at|no block of it)/, $first[-1]{at} + 4, pack('L S', $last_page + 5, $contents) ],
 	[ 'chain cut', qr/has ended/, $first[1]{at} + 4, pack('L S', 0xFFFFFFFF, 0) ],
 	[ 'head elsewhere', qr/(goes on at|no block of it)/, $entry, pack('L', $second[-1]{page} + 1) ],
+	[ 'end of the directory', qr/(directory ends at|directory entries)/, address($directory, 12), pack('S', $contents + 20) ],
+	[ 'end of the metapage', qr/metapage ends/, address(0, 12), pack('S', $contents + 20) ],
 	[ 'head lost', qr/List $list has \d+ blocks/, $entry, pack('L', 0xFFFFFFFF) ],
 	[ 'number of blocks', qr/directory entry says/, $entry + 8, pack('L', 1) ],
 	[ 'hint', qr/hint of list $list /, $entry + 4, pack('L', $last_page + 9) ],
@@ -208,6 +210,10 @@ for my $damage (@damages, @only_heap)
 	like($error, qr/(XX00[12]|0A000)/, "$name: has the SQLSTATE of damage");
 	is(check_error('false'), '', "$name: found with heapallindexed only")
 	  if grep { $_ == $damage } @only_heap;
+	my $size = $node->safe_psql('postgres', q{SELECT pg_relation_size('items')});
+
+	$node->psql('postgres', "SELECT count(*) FROM (SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) OFFSET 0) s");
+	is($node->safe_psql('postgres', q{SELECT pg_relation_size('items')}), $size, "$name: a search leaves the table alone");
 	ok_survives($name);
 	$node->stop;
 }

@@ -171,7 +171,11 @@ test_products_agree_with_sums(void)
 			for (size_t t = 0; t < dim; t++)
 				want += (double) a[k / cols * dim + t] * b[k % cols * dim + t];
 			CHECK(fabs(c[k] - want) < 1e-6 * (double) dim, "shape %zu product %zu: got %g, want %g", i, k, c[k], want);
+			c[k] = (float) (1 - want);
 		}
+		vq_blas_builtin.add_products(rows, cols, dim, a, b, c);
+		for (size_t k = 0; k < rows * cols; k++)
+			CHECK(fabs(c[k] - 1) < 2e-6 * (double) dim, "shape %zu product %zu: got %g, want 1", i, k, c[k]);
 		free(a);
 		free(b);
 		free(c);

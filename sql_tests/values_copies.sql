@@ -1,0 +1,36 @@
+--
+-- Many rows with the same vector: neither work nor recall suffers for them
+--
+CREATE FUNCTION clustered(id int) RETURNS real[] IMMUTABLE LANGUAGE sql AS $$
+	SELECT array_agg((10 * sin(id % 150 * (j + 0.7) * 12.9898) + sin(id * (j + 0.3) * 78.233))::real ORDER BY j) FROM generate_series(1, 24) j $$;
+CREATE TABLE plain AS SELECT i AS id, clustered(i) AS embedding FROM generate_series(1, 12000) i;
+
+-- The first rows of many that are equally far are returned before the others are looked at:
+-- of copies of the query, and of others
+CREATE TABLE items AS SELECT id, CASE WHEN id % 3 = 0 THEN clustered(7) ELSE embedding END AS embedding FROM plain;
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+CREATE INDEX items_cosine ON items USING ivfpq (embedding array_cosine_ops);
+SET enable_seqscan = off;
+SELECT max(d) AS farthest FROM (SELECT embedding <-> clustered(7) AS d FROM items ORDER BY d LIMIT 10) t;
+SELECT candidates_reranked < 100 AS few FROM ivfpq_last_scan();
+SELECT max(d) < 1e-6 AS near FROM (SELECT embedding <=> clustered(7) AS d FROM items ORDER BY d LIMIT 10) t;
+SELECT candidates_reranked < 100 AS few FROM ivfpq_last_scan();
+SELECT count(*), count(DISTINCT d) AS distances FROM (SELECT embedding <-> ((clustered(7))[1:23] || 0.25::real) AS d FROM items ORDER BY 1 LIMIT 10) t;
+SELECT candidates_reranked < 100 AS few FROM ivfpq_last_scan();
+
+-- All of them come when they are asked for, each once
+SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> clustered(7) LIMIT 4001) t;
+SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> clustered(7) OFFSET 0) t;
+SELECT ivfpq_check('items_index', true), ivfpq_check('items_cosine', true);
+
+-- A fresh index of them has no advice to give, although its lists are uneven
+SELECT imbalance > 4 AS uneven, advice FROM ivfpq_index_info('items_index');
+RESET enable_seqscan;
+DROP TABLE items;
+
+-- The build does not take copies for neighbours when it measures how many lists to search
+CREATE TABLE items AS SELECT id, clustered(id / 20 * 7) AS embedding FROM plain;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 300);
+SELECT nprobe > 1 AS several_lists FROM ivfpq_index_info('items_index');
+DROP TABLE items, plain;
+DROP FUNCTION clustered;
