@@ -127,5 +127,16 @@ is($node->safe_psql('postgres', q{SET enable_seqscan = off;
 	SELECT id FROM updated ORDER BY v <-> '{0,0,0}' LIMIT 1}), 1, 'a search finds the row');
 is($node->safe_psql('postgres', $versions), 1, 'and prunes the page');
 
+# CREATE INDEX samples a large table without filling shared buffers with it
+$node->safe_psql('postgres', q{
+	CREATE TABLE wide AS SELECT id, v, repeat(md5(id::text), 40) AS filler FROM items;
+	VACUUM wide});
+$node->restart;
+$node->safe_psql('postgres', 'CREATE INDEX wide_v ON wide USING ivfpq (v)');
+cmp_ok($node->safe_psql('postgres', q{SELECT pg_relation_size('wide') / 8192}), '>', 64 * 128 / 4, 'a table is large');
+cmp_ok(
+	$node->safe_psql('postgres', q{SELECT count(*) FROM pg_buffercache WHERE relfilenode = pg_relation_filenode('wide')}),
+	'<', 1000, 'CREATE INDEX leaves few of its pages in shared buffers');
+
 $node->stop;
 done_testing();
