@@ -103,7 +103,7 @@ finds_lists(const IvfpqBuild *build, const VqCodec *codec, const VqBlockShape *s
 	const IvfpqLists *lists = &build->lists;
 	const IvfpqSample *sample = &build->sample;
 	size_t		nrows = Min(JUDGING_ROWS, sample->nrows);
-	size_t		stride = sample->nrows / Max(nrows, 1) * lists->dim;
+	size_t		stride = nrows > 0 ? sample->nrows / nrows * lists->dim : 0;
 	uint32		nprobe = build->options->nprobe > 0 ? build->options->nprobe : build->meta.nprobe;
 	uint32	   *group_blocks = palloc((lists->ngroups + 1) * sizeof(uint32));
 	IvfpqModel	model = {
@@ -112,6 +112,9 @@ finds_lists(const IvfpqBuild *build, const VqCodec *codec, const VqBlockShape *s
 	};
 	double		share;
 
+	/* the leader's part of a team's sample can be empty: then nothing speaks against them */
+	if (nrows == 0)
+		return true;
 	group_blocks[0] = 0;
 	for (uint32 g = 0; g < lists->ngroups; g++)
 		group_blocks[g + 1] = group_blocks[g] +
