@@ -60,6 +60,18 @@ SELECT count(*) = count(DISTINCT d) AS groups_of_cte FROM (SELECT d, count(*) FR
 -- The nearest of two searches together
 EXPLAIN (COSTS off) (:nearest) UNION ALL (:nearest) ORDER BY d LIMIT 5;
 
+-- Partitions are merged in their order, even where nobody is told of it
+CREATE TABLE parts (id int, embedding real[]) PARTITION BY HASH (id);
+CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO parts SELECT id, embedding FROM items WHERE id <= 600;
+CREATE INDEX parts_index ON parts USING ivfpq (embedding);
+ANALYZE parts;
+EXPLAIN (COSTS off) SELECT d FROM (SELECT embedding <-> :query AS d FROM parts ORDER BY d) s LIMIT 20;
+SELECT max(d) = (SELECT (array_agg((embedding <-> :query) + 0 ORDER BY (embedding <-> :query) + 0))[20] FROM parts) AS nearest_of_both
+FROM (SELECT d FROM (SELECT embedding <-> :query AS d FROM parts ORDER BY d) s LIMIT 20) s;
+DROP TABLE parts;
+
 -- A prepared statement does not know its LIMIT
 PREPARE nearest (int) AS SELECT embedding <-> :query AS d FROM items ORDER BY d LIMIT $1;
 SET plan_cache_mode = force_generic_plan;

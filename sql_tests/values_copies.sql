@@ -28,6 +28,18 @@ SELECT imbalance > 4 AS uneven, advice FROM ivfpq_index_info('items_index');
 RESET enable_seqscan;
 DROP TABLE items;
 
+-- Nor do copies of one vector come before a nearer one whose code is worse
+CREATE TABLE items AS SELECT id, clustered(id % 400) AS embedding FROM plain WHERE id <= 1200;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 4);
+SET ivfpq.epsilon = 10;
+SET enable_seqscan = off;
+SELECT sum(((SELECT embedding <-> clustered(q) FROM items ORDER BY embedding <-> clustered(q) LIMIT 1)
+	> (SELECT min((embedding <-> clustered(q)) + 0) + 1e-6 FROM items))::int) AS not_nearest
+FROM generate_series(2000, 2040) q;
+RESET enable_seqscan;
+RESET ivfpq.epsilon;
+DROP TABLE items;
+
 -- The build does not take copies for neighbours when it measures how many lists to search
 CREATE TABLE items AS SELECT id, clustered(id / 20 * 7) AS embedding FROM plain;
 CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 300);

@@ -91,6 +91,19 @@ sorted(PlannerInfo *root, RelOptInfo *rel, Path *path)
 	return sort;
 }
 
+/*
+ * The rows of a path with nothing said of their order.  It goes on saying it itself:
+ * plans of MergeAppend and the like are made from that.
+ */
+static Path *
+unpromised(PlannerInfo *root, RelOptInfo *rel, Path *path)
+{
+	Path	   *result = (Path *) create_projection_path(root, rel, path, path->pathtarget);
+
+	result->pathkeys = NIL;
+	return result;
+}
+
 static void
 mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, RelOptInfo *output_rel, void *extra)
 {
@@ -109,7 +122,7 @@ mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, Re
 		if (IsA(path, LimitPath) && ((LimitPath *) path)->limitCount != NULL && root->sort_pathkeys != NIL)
 			lfirst(cell) = sorted(root, output_rel, path);
 		else if (root->parent_root != NULL)
-			path->pathkeys = NIL;
+			lfirst(cell) = unpromised(root, output_rel, path);
 	}
 }
 

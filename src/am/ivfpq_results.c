@@ -43,11 +43,19 @@ swap_results(IvfpqResult *a, IvfpqResult *b)
 	*b = t;
 }
 
-/* TIDs sort as integers: block number, then offset */
+/* Sorts as an integer: block number, then offset, and the flag at the end */
 static int64
-tid_to_int64(const ItemPointerData *tid)
+row_to_int64(const IvfpqResult *result)
 {
-	return ((int64) ItemPointerGetBlockNumberNoCheck(tid) << 16) | ItemPointerGetOffsetNumberNoCheck(tid);
+	return (((int64) ItemPointerGetBlockNumberNoCheck(&result->tid) << 16 |
+			 ItemPointerGetOffsetNumberNoCheck(&result->tid)) << 1) | result->is_assumed;
+}
+
+static void
+row_from_int64(int64 row, IvfpqResult *result)
+{
+	ItemPointerSet(&result->tid, (BlockNumber) (row >> 17), (OffsetNumber) (row >> 1 & 0xFFFF));
+	result->is_assumed = row & 1;
 }
 
 static void
@@ -64,7 +72,7 @@ begin_sort(IvfpqResults *results)
 		TupleDesc	desc = CreateTemplateTupleDesc(2);
 
 		TupleDescInitEntry(desc, 1, "distance", FLOAT8OID, -1, 0);
-		TupleDescInitEntry(desc, 2, "tid", INT8OID, -1, 0);
+		TupleDescInitEntry(desc, 2, "row", INT8OID, -1, 0);
 		VQ_TUPDESC_DONE(desc);
 		results->sort_in = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		results->sort_out = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
@@ -84,7 +92,7 @@ put_into_sort(IvfpqResults *results, const IvfpqResult *result)
 
 	ExecClearTuple(slot);
 	slot->tts_values[0] = Float8GetDatum(result->distance);
-	slot->tts_values[1] = Int64GetDatum(tid_to_int64(&result->tid));
+	slot->tts_values[1] = Int64GetDatum(row_to_int64(result));
 	slot->tts_isnull[0] = false;
 	slot->tts_isnull[1] = false;
 	ExecStoreVirtualTuple(slot);
@@ -95,7 +103,6 @@ static void
 read_from_sort(IvfpqResults *results)
 {
 	bool		isnull;
-	int64		tid;
 
 	results->has_current = tuplesort_gettupleslot(results->sort, true, false, results->sort_out, NULL);
 	if (!results->has_current)
@@ -105,8 +112,7 @@ read_from_sort(IvfpqResults *results)
 		return;
 	}
 	results->current.distance = DatumGetFloat8(slot_getattr(results->sort_out, 1, &isnull));
-	tid = DatumGetInt64(slot_getattr(results->sort_out, 2, &isnull));
-	ItemPointerSet(&results->current.tid, (BlockNumber) (tid >> 16), (OffsetNumber) (tid & 0xFFFF));
+	row_from_int64(DatumGetInt64(slot_getattr(results->sort_out, 2, &isnull)), &results->current);
 }
 
 static void
@@ -163,14 +169,26 @@ lower_ceiling(IvfpqResults *results, double distance)
 	results->nearest[i] = distance;
 }
 
-void
-ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid)
+static size_t
+heap_capacity(void)
 {
-	IvfpqResult result = {distance, *tid};
+	return Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(IvfpqResult));
+}
+
+bool
+ivfpq_results_have_room(const IvfpqResults *results)
+{
+	return results->sort == NULL && results->nresults < heap_capacity();
+}
+
+void
+ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid, bool is_assumed)
+{
+	IvfpqResult result = {distance, *tid, is_assumed};
 
 	lower_ceiling(results, distance);
-	results->capacity = Max(MIN_CAPACITY, (size_t) work_mem * 1024 / 2 / sizeof(IvfpqResult));
-	if (results->sort == NULL && results->nresults >= results->capacity)
+	results->capacity = heap_capacity();
+	if (!ivfpq_results_have_room(results) && results->sort == NULL)
 	{
 		begin_sort(results);
 		while (results->nresults > 0)

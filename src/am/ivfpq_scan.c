@@ -102,9 +102,10 @@ typedef struct IvfpqScan
 	IvfpqResults results;
 
 	/*
-	 * Copies of a vector have the same code, and so the same bound, a little below their
-	 * distance.  After two of the same bound and distance, others of that bound are taken
-	 * to be as far: else all of a thousand copies would be compared before one is returned.
+	 * Copies of a vector have the same code, and so the same bound.  After two of the same
+	 * bound and distance, others of that bound are taken to be as far, and are fetched only
+	 * when it is their turn to be returned: else all of a thousand copies would be compared
+	 * before one is returned.
 	 */
 	float		last_key;		/* of the last row compared */
 	double		last_compared;	/* its distance */
@@ -396,15 +397,41 @@ look_ahead(IvfpqScan *state)
 	approach(state, IVFPQ_APPROACH_ROW, ROWS_AHEAD, ceiling);
 }
 
-/* In units of the model: how near a candidate can be, as far as can be told */
-static inline double
-least_distance(const IvfpqScan *state, const VqItem *candidate)
+/* Whether it is taken to be as far as the last row compared, while there is memory for such rows */
+static inline bool
+is_copy(const IvfpqScan *state, const VqItem *candidate)
 {
-	double		least = Max(candidate->key, state->least);
+	return unlikely(state->has_copies) && candidate->key == state->last_key &&
+		ivfpq_results_have_room(&state->results);
+}
 
-	if (unlikely(state->has_copies) && candidate->key == state->last_key)
-		return Max(least, state->last_compared * state->query.unit);
-	return least;
+/* False if the snapshot sees no row there */
+static bool
+compare_row(IvfpqScan *state, ItemPointer tid, double *distance)
+{
+	state->stats.candidates_reranked++;
+	return ivfpq_rerank(state->reranker, &state->vector, tid, distance);
+}
+
+/*
+ * Take off the nearest result.  False if it was taken to be a copy, and is no row or not
+ * as near.
+ */
+static bool
+take_result(IvfpqScan *state, IvfpqResult *result)
+{
+	double		assumed;
+
+	ivfpq_results_take(&state->results, result);
+	if (likely(!result->is_assumed))
+		return true;
+	assumed = result->distance;
+	if (!compare_row(state, &result->tid, &result->distance))
+		return false;
+	if (result->distance <= assumed || ivfpq_results_are_spilled(&state->results))
+		return true;
+	ivfpq_results_add(&state->results, result->distance, &result->tid, false);
+	return false;
 }
 
 /*
@@ -421,29 +448,34 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		ItemPointerData tid;
 		double		distance;
 		float		key;
+		bool		is_copied;
 
-		if (nearest != NULL && (next == NULL || nearest->distance * state->query.unit <= least_distance(state, next)))
+		CHECK_FOR_INTERRUPTS();
+		if (nearest != NULL && (next == NULL || nearest->distance * state->query.unit <= Max(next->key, state->least)))
 		{
-			ivfpq_results_take(&state->results, result);
-			return true;
+			if (take_result(state, result))
+				return true;
+			continue;
 		}
 		if (next == NULL)
 			return false;
 
 		ivfpq_item_tid(next, &tid);
 		key = next->key;
-		look_ahead(state);
+		is_copied = is_copy(state, next);
+		if (!is_copied)
+			look_ahead(state);
 		ivfpq_candidates_skip(&state->candidates);
 		state->npages_asked = Max(state->npages_asked, 1) - 1;
-		state->stats.candidates_reranked++;
-		if (ivfpq_rerank(state->reranker, &state->vector, &tid, &distance))
+		if (is_copied)
+			ivfpq_results_add(&state->results, state->last_compared, &tid, true);
+		else if (compare_row(state, &tid, &distance))
 		{
-			ivfpq_results_add(&state->results, distance, &tid);
+			ivfpq_results_add(&state->results, distance, &tid, false);
 			state->has_copies = key == state->last_key && distance == state->last_compared && !isinf(key);
 			state->last_key = key;
 			state->last_compared = distance;
 		}
-		CHECK_FOR_INTERRUPTS();
 	}
 }
 

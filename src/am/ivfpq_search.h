@@ -190,6 +190,7 @@ typedef struct IvfpqResult
 {
 	double		distance;
 	ItemPointerData tid;
+	bool		is_assumed;		/* the row has not been fetched: it is taken to be a copy of one that was */
 } IvfpqResult;
 
 #define IVFPQ_MAX_EXPECTED	64
@@ -213,7 +214,10 @@ typedef struct IvfpqResults
 } IvfpqResults;
 
 extern void ivfpq_results_init(IvfpqResults *results, MemoryContext context);
-extern void ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid);
+extern void ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid, bool is_assumed);
+
+/* Whether one more stays in the heap */
+extern bool ivfpq_results_have_room(const IvfpqResults *results);
 
 /*
  * Nearest result, or NULL if there is none or it cannot be told before the
