@@ -39,6 +39,7 @@ StaticAssertDecl(sizeof(int) == sizeof(float), "one work space has both");
 
 static SgemmFunction sgemm;
 static SsyevdFunction ssyevd;
+static bool is_tried = false;	/* by this build */
 
 static void
 openblas_products(size_t rows, size_t cols, size_t dim, const float *a, const float *b, float *c)
@@ -87,26 +88,23 @@ can_have_memory(void)
 	return true;
 }
 
-/* Have the workspace taken at once: by a product that is not so small that it needs none */
-static void
-take_memory(void)
+void
+ivfpq_blas_begin_build(void)
 {
-	size_t		dim = WARMUP_DIM;
-	float	   *matrix = palloc0(2 * dim * dim * sizeof(float));
-
-	openblas_products(dim, dim, dim, matrix, matrix, matrix + dim * dim);
-	pfree(matrix);
+	is_tried = sgemm != NULL;
 }
 
 const VqBlas *
 ivfpq_blas(void)
 {
-	static bool is_tried = false;
+	size_t		dim = WARMUP_DIM;
+	float	   *matrix;
 	void	   *library;
 	SetThreadsFunction set_threads;
 
 	if (!is_tried)
 	{
+		matrix = palloc0(2 * dim * dim * sizeof(float));
 		is_tried = true;
 
 		/* before the library looks: one process, one thread */
@@ -117,13 +115,16 @@ ivfpq_blas(void)
 			set_threads = (SetThreadsFunction) dlsym(library, "openblas_set_num_threads");
 			if (set_threads)
 				set_threads(1);
-			sgemm = (SgemmFunction) dlsym(library, "cblas_sgemm");
-			if (sgemm)
-				take_memory();
 			ssyevd = (SsyevdFunction) dlsym(library, "ssyevd_");
 			if (ssyevd)
 				openblas.eigenvectors = openblas_eigenvectors;
+
+			/* have the workspace taken at once: by a product that is not so small that it needs none */
+			sgemm = (SgemmFunction) dlsym(library, "cblas_sgemm");
+			if (sgemm)
+				openblas_products(dim, dim, dim, matrix, matrix, matrix + dim * dim);
 		}
+		pfree(matrix);
 		if (sgemm == NULL && !IsParallelWorker())
 			ereport(WARNING,
 					(errmsg("could not load OpenBLAS, or it has no memory"),

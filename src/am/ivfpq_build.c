@@ -520,6 +520,7 @@ ivfpq_build_init(IvfpqBuild *build, Relation heap, Relation index, IndexInfo *in
 	build->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
 	build->team.size = 1;
 	build->alone.size = 1;
+	ivfpq_blas_begin_build();
 }
 
 IndexBuildResult *

@@ -20,6 +20,9 @@
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/procsignal.h"
 #include "storage/shmem.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
@@ -177,6 +180,17 @@ ivfpq_parallel_end(IvfpqBuild *build)
 	build->parallel = NULL;
 }
 
+/*
+ * A library may end the process without a word (OpenBLAS, and what it needs, where they find
+ * no memory).  The server has the leader look for errors then before it closes the queue
+ * that tells of it; have the leader look again, or it may wait for this member for ever.
+ */
+static void
+wake_leader(int code, Datum arg)
+{
+	(void) SendProcSignal(MyBgworkerEntry->bgw_notify_pid, PROCSIG_PARALLEL_MESSAGE, VQ_NO_PROC_NUMBER);
+}
+
 void
 ivfpq_build_worker(dsm_segment *segment, shm_toc *toc)
 {
@@ -191,6 +205,7 @@ ivfpq_build_worker(dsm_segment *segment, shm_toc *toc)
 	IndexInfo  *info;
 	MemoryContext old = CurrentMemoryContext;
 
+	on_shmem_exit(wake_leader, (Datum) 0);
 	debug_query_string = shm_toc_lookup(toc, KEY_QUERY_TEXT, true);
 	pgstat_report_activity(STATE_RUNNING, debug_query_string);
 

@@ -41,8 +41,12 @@ ivfpq_alloc_array(size_t count, size_t size)
 	return MemoryContextAllocHuge(CurrentMemoryContext, mul_size(Max(count, 1), size));
 }
 
-/* ivfpq_blas.c: OpenBLAS if this machine has it */
+/*
+ * ivfpq_blas.c: OpenBLAS if this machine has it.  Looked for once in a build, and again
+ * in the next if it was not to be had.
+ */
 extern const VqBlas *ivfpq_blas(void);
+extern void ivfpq_blas_begin_build(void);
 
 /* The lists of an index: their centroids, numbered so that groups of near ones come together */
 typedef struct IvfpqLists

@@ -33,6 +33,12 @@
 #define VQ_COUNT_SEARCH(scan)	((void) 0)
 #endif
 
+#if PG_VERSION_NUM >= 170000
+#define VQ_NO_PROC_NUMBER		INVALID_PROC_NUMBER
+#else
+#define VQ_NO_PROC_NUMBER		InvalidBackendId
+#endif
+
 #if PG_VERSION_NUM >= 190000
 #define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin((rel), SO_NONE)
 #define VQ_BEGINSCAN_PARALLEL(rel, scan)	table_beginscan_parallel((rel), (scan), SO_NONE)

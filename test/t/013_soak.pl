@@ -475,6 +475,7 @@ my @actions = (
 	[
 		3,
 		sub {
+			end_transactions('writer');
 			run('main', "SELECT ivfpq_check('$_', true)") for indexes();
 		}
 	]);
