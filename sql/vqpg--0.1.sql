@@ -300,7 +300,7 @@ CREATE FUNCTION vqpg_gpus(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION vqpg_gpus() IS 'GPUs that CREATE INDEX can use; no rows and a notice with the reason if there are none';
 
--- ivfpq_check reads a whole index and its table, and ivfpq_reconstruct shows
--- contents of rows without asking for rights on their table
+-- ivfpq_check reads a whole index and its table, and ivfpq_reconstruct shows what
+-- codes tell of rows, those that no snapshot sees included
 REVOKE ALL ON FUNCTION ivfpq_check(regclass, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ivfpq_reconstruct(regclass, tid) FROM PUBLIC;

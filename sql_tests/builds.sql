@@ -61,6 +61,7 @@ CREATE INDEX sparse_index ON sparse USING ivfpq (embedding) WHERE id BETWEEN 200
 CREATE INDEX sparse_one ON sparse USING ivfpq (embedding) WHERE id = 77;
 SELECT lists > 1 AS has_lists, rows FROM ivfpq_index_info('sparse_index');
 SELECT lists, rows FROM ivfpq_index_info('sparse_one');
+SELECT relname, reltuples FROM pg_class WHERE relname IN ('sparse', 'sparse_index', 'sparse_one') ORDER BY relname;
 SELECT ivfpq_check('sparse_index', true), ivfpq_check('sparse_one', true);
 DROP TABLE sparse;
 
@@ -77,6 +78,15 @@ SELECT (heap_blks_read + heap_blks_hit - :blocks_before) < 2.3 * pg_relation_siz
 FROM pg_statio_user_tables WHERE relname = 'sparse';
 RESET max_parallel_maintenance_workers;
 DROP TABLE sparse;
+
+-- What fills its pages to the last byte: a directory of 408 lists, the mean of 2,040 dimensions
+CREATE TABLE full_pages AS SELECT id, array_fill(id::real, '{1020}') || array_fill((id % 7)::real, '{1020}') AS embedding FROM items WHERE id <= 520;
+CREATE INDEX full_directory ON items USING ivfpq (embedding) WITH (lists = 408);
+CREATE INDEX full_mean ON full_pages USING ivfpq (embedding) WITH (lists = 2);
+SELECT i.lists, i.dims FROM unnest('{full_directory,full_mean}'::regclass[]) index, ivfpq_index_info(index) i;
+SELECT ivfpq_check('full_directory', true), ivfpq_check('full_mean', true);
+DROP INDEX full_directory;
+DROP TABLE full_pages;
 
 -- The same table gives the same index every time
 CREATE INDEX first_index ON items USING ivfpq (embedding) WITH (lists = 20);
@@ -109,3 +119,11 @@ DROP TABLE replaced;
 
 DROP TABLE items;
 DROP FUNCTION try_build, vector_of;
+
+-- Rows deleted by the transaction itself are not taken for vectors of other dimensions: the index is used at once
+BEGIN;
+CREATE TABLE items AS SELECT i AS id, ARRAY[i, i + 1, i + 2]::real[] AS embedding FROM generate_series(1, 3000) i;
+DELETE FROM items WHERE id <= 400;
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'items_index'::regclass;
+ROLLBACK;

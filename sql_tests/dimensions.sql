@@ -56,7 +56,25 @@ INSERT INTO items VALUES (521, array_fill(0.5::real, '{16000}'));
 SELECT q.id, n.id = q.id AS itself FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id IN (1, 300, 521);
 SELECT ivfpq_check('items_index', true);
 INSERT INTO items SELECT 522, embedding || 1::real FROM items WHERE id = 1;
-DROP TABLE items;
+
+-- A session keeps 16 MB of what it knows of indexes that it does not use, and what it uses
+CREATE TABLE few AS SELECT i AS id, ARRAY[i % 50, i % 7, i % 11]::real[] AS embedding FROM generate_series(1, 600) i;
+CREATE INDEX few_index ON few USING ivfpq (embedding) WITH (lists = 10, nprobe = 1);
+ALTER INDEX items_index SET (lists = 1, m = 1, train_rows = 20, rotation = none);
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM few ORDER BY embedding <-> '{1,2,3}';
+MOVE 1 FROM c;
+DO $$
+BEGIN
+	FOR i IN 1 .. 16 LOOP
+		REINDEX INDEX items_index;
+		PERFORM id FROM items ORDER BY embedding <-> array_fill(0.5::real, '{16000}') LIMIT 1;
+	END LOOP;
+END $$;
+SELECT count(*) > 8 AS many, sum(total_bytes) < 18000000 AS within_16_mb FROM pg_backend_memory_contexts WHERE name = 'ivfpq model';
+MOVE 1000 FROM c;
+COMMIT;
+DROP TABLE items, few;
 
 -- The codes of a row must fit a page, and be no more than its dimensions
 CREATE TABLE items AS SELECT i AS id, array_fill(i::real, '{4000}') AS embedding FROM generate_series(1, 520) i;

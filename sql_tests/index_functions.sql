@@ -82,6 +82,7 @@ CREATE INDEX grown_few ON grown USING ivfpq (embedding) WHERE id <= 100;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 9000) i;
 VACUUM grown;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(9001, 12000) i;
+ANALYZE grown;
 VACUUM grown;
 REINDEX INDEX CONCURRENTLY grown_index;
 VACUUM grown;
@@ -149,6 +150,33 @@ RESET ROLE;
 ALTER TABLE items DISABLE ROW LEVEL SECURITY;
 DROP OWNED BY regress_vqpg_reader;
 DROP ROLE regress_vqpg_reader;
+
+-- Whoever checks an index runs its expressions as the owner of the table, who can leave nothing in the session
+CREATE ROLE regress_vqpg_owner;
+GRANT CREATE ON SCHEMA public TO regress_vqpg_owner;
+CREATE FUNCTION leave_table() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE TEMP TABLE left_behind (); END $$;
+CREATE FUNCTION nosy(v real[]) RETURNS real[] IMMUTABLE LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('regress_vqpg.wish', true) = 'table' THEN
+		PERFORM leave_table();
+	ELSIF current_user <> 'regress_vqpg_owner' THEN
+		RAISE 'runs as somebody else';
+	END IF;
+	RETURN v;
+END $$;
+SET ROLE regress_vqpg_owner;
+CREATE TABLE owned AS SELECT '{1,2}'::real[] AS embedding;
+CREATE INDEX owned_index ON owned USING ivfpq (nosy(embedding));
+RESET ROLE;
+SELECT ivfpq_check('owned_index', true);
+SET regress_vqpg.wish = 'table';
+SELECT outcome('SELECT ivfpq_check(''owned_index'', true)');
+RESET regress_vqpg.wish;
+SELECT current_user = session_user AS is_back;
+DROP TABLE owned;
+DROP OWNED BY regress_vqpg_owner;
+DROP ROLE regress_vqpg_owner;
+DROP FUNCTION nosy, leave_table;
 
 SELECT ivfpq_check('items_index', true), ivfpq_check('items_fine', true), ivfpq_check('few_index', true), ivfpq_check('dying_index', true), ivfpq_check('crowded_index', true);
 DROP VIEW seen;

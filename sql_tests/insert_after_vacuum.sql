@@ -48,6 +48,22 @@ SELECT index, rows FROM slots;
 VACUUM items, items_bare;
 SELECT index, rows FROM slots;
 
+-- Inserts do not look again at the pages that those before found full
+INSERT INTO items_bare SELECT i, '{1,2,3,4,5,6,7,8}' FROM generate_series(10001, 28000) i;
+DELETE FROM items_bare WHERE id > 10000 AND id % 50 = 0;
+VACUUM items_bare;
+CREATE FUNCTION blocks_hit(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT json) ' || statement INTO plan;
+	RETURN plan -> 0 -> 'Plan' ->> 'Local Hit Blocks';
+END $$;
+SELECT blocks_hit('INSERT INTO items_bare SELECT i, ''{1,2,3,4,5,6,7,8}'' FROM generate_series(30001, 30360) i') < 360 * 6 AS few_for_each_row;
+DELETE FROM items_bare WHERE id > 10000;
+VACUUM items_bare;
+DROP FUNCTION blocks_hit;
+
 -- Vacuum keeps statistics of rows, with INDEX_CLEANUP off it leaves the index alone
 SELECT relname, reltuples FROM pg_class WHERE oid IN ('items_index'::regclass, 'bare_index'::regclass) ORDER BY relname;
 DELETE FROM items WHERE id > 1500;

@@ -45,6 +45,32 @@ RESET enable_sort;
 EXPLAIN (COSTS off) :nearest;
 EXPLAIN (COSTS off) SELECT d, count(*) FROM (:nearest) s GROUP BY d;
 
+-- Ranks of the nearest rows, as hybrid searches want them, are ranks of these in order
+WITH found AS MATERIALIZED (
+	SELECT embedding <-> :query AS d, rank() OVER (ORDER BY embedding <-> :query) AS r,
+		   row_number() OVER (ORDER BY embedding <-> :query) AS n
+	FROM items ORDER BY embedding <-> :query LIMIT 1500)
+SELECT count(*) AS rows, count(*) FILTER (WHERE r <> true_r) AS wrong_ranks, count(*) FILTER (WHERE d < d_before) AS wrong_numbers
+FROM (SELECT r, d, rank() OVER (ORDER BY d) AS true_r, lag(d) OVER (ORDER BY n) AS d_before FROM found) s;
+
+SELECT count(*) AS rows, count(*) FILTER (WHERE d < d_before) AS wrong_numbers
+FROM (SELECT d, lag(d) OVER (ORDER BY n) AS d_before
+	  FROM (SELECT embedding <-> :query AS d, row_number() OVER (ORDER BY embedding <-> :query) AS n FROM items LIMIT 1500) s) s;
+
+-- The LIMIT may be around the query that has the ORDER BY
+SELECT out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:query) || ' AS d FROM items ORDER BY d) s LIMIT 1500') AS limit_around;
+CREATE FUNCTION neighbours() RETURNS SETOF float8 STABLE LANGUAGE sql AS $$
+	SELECT embedding <-> '{1,1,1,1,2,2,2,2,0,0,0,0,3,3,3,3}' FROM items ORDER BY 1 $$;
+SELECT out_of_order('SELECT n FROM neighbours() n LIMIT 1500') AS limit_of_function;
+DROP FUNCTION neighbours;
+
+-- Other windows look at all rows, which an index may not find
+SELECT DISTINCT n = (SELECT count(*) FROM items) AS all_rows
+FROM (SELECT count(*) OVER () AS n FROM items ORDER BY embedding <-> :query LIMIT 10) s;
+SELECT bool_and(n = (SELECT count(*) FROM items WHERE (embedding <-> :query) + 0 = d)) AS all_of_each_distance
+FROM (SELECT embedding <-> :query AS d, count(*) OVER (PARTITION BY embedding <-> :query) AS n FROM items
+	  ORDER BY embedding <-> :query LIMIT 200) s;
+
 -- Groups, ranks, joins around it
 SELECT count(*) = count(DISTINCT d) AS groups FROM (SELECT d, count(*) FROM (:nearest) s GROUP BY d) g;
 SELECT count(*) = count(DISTINCT d) AS distinct_rows FROM (SELECT DISTINCT d FROM (:nearest) s OFFSET 0) g;
@@ -77,8 +103,72 @@ PREPARE nearest (int) AS SELECT embedding <-> :query AS d FROM items ORDER BY d 
 SET plan_cache_mode = force_generic_plan;
 EXPLAIN (COSTS off) EXECUTE nearest (100);
 
--- Rows that are locked may have changed meanwhile: the server promises no order of them
+-- Not distances in an outer join: it may be a merge join
+SET enable_hashjoin = off;
+SET enable_nestloop = off;
+SELECT count(*), count(s.d) FROM (
+	SELECT a.id, b.d FROM items a LEFT JOIN (SELECT DISTINCT (embedding <-> :query) + 0 AS d FROM items) b ON (a.embedding <-> :query) = b.d
+	ORDER BY a.embedding <-> :query LIMIT 2000) s;
+RESET enable_hashjoin;
+RESET enable_nestloop;
+
+-- Rows that are locked may have changed meanwhile: the server promises no order of them, but these are sorted after it
 EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> :query LIMIT 3 FOR UPDATE;
 
+-- Whatever is between the LIMIT and the search
+CREATE FUNCTION shape(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+	nodes text;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	plan := plan -> 0 -> 'Plan';
+	WHILE plan IS NOT NULL LOOP
+		nodes := concat_ws(' of ', nodes, plan ->> 'Node Type');
+		plan := plan -> 'Plans' -> 0;
+	END LOOP;
+	RETURN nodes;
+END $$;
+CREATE TABLE parts (id int, embedding real[]) PARTITION BY RANGE (id);
+CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (1) TO (1001);
+CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (1001) TO (2001);
+INSERT INTO parts SELECT * FROM items WHERE id <= 2000;
+CREATE INDEX ON parts USING ivfpq (embedding);
+CREATE TABLE names AS SELECT id FROM items;
+CREATE INDEX ON names (id);
+ANALYZE parts, names;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+SELECT what, shape(replace(query, '$', 'embedding <-> ' || quote_literal(:query)))
+FROM (VALUES ('partitions', 'SELECT id FROM parts ORDER BY $ LIMIT 5'),
+			 ('one partition', 'SELECT id FROM parts WHERE id > 1500 ORDER BY $ LIMIT 5'),
+			 ('join', 'SELECT i.id FROM items i JOIN names n USING (id) ORDER BY $ LIMIT 5'),
+			 ('rows of sets', 'SELECT id, generate_series(1, 2) FROM items ORDER BY $ LIMIT 5'),
+			 ('ranks', 'SELECT id, rank() OVER (ORDER BY $) FROM items ORDER BY $ LIMIT 5'),
+			 ('ranks of a page', 'SELECT id, rank() OVER (ORDER BY $) + 1 FROM items ORDER BY $ LIMIT 5 OFFSET 10'),
+			 ('ranks alone', 'SELECT row_number() OVER (ORDER BY $) FROM items LIMIT 5'),
+			 ('LIMIT around it', 'SELECT id FROM (SELECT id FROM items ORDER BY $) s LIMIT 5'),
+			 ('page of it', 'SELECT id + 1 FROM (SELECT id FROM items ORDER BY $) s LIMIT 5 OFFSET 5'),
+			 ('filter around it', 'SELECT id FROM (SELECT id, $ AS d FROM items ORDER BY $) s WHERE d < 5 LIMIT 5'),
+			 ('subquery', 'SELECT id FROM (SELECT id FROM items ORDER BY $ LIMIT 50) s WHERE id % 2 = 0 LIMIT 5')) q (what, query);
+
+-- Not without a LIMIT, nor an order that was asked for; and ranks of all rows want the true one
+SELECT what, shape(replace(query, '$', 'embedding <-> ' || quote_literal(:query)))
+FROM (VALUES ('offset', 'SELECT id FROM items ORDER BY $ OFFSET 10'),
+			 ('no order', 'SELECT id FROM (SELECT id FROM items ORDER BY $ OFFSET 0) s LIMIT 5'),
+			 ('ranks', 'SELECT id, rank() OVER (ORDER BY $) FROM items ORDER BY $'),
+			 ('total', 'SELECT id, count(*) OVER () FROM items ORDER BY $ LIMIT 5'),
+			 ('ranks of groups', 'SELECT id, rank() OVER (PARTITION BY id % 2 ORDER BY $) FROM items ORDER BY $ LIMIT 5'),
+			 ('ranks and count', 'SELECT id, rank() OVER (ORDER BY $), count(*) OVER () FROM items ORDER BY $ LIMIT 5')) q (what, query);
+RESET enable_hashjoin;
+RESET enable_mergejoin;
+
+-- Searches of other access methods are in order
+CREATE TABLE points AS SELECT point(id % 100, id / 100) AS p FROM items;
+CREATE INDEX ON points USING gist (p);
+ANALYZE points;
+SELECT shape('SELECT p FROM points ORDER BY p <-> ''(0,0)'' LIMIT 3');
+DROP TABLE parts, names, points;
+
 DROP TABLE items;
-DROP FUNCTION out_of_order, total_cost;
+DROP FUNCTION out_of_order, total_cost, shape;

@@ -96,6 +96,23 @@ SET ivfpq.nprobe = 262144;
 SELECT startup_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS all_lists \gset
 SELECT :one_list < :all_lists AS more_lists_cost_more;
 RESET ivfpq.nprobe;
+
+-- All rows cost less where a search may not reach them
+CREATE FUNCTION total_cost(query text) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	RETURN plan -> 0 -> 'Plan' ->> 'Total Cost';
+END $$;
+SELECT total_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0') AS all_rows \gset
+SET ivfpq.max_probes = 20;
+SELECT total_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0') < :all_rows AS few_lists;
+RESET ivfpq.max_probes;
+SET ivfpq.iterative_scan = off;
+SELECT total_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0') < :all_rows AS no_further_lists;
+RESET ivfpq.iterative_scan;
+DROP FUNCTION total_cost;
 RESET enable_seqscan;
 
 -- In the inner side of a nested loop

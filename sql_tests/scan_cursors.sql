@@ -47,6 +47,19 @@ SET LOCAL ivfpq.iterative_scan = strict_order;
 SELECT cardinality(fetched(3000)) AS all_others;
 ROLLBACK;
 
+-- also for lists that join in, and for candidates that are scored again: others would be lost, or come twice
+SET ivfpq.nprobe = 2;
+BEGIN;
+DECLARE a CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}';
+DECLARE b CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}';
+SELECT fetched(2000, 'a') AS undisturbed \gset
+SELECT cardinality(fetched(1, 'b')) AS first;
+SET LOCAL ivfpq.epsilon = 0;
+SET LOCAL ivfpq.kernel = scalar;
+SELECT :'undisturbed' ~ ('^.[0-9]+,' || ltrim(rtrim(fetched(1999, 'b')::text, '}'), '{') || '}$') AS as_undisturbed;
+ROLLBACK;
+RESET ivfpq.nprobe;
+
 -- A scroll cursor goes backward as well
 BEGIN;
 DECLARE c SCROLL CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}';
@@ -106,6 +119,11 @@ EXPLAIN (COSTS off)
 SELECT n.id FROM generate_series(1, 200) q, LATERAL (SELECT id FROM items ORDER BY embedding <-> array_fill(q::real, '{8}') LIMIT 3) n;
 CREATE TABLE joined AS
 SELECT q.id AS query, n.id FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 3) n WHERE q.id <= 200;
+
+-- and keeps nothing of the last one
+SELECT max(bytes) < 100000 AS is_little FROM (
+	SELECT CASE WHEN q = 300 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'ivfpq query') END AS bytes
+	FROM generate_series(1, 300) q, LATERAL (SELECT id FROM items ORDER BY embedding <-> array_fill(q::real, '{8}') LIMIT 3) n) t;
 SET enable_indexscan = off;
 SET enable_seqscan = on;
 SELECT count(*) AS rows, count(*) FILTER (WHERE exact) AS exact

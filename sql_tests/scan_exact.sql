@@ -74,6 +74,17 @@ EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}') t;
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}' LIMIT 10000) t;
 
+-- Searches are counted, and pages that they find in shared buffers
+SELECT pg_stat_force_next_flush();
+SELECT idx_scan, idx_tup_read, idx_blks_hit FROM pg_stat_user_indexes JOIN pg_statio_user_indexes USING (indexrelid)
+WHERE indexrelid = 'items_index'::regclass \gset before_
+SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}' LIMIT 10) t;
+SELECT lists_probed FROM ivfpq_last_scan() \gset
+SELECT pg_stat_force_next_flush();
+SELECT idx_scan - :before_idx_scan AS searches, idx_tup_read - :before_idx_tup_read AS rows,
+	   idx_blks_hit - :before_idx_blks_hit > :lists_probed / 10 + 5 AS pages
+FROM pg_stat_user_indexes JOIN pg_statio_user_indexes USING (indexrelid) WHERE indexrelid = 'items_index'::regclass;
+
 -- Vectors are taken from the table, as the index does not have them; and the
 -- search can be told not to use the index
 EXPLAIN (COSTS off) SELECT embedding FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}' LIMIT 1;

@@ -42,11 +42,19 @@ MOVE 5 FROM c;
 ROLLBACK TO s;
 FETCH FROM c;
 MOVE 15000 FROM c;
+SELECT sum(total_bytes) < 200000 AS is_within FROM pg_backend_memory_contexts WHERE name = 'ivfpq scan';
 COMMIT;
 SELECT (search('64kB', 6))[6] AS sixth;
 SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}' LIMIT 3) t;
 RESET work_mem;
 SELECT ivfpq_check('items_index', true);
+
+-- A search that is cancelled ends at once, not with its first row: it has left nothing
+SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}' LIMIT 3) t;
+SET statement_timeout = '1ms';
+SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}' LIMIT 2) t;
+RESET statement_timeout;
+SELECT rows_returned FROM ivfpq_last_scan();
 
 -- With codes: more candidates than fit are scored again when the first ones are used up
 REINDEX INDEX items_index;
@@ -60,6 +68,21 @@ SET ivfpq.epsilon = 100;
 SELECT memory, found = search('64MB', 20000) AS same, cardinality(found) AS rows
 FROM unnest('{64kB,1MB}'::text[]) memory, search(memory, 20000) found;
 RESET ivfpq.epsilon;
+
+-- Candidates take no more than work_mem, however many are asked for
+SET work_mem = '64kB';
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}';
+MOVE 18000 FROM c;
+SELECT sum(total_bytes) < 200000 AS is_within FROM pg_backend_memory_contexts WHERE name = 'ivfpq scan';
+COMMIT;
+
+-- Further lists wait until what has been spilled is used up
+SET ivfpq.nprobe = 20;
+SET ivfpq.epsilon = 100;
+SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}' LIMIT 20000) t;
+RESET ivfpq.epsilon;
+RESET work_mem;
 RESET ivfpq.nprobe;
 
 -- Also when all bounds are equal

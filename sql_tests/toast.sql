@@ -44,6 +44,24 @@ END $$;
 SELECT search_expanded(77);
 SELECT id FROM originals ORDER BY embedding <-> (SELECT embedding FROM originals WHERE id = 99) LIMIT 1;
 
+-- Copies of rows are given back one by one: by an insert, without codes and with them, and by a search
+CREATE TABLE later (id int, embedding real[], bytes bigint);
+CREATE INDEX later_index ON later USING ivfpq (embedding);
+CREATE FUNCTION insert_all() RETURNS boolean LANGUAGE sql AS $$
+	INSERT INTO later SELECT id, embedding, CASE WHEN id = 600 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts
+																	  WHERE name IN ('ExecutorState', 'ivfpq nearest list')) END FROM originals;
+	SELECT max(bytes) < 1000000 FROM later $$;
+SELECT insert_all() AS is_little;
+REINDEX INDEX later_index;
+SELECT insert_all() AS is_little;
+BEGIN;
+DECLARE c CURSOR FOR SELECT id FROM originals ORDER BY embedding <-> (SELECT embedding FROM originals WHERE id = 99);
+MOVE 590 FROM c;
+SELECT sum(total_bytes) < 100000 AS is_little FROM pg_backend_memory_contexts WHERE name = 'ivfpq row';
+COMMIT;
+DROP TABLE later;
+DROP FUNCTION insert_all;
+
 -- Short headers, a bitmap of NULLs that has none, and other lower bounds
 CREATE TABLE items AS SELECT i AS id, ARRAY[i, i % 7, i % 11]::real[] AS embedding FROM generate_series(1, 600) i;
 INSERT INTO items VALUES (601, '[0:2]={601,5,7}'), (602, '[-5:-3]={602,0,8}');

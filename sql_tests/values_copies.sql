@@ -21,6 +21,9 @@ SELECT candidates_reranked < 100 AS few FROM ivfpq_last_scan();
 -- All of them come when they are asked for, each once
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> clustered(7) LIMIT 4001) t;
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> clustered(7) OFFSET 0) t;
+SET ivfpq.iterative_scan = strict_order;
+SELECT count(*), count(DISTINCT id), max(d) AS farthest FROM (SELECT id, embedding <-> clustered(7) AS d FROM items ORDER BY d LIMIT 4000) t;
+RESET ivfpq.iterative_scan;
 SELECT ivfpq_check('items_index', true), ivfpq_check('items_cosine', true);
 
 -- A fresh index of them has no advice to give, although its lists are uneven
@@ -38,6 +41,15 @@ SELECT sum(((SELECT embedding <-> clustered(q) FROM items ORDER BY embedding <->
 FROM generate_series(2000, 2040) q;
 RESET enable_seqscan;
 RESET ivfpq.epsilon;
+DROP TABLE items;
+
+-- Two rows that are equally far say nothing of others in an index without codes
+CREATE TABLE items (id int, embedding real[]);
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+INSERT INTO items SELECT i, ARRAY[100 - i / 2, 0] FROM generate_series(0, 199) i;
+SET enable_seqscan = off;
+SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,0}' LIMIT 4) t;
+RESET enable_seqscan;
 DROP TABLE items;
 
 -- The build does not take copies for neighbours when it measures how many lists to search

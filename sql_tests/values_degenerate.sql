@@ -58,6 +58,8 @@ SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM few ORDER BY embedding 
 SELECT ivfpq_check('items_index', true), ivfpq_check('few_index', true);
 
 -- REINDEX counts anew, and nobody counts twice
+REINDEX INDEX CONCURRENTLY items_index;
+SELECT m > 0 AS has_codes, rows, zero_vectors FROM ivfpq_index_info('items_index');
 DELETE FROM items WHERE id <= 300;
 REINDEX INDEX items_index;
 SELECT rows, zero_vectors FROM ivfpq_index_info('items_index');

@@ -63,15 +63,20 @@ CREATE INDEX items_l2 ON items USING ivfpq (embedding);
 CREATE INDEX items_cosine ON items USING ivfpq (embedding array_cosine_ops);
 SELECT hits('<->', 1) >= 45 AS l2, hits('<->', 3e38) >= 45 AS l2_huge, hits('<=>', 1) >= 45 AS cosine;
 CREATE INDEX later_l2 ON later USING ivfpq (embedding);
+CREATE INDEX later_ip ON later USING ivfpq (embedding array_ip_ops);
 INSERT INTO later SELECT * FROM items WHERE id % 50 = 0;
 ALTER TABLE items RENAME TO items_before;
 ALTER TABLE later RENAME TO items;
 SELECT hits('<->', 1) >= 45 AS l2, hits('<->', 3e38) >= 45 AS l2_huge;
+SET ivfpq.nprobe = 262144;
+SELECT hits('<#>', 1) >= 45 AS ip;
+RESET ivfpq.nprobe;
 SET enable_seqscan = off;
 SET ivfpq.epsilon = 100;
 SELECT id % 50 = 0 AS huge, count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{0,0,0,0,0,0}') t GROUP BY 1 ORDER BY 1;
 SELECT count(*) FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id % 50 = 0 AND n.id = q.id;
-SELECT ivfpq_check('items_l2', true), ivfpq_check('items_cosine', true), ivfpq_check('later_l2', true);
+SELECT ivfpq_check('items_l2', true), ivfpq_check('items_cosine', true), ivfpq_check('later_l2', true), ivfpq_check('later_ip', true);
+SELECT id % 50 = 0 AS huge, count(ivfpq_reconstruct('later_l2', ctid)) AS decoded FROM items WHERE id > 1950 AND id % 100 <> 50 GROUP BY 1 ORDER BY 1;
 RESET enable_seqscan;
 RESET ivfpq.epsilon;
 DROP TABLE items, items_before;
@@ -126,10 +131,13 @@ SELECT ivfpq_check('items_index', true);
 -- and rows that come later find their lists without them
 DELETE FROM items WHERE id % 2 = 0;
 VACUUM items;
+ALTER TABLE items ADD bytes bigint;
 INSERT INTO items
 SELECT i AS id, (SELECT array_agg(((CASE WHEN i % 20 = 0 THEN 100 ELSE 1 END) * sin(i * (j + 0.3) * 78.233))::real ORDER BY j)
-				 FROM generate_series(1, 24) j)
+				 FROM generate_series(1, 24) j),
+	   CASE WHEN i = 12000 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'ivfpq nearest list') END
 FROM generate_series(2, 12000, 2) i;
+SELECT max(bytes) < 100000 AS memory_is_given_back FROM items;
 SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM (unnest(d), unnest(distances())) t (e, f);
 SELECT ivfpq_check('items_index', true);
 DROP TABLE items, exact;

@@ -100,6 +100,12 @@ extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 /* ivfpq_order.c */
 extern void ivfpq_init_planner(void);	/* once per process, from _PG_init */
 
+/*
+ * Whether a query wants no more of its window than the ranks of the rows that its LIMIT lets
+ * through, in the order of both: those are right if these rows are in order first, which they are made
+ */
+extern bool ivfpq_ranks_limited(const struct PlannerInfo *root);
+
 /* ivfpq_validate.c */
 extern bool ivfpqvalidate(Oid opclassoid);
 

@@ -115,34 +115,30 @@ toasted_bytes(const RelOptInfo *rel, double vector_bytes)
 	return vector_bytes;
 }
 
-/*
- * A window over the rows in the order that the query itself wants some of, as for the
- * rank of each: it tells of those rows as they come
- */
-static bool
-is_window_of_limit(const PlannerInfo *root)
+/* What a class has been merged into */
+static const EquivalenceClass *
+canonical(const EquivalenceClass *class)
 {
-	const Query *query = root->parse;
-
-	return list_length(query->windowClause) == 1 && query->limitCount != NULL &&
-		pathkeys_contained_in(root->window_pathkeys, root->sort_pathkeys);
+	while (class != NULL && class->ec_merged != NULL)
+		class = class->ec_merged;
+	return class;
 }
 
 /*
  * Does more than ORDER BY depend on the order?  Rows of lists that join in later
- * come out of order.  A LIMIT can live with that; groups, DISTINCT, windows, set
- * operations, aggregates with an order (which have pathkeys of groups from 16 on) and
+ * come out of order.  A LIMIT can live with that, and so can the ranks of its rows; groups,
+ * DISTINCT, other windows, set operations, aggregates with an order (which have pathkeys of groups from 16 on) and
  * merge joins would be wrong.  What is around the query does not see it (ivfpq_order.c).
  */
 static bool
-needs_true_order(const PlannerInfo *root)
+needs_true_order(const PlannerInfo *root, const RelOptInfo *rel)
 {
 	PathKey    *key = linitial(root->query_pathkeys);
 	int			nmembers = 0;
 	ListCell   *cell;
 
 	if (root->parse->groupClause || root->group_pathkeys != NIL || root->parse->distinctClause ||
-		(root->window_pathkeys != NIL && !is_window_of_limit(root)))
+		(root->parse->hasWindowFuncs && !ivfpq_ranks_limited(root)))
 		return true;
 #if PG_VERSION_NUM >= 170000
 	if (root->setop_pathkeys != NIL)
@@ -152,7 +148,19 @@ needs_true_order(const PlannerInfo *root)
 	/* the distance equals something else: a merge join could use its order */
 	foreach(cell, key->pk_eclass->ec_members)
 		nmembers += !((EquivalenceMember *) lfirst(cell))->em_is_child;
-	return nmembers > 1;
+	if (nmembers > 1)
+		return true;
+
+	/* or it is compared with something else by an outer join, which makes nothing equal */
+	foreach(cell, rel->joininfo)
+	{
+		const RestrictInfo *clause = lfirst(cell);
+
+		if (clause->mergeopfamilies != NIL &&
+			(canonical(clause->left_ec) == key->pk_eclass || canonical(clause->right_ec) == key->pk_eclass))
+			return true;
+	}
+	return false;
 }
 
 /* amcostestimate */
@@ -188,7 +196,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	 * a sequential scan that the user disabled has one.  The cost is finite, as the
 	 * planner subtracts costs.
 	 */
-	if (list_length(path->indexorderbys) != 1 || needs_true_order(root))
+	if (list_length(path->indexorderbys) != 1 || needs_true_order(root, rel))
 	{
 		*startup = *total = NEVER_COST;
 		*selectivity = 0.0;

@@ -4,7 +4,8 @@
  *	  Putting the order of a search right, where a query ends.
  *
  * Rows of a search are not quite in the order that its path promises
- * (ivfpq_scan.c).  So what a LIMIT has let through, mostly a few rows, is sorted.
+ * (ivfpq_scan.c).  So what a LIMIT has let through, mostly a few rows, is sorted,
+ * and before it is ranked, where a query wants the ranks of its nearest rows.
  * Without a LIMIT, who asked for the order has to live with it (needs_true_order in
  * ivfpq_cost.c says who does), but not a query around this one that groups, joins,
  * numbers or sorts by the distance: the promise is taken back.
@@ -14,10 +15,17 @@
 #include "postgres.h"
 
 #include "am/ivfpq.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/pathnodes.h"
 #include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
 #include "optimizer/planner.h"
+#include "utils/fmgroids.h"
 
 static create_upper_paths_hook_type next_hook;
 
@@ -75,9 +83,9 @@ is_search_order(const Path *path)
  * matter: its penalty would make a cheap query one that is worth compiling.
  */
 static Path *
-sorted(PlannerInfo *root, RelOptInfo *rel, Path *path)
+sorted(PlannerInfo *root, RelOptInfo *rel, Path *path, List *pathkeys)
 {
-	Path	   *sort = (Path *) create_sort_path(root, rel, path, root->sort_pathkeys, -1.0);
+	Path	   *sort = (Path *) create_sort_path(root, rel, path, pathkeys, -1.0);
 
 #if PG_VERSION_NUM >= 180000
 	sort->disabled_nodes = path->disabled_nodes;
@@ -96,11 +104,169 @@ sorted(PlannerInfo *root, RelOptInfo *rel, Path *path)
  * plans of MergeAppend and the like are made from that.
  */
 static Path *
-unpromised(PlannerInfo *root, RelOptInfo *rel, Path *path)
+unpromised(PlannerInfo *root, Path *path)
 {
-	Path	   *result = (Path *) create_projection_path(root, rel, path, path->pathtarget);
+	Path	   *result = (Path *) create_projection_path(root, path->parent, path, path->pathtarget);
 
 	result->pathkeys = NIL;
+	return result;
+}
+
+/*
+ * How many rows a query's LIMIT and OFFSET look at, as an expression; NULL if it has no LIMIT, or
+ * both are only known later
+ */
+static Node *
+rows_of_limit(const Query *query)
+{
+	int64		rows;
+	Const	   *count = (Const *) query->limitCount;
+	Const	   *offset = (Const *) query->limitOffset;
+
+	if (count == NULL || query->limitOption != LIMIT_OPTION_COUNT)
+		return NULL;
+	if (offset == NULL)
+		return query->limitCount;
+	if (!IsA(count, Const) || count->constisnull || !IsA(offset, Const) || offset->constisnull ||
+		pg_add_s64_overflow(DatumGetInt64(count->constvalue), DatumGetInt64(offset->constvalue), &rows))
+		return NULL;
+	return (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(rows), false, FLOAT8PASSBYVAL);
+}
+
+/* The first rows of a search, of which a query that builds on it wants no more, in order */
+static Path *
+first_sorted(PlannerInfo *root, Path *search, Node *rows, int64 estimate, List *pathkeys)
+{
+	Path	   *first = (Path *) create_limit_path(root, search->parent, search, NULL, rows,
+												   LIMIT_OPTION_COUNT, 0, estimate);
+
+	return sorted(root, search->parent, first, pathkeys);
+}
+
+/* The node below projections */
+static Path *
+below_projections(Path *path)
+{
+	while (IsA(path, ProjectionPath))
+		path = ((ProjectionPath *) path)->subpath;
+	return path;
+}
+
+/* A copy of a path from a LIMIT down to the window or subquery below it, which gets another input */
+static Path *
+with_input(const Path *path, Path *input)
+{
+	Path	   *result;
+
+#define COPY_WITH_INPUT(Type, new_subpath) \
+	do { \
+		Type	   *copy = makeNode(Type); \
+\
+		*copy = *(const Type *) path; \
+		copy->subpath = (new_subpath); \
+		input = copy->subpath; \
+		result = (Path *) copy; \
+	} while (0)
+
+	switch (nodeTag(path))
+	{
+		case T_LimitPath:
+			COPY_WITH_INPUT(LimitPath, with_input(copy->subpath, input));
+			break;
+		case T_ProjectionPath:
+			COPY_WITH_INPUT(ProjectionPath, with_input(copy->subpath, input));
+			break;
+		case T_WindowAggPath:
+			COPY_WITH_INPUT(WindowAggPath, input);
+			break;
+		default:
+			COPY_WITH_INPUT(SubqueryScanPath, input);
+			break;
+	}
+#undef COPY_WITH_INPUT
+	result->startup_cost = input->startup_cost;
+	result->total_cost = input->total_cost + input->rows * cpu_tuple_cost;
+	return result;
+}
+
+/*
+ * Of a query whose LIMIT is over the ranks of a search: rank its first rows, in their order, instead of
+ * all as they come.
+ */
+static Path *
+mended_ranks(PlannerInfo *root, LimitPath *limit, int64 estimate)
+{
+	Path	   *path = below_projections(limit->subpath);
+
+	if (!IsA(path, WindowAggPath) || !is_search_order(path) || !ivfpq_ranks_limited(root))
+		return NULL;
+	return with_input(&limit->path, first_sorted(root, ((WindowAggPath *) path)->subpath, rows_of_limit(root->parse),
+												 estimate, root->window_pathkeys));
+}
+
+/* Of a query whose LIMIT is around a subquery that has the ORDER BY: the first rows of that, in their order */
+static Path *
+mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
+{
+	Path	   *path = below_projections(limit->subpath);
+	Node	   *rows = rows_of_limit(root->parse);
+	Path	   *search;
+	PlannerInfo *subroot;
+
+	/* not what this query computes and that one could not */
+	if (!IsA(path, SubqueryScanPath) || path->parent->baserestrictinfo != NIL || rows == NULL ||
+		!(IsA(rows, Const) || (IsA(rows, Param) && ((Param *) rows)->paramkind == PARAM_EXTERN)))
+		return NULL;
+
+	/* its order was taken back when it was planned */
+	subroot = path->parent->subroot;
+	search = ((SubqueryScanPath *) path)->subpath;
+	if (!IsA(search, ProjectionPath) || search->pathkeys != NIL || subroot->sort_pathkeys == NIL ||
+		!is_search_order(((ProjectionPath *) search)->subpath))
+		return NULL;
+	return with_input(&limit->path, first_sorted(subroot, search, rows, estimate, subroot->sort_pathkeys));
+}
+
+static bool
+is_other_window_function(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, WindowFunc))
+	{
+		Oid			function = ((WindowFunc *) node)->winfnoid;
+
+		return function != F_ROW_NUMBER && function != F_RANK_ && function != F_DENSE_RANK_;
+	}
+	return expression_tree_walker(node, is_other_window_function, arg);
+}
+
+bool
+ivfpq_ranks_limited(const PlannerInfo *root)
+{
+	const Query *query = root->parse;
+
+	return list_length(query->windowClause) == 1 &&
+		linitial_node(WindowClause, query->windowClause)->partitionClause == NIL &&
+		rows_of_limit(query) != NULL && !query->hasTargetSRFs && root->window_pathkeys != NIL &&
+		(root->sort_pathkeys == NIL || compare_pathkeys(root->window_pathkeys, root->sort_pathkeys) == PATHKEYS_EQUAL) &&
+		!is_other_window_function((Node *) root->processed_tlist, NULL);
+}
+
+/* Of a query with a LIMIT: the rows that this has let through in order; NULL if they are not those of a search */
+static Path *
+mended_limit(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, const FinalPathExtraData *extra)
+{
+	int64		estimate = extra->count_est > 0 ? extra->count_est + Max(extra->offset_est, 0) : 0;
+	Path	   *result = mended_ranks(root, limit, estimate);
+
+	/* rows may be locked in between, which makes the server forget their order */
+	Path	   *limited = IsA(limit->subpath, LockRowsPath) ? ((LockRowsPath *) limit->subpath)->subpath : limit->subpath;
+
+	if (result == NULL && root->sort_pathkeys != NIL && is_search_order(limited))
+		result = sorted(root, rel, &limit->path, root->sort_pathkeys);
+	if (result == NULL && root->sort_pathkeys == NIL)
+		result = mended_subquery(root, limit, estimate);
 	return result;
 }
 
@@ -116,13 +282,14 @@ mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, Re
 	foreach(cell, output_rel->pathlist)
 	{
 		Path	   *path = lfirst(cell);
+		Path	   *mended = NULL;
 
-		if (!is_search_order(path))
-			continue;
-		if (IsA(path, LimitPath) && ((LimitPath *) path)->limitCount != NULL && root->sort_pathkeys != NIL)
-			lfirst(cell) = sorted(root, output_rel, path);
-		else if (root->parent_root != NULL)
-			lfirst(cell) = unpromised(root, output_rel, path);
+		if (IsA(path, LimitPath) && ((LimitPath *) path)->limitCount != NULL)
+			mended = mended_limit(root, output_rel, (LimitPath *) path, extra);
+		if (mended == NULL && root->parent_root != NULL && is_search_order(path))
+			mended = unpromised(root, path);
+		if (mended)
+			lfirst(cell) = mended;
 	}
 }
 

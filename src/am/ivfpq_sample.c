@@ -109,6 +109,7 @@ scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int n
 	BlockSamplerData sampler;
 	BlockNumber nchosen = 0;
 	BufferAccessStrategy ring = NULL;
+	bool		was_broken = build->info->ii_BrokenHotChain;
 
 	if (nblocks == 0)
 		return 1.0;
@@ -139,6 +140,9 @@ scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int n
 	}
 	if (ring)
 		FreeAccessStrategy(ring);
+
+	/* what the scan of the whole table leaves out is what matters, when the dimension is known */
+	build->info->ii_BrokenHotChain = was_broken;
 	return (double) nchosen / nblocks;
 }
 

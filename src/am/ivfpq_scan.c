@@ -190,7 +190,7 @@ check_scan(IndexScanDesc scan)
 			 RelationGetRelationName(scan->indexRelation));
 }
 
-/* The vector of the distance key, copied to the query context; false if it is NULL */
+/* The vector of the distance key, in place where it can be: the key outlives the query.  False if it is NULL. */
 static bool
 read_query_vector(Relation index, ScanKey key, IvfpqScan *state)
 {

@@ -18,7 +18,8 @@ my $dim = 16;
 my $primary = new_vqpg_node(
 	'primary',
 	allows_streaming => 1,
-	conf => "wal_consistency_checking = 'generic'\n");
+	# full pages would hide what a record lacks
+	conf => "wal_consistency_checking = 'generic'\nfull_page_writes = off\n");
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 
 $primary->backup('base');
@@ -96,6 +97,16 @@ $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 is( $standby->safe_psql('postgres', "SET enable_seqscan = off; SELECT id FROM emptied ORDER BY v <-> '{1,2,3}' LIMIT 1"),
 	2, 'and another one is taken');
 ok_check($standby, 'emptied_v', 'true', 'with another dimension, standby');
+
+# A zero vector that a cosine index leaves out is counted there, too
+$primary->safe_psql('postgres', q{
+	CREATE TABLE directions (v real[]);
+	CREATE INDEX directions_v ON directions USING ivfpq (v array_cosine_ops);
+	INSERT INTO directions VALUES ('{0,0}');
+});
+$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
+is($standby->safe_psql('postgres', "SELECT dims, zero_vectors FROM ivfpq_index_info('directions_v')"),
+	'2|1', 'the standby knows of a zero vector');
 
 # An unlogged index has no contents there, and says so
 my ($code, $out, $err) = $standby->psql('postgres', "SELECT ivfpq_check('fleeting_v')");

@@ -10,6 +10,7 @@ use lib $FindBin::RealBin;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(time);
 use VqpgTest;
 
 my $dim = 16;
@@ -107,5 +108,16 @@ is( $node->safe_psql('postgres', q{SELECT relname, reltuples FROM pg_class WHERE
 	"many_cosine|25000\nmany_ip|25000\nmany_l2|25000",
 	'after several passes, reltuples is the number of entries that remain');
 ok_check($node, $_, 'true', 'after several passes') for qw(many_l2 many_ip many_cosine);
+
+# VACUUM pauses between pages of an index as it does between those of a table
+$node->safe_psql('postgres', 'DROP INDEX many_ip, many_cosine; DELETE FROM many WHERE id <= 10');
+my $pages = $node->safe_psql('postgres', q{SELECT pg_relation_size('many_l2') / current_setting('block_size')::int});
+my $start = time;
+
+$node->safe_psql('postgres', q{
+	SET vacuum_cost_delay = '2ms';
+	SET vacuum_cost_limit = 1;
+	VACUUM (INDEX_CLEANUP ON) many});
+cmp_ok(time - $start, '>', $pages * .002 * .9, "VACUUM pauses at each of $pages pages");
 
 done_testing();

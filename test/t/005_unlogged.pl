@@ -122,4 +122,17 @@ for my $before (0 .. 3)
 }
 ok($same, 'they had the same file number');
 
+# Nobody can see the pages of a temporary index of another session, nor may look for them among shared ones
+my $owner = $node->background_psql('postgres');
+
+$owner->query_safe('CREATE TEMP TABLE passing (v real[]); CREATE INDEX passing_v ON passing USING ivfpq (v)');
+for my $function ('ivfpq_check(oid)', 'ivfpq_index_info(oid)', 'ivfpq_list_info(oid)', "ivfpq_reconstruct(oid, '(0,1)')")
+{
+	my ($code, $out, $err) = $node->psql('postgres', "SELECT $function FROM pg_class WHERE relname = 'passing_v'");
+
+	like($err, qr/cannot access temporary indexes of other sessions/, "$function refuses one of another session");
+}
+$owner->quit;
+
+
 done_testing();

@@ -91,6 +91,18 @@ $node->safe_psql('postgres', 'DROP INDEX items_v');
 is(build(4, "ALTER TABLE items SET (parallel_workers = 1); $create", 'parallel_workers = 1'), 2, 'as many as the table allows');
 $node->safe_psql('postgres', 'DROP INDEX items_v; ALTER TABLE items RESET (parallel_workers)');
 
+# Members share the memory for their sorts, too
+{
+	my ($code, $out, $err) = $node->psql('postgres', workers(2) . qq{SET maintenance_work_mem = '96MB';
+		SET trace_sort = on; SET client_min_messages = log; $create});
+	my @kb = $err =~ /begin tuple sort: .*workMem = (\d+)/g;
+
+	is($code, 0, 'a build that tells of its sorts');
+	cmp_ok(scalar @kb, '>=', 2, 'members sort, and the leader merges');
+	cmp_ok($kb[0], '<=', 96 * 1024 / 3, "a member of three sorts in a third of maintenance_work_mem ($kb[0] kB)");
+	$node->safe_psql('postgres', 'DROP INDEX items_v');
+}
+
 #
 # Rows to train on: 64 for each list, or what there is memory for; 32 are enough to say nothing
 #
@@ -157,6 +169,25 @@ is(build(2, 'CREATE INDEX zeroes_v ON zeroes USING ivfpq (v array_cosine_ops)', 
 is($node->safe_psql('postgres', q{SELECT rows, zero_vectors FROM ivfpq_index_info('zeroes_v')}),
 	($rows - $rows / 100) . '|' . $rows / 100, 'zero vectors are left out and counted');
 $node->safe_psql('postgres', 'DROP TABLE zeroes');
+
+# Rows of the table are counted by all; and whoever meets versions of a row that only an old snapshot sees
+# says so, or that snapshot would use the index without them.  They are few, anywhere in the table.
+my $old = $node->background_psql('postgres');
+
+$old->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM queries');
+for my $id (700, 5700, 10700, 15700, 20700, 25700)
+{
+	$node->safe_psql('postgres', qq{
+		CREATE TABLE moved WITH (fillfactor = 50, parallel_workers = 7, autovacuum_enabled = off) AS SELECT id, v FROM items;
+		UPDATE moved SET v = (SELECT v FROM items WHERE id = 1) WHERE id = $id});
+	is(build(7, 'CREATE INDEX moved_v ON moved USING ivfpq (v) WITH (lists = 20)', "row $id was changed"), 8, 'a team of eight');
+	is($node->safe_psql('postgres', q{SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'moved_v'::regclass}),
+		't', "row $id: older snapshots are kept off the index");
+	is($node->safe_psql('postgres', q{SELECT reltuples FROM pg_class WHERE relname = 'moved'}), $rows, "row $id: all rows are counted");
+	$node->safe_psql('postgres', 'DROP TABLE moved');
+}
+$old->query_safe('COMMIT');
+$old->quit;
 
 # The error of a worker is that of the statement.  Of few bad rows anyone may meet the first.
 $node->safe_psql('postgres', q{
