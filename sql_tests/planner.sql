@@ -134,7 +134,7 @@ BEGIN
 END $$;
 SELECT uses_index('SELECT embedding <-> array_fill(0::real, ''{128}'') d, count(*) FROM large GROUP BY 1 ORDER BY 1 LIMIT 10') AS groups,
 	   uses_index('SELECT DISTINCT embedding <-> array_fill(0::real, ''{128}'') d FROM large ORDER BY 1 LIMIT 10') AS distinct_rows,
-	   uses_index('SELECT id, rank() OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large LIMIT 10') AS windows,
+	   uses_index('SELECT id, sum(id) OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large LIMIT 10') AS windows,
 	   uses_index('SELECT array_agg(id ORDER BY embedding <-> array_fill(0::real, ''{128}'')) FROM large') AS aggregates,
 	   uses_index('SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large UNION SELECT 1 ORDER BY d LIMIT 10') AS set_operations,
 	   uses_index('SELECT d FROM (SELECT embedding <-> array_fill(0::real, ''{128}'') d FROM large) l JOIN (SELECT DISTINCT 2::float8 * id d FROM small) s USING (d) ORDER BY d LIMIT 10') AS joins;

@@ -280,6 +280,8 @@ sub query_sql
 		"array_agg(d ORDER BY d, c) FROM (SELECT d, count(*) AS c FROM $search s GROUP BY d) s",
 		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY d) AS r FROM $search s) s",
 		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY $d) AS r FROM $rows ORDER BY $d LIMIT $k) s",
+		"ARRAY[max(n)] FROM (SELECT count(*) OVER () AS n FROM $rows ORDER BY $d LIMIT $k) s",
+		"array_agg(d ORDER BY d) FROM (SELECT b.d FROM (SELECT $d AS d FROM $rows) a FULL JOIN $search b ON a.d = b.d) s",
 		"array_agg(d) FROM (SELECT DISTINCT $d AS d FROM $rows ORDER BY 1 LIMIT $k) s",
 		"array_agg(d) FROM (SELECT $d AS d FROM $rows ORDER BY $d FETCH FIRST $k ROWS WITH TIES) s",
 		"array_agg(d) FROM (SELECT $d AS d FROM $rows ORDER BY $d OFFSET 7 LIMIT $k) s",
