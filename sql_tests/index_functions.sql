@@ -158,7 +158,7 @@ CREATE FUNCTION leave_table() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE T
 CREATE FUNCTION nosy(v real[]) RETURNS real[] IMMUTABLE LANGUAGE plpgsql AS $$
 BEGIN
 	IF current_setting('regress_vqpg.wish', true) = 'table' THEN
-		PERFORM leave_table();
+		PERFORM public.leave_table();
 	ELSIF current_user <> 'regress_vqpg_owner' THEN
 		RAISE 'runs as somebody else';
 	END IF;

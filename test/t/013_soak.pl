@@ -32,6 +32,7 @@ my $primary = new_vqpg_node(
 	conf => q{
 wal_consistency_checking = 'generic'
 max_prepared_transactions = 2
+wal_keep_size = 512MB
 shared_buffers = 16MB
 client_min_messages = warning
 jit = off
