@@ -371,6 +371,9 @@ extern uint64 ivfpq_list_walk(Relation index, const IvfpqModel *model, const Ivf
 							  uint32 list_no, Snapshot snapshot, IvfpqPageCallback visit_page,
 							  IvfpqBlockCallback visit_block, void *arg);
 
+/* Capacity of the largest block that fits the free part of a page, or 0 */
+extern size_t ivfpq_block_room(const VqBlockShape *shape, Page page);
+
 /* Start reading the first pages of a list that will be walked soon */
 extern void ivfpq_list_prefetch(Relation index, const IvfpqDirEntry *entry, uint32 max_pages);
 

@@ -45,8 +45,9 @@
 /* Bytes may stand for centroids if rounding adds no more than this to the error of residuals */
 #define MAX_ROUNDING			0.01
 
-void
-ivfpq_build_phase(IvfpqBuild *build, int64 phase)
+/* The leader begins a phase; other members may call it too */
+static void
+begin_phase(IvfpqBuild *build, int64 phase)
 {
 	const int	counters[] = {
 		PROGRESS_CREATEIDX_TUPLES_TOTAL, PROGRESS_CREATEIDX_TUPLES_DONE,
@@ -280,7 +281,7 @@ train(IvfpqBuild *build)
 	begin_codec(build);
 	ivfpq_train_space(team, &build->sample, build->plan.nlists, codec, build->mean);
 
-	ivfpq_build_phase(build, IVFPQ_PHASE_CLUSTERING);
+	begin_phase(build, IVFPQ_PHASE_CLUSTERING);
 	lists->dim = meta->dim;
 	lists->nlists = Max(1, Min(build->plan.nlists, build->sample.total_rows));
 	lists->centroids = palloc_extended(mul_size(lists->nlists, meta->dim * sizeof(float)), MCXT_ALLOC_HUGE);
@@ -296,7 +297,7 @@ train(IvfpqBuild *build)
 	write_centroids(build);
 	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists, codec->is_projected ? &pairs : NULL);
 
-	ivfpq_build_phase(build, IVFPQ_PHASE_TRAINING_CODES);
+	begin_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);
 	train_projection(build);
 	meta->m = build->plan.shape.m;
@@ -387,7 +388,7 @@ ivfpq_build_member(IvfpqBuild *build)
 		train(build);
 	if (build->plan.leader_trains)
 		share_model(build);
-	ivfpq_build_phase(build, IVFPQ_PHASE_ENCODING);
+	begin_phase(build, IVFPQ_PHASE_ENCODING);
 	ivfpq_encode_table(build);
 }
 
@@ -405,7 +406,7 @@ build_as_team(IvfpqBuild *build)
 	ivfpq_parallel_begin(build, team_size);
 	ivfpq_build_member(build);
 
-	ivfpq_build_phase(build, IVFPQ_PHASE_WRITING);
+	begin_phase(build, IVFPQ_PHASE_WRITING);
 	ivfpq_encode_write(build);
 	ivfpq_parallel_end(build);
 }
@@ -460,7 +461,7 @@ build_uncoded(IvfpqBuild *build)
 {
 	/* or the REINDEX that will be advised would fail */
 	ivfpq_plan_check_m(build);
-	ivfpq_build_phase(build, IVFPQ_PHASE_WRITING);
+	begin_phase(build, IVFPQ_PHASE_WRITING);
 	ivfpq_writer_directory(build->writer, &build->plan.shape, 1);
 	build->heap_tuples = table_index_build_scan(build->heap, build->index, build->info, true, true,
 												write_row, build, NULL);
@@ -534,14 +535,14 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 	init_meta(&build.meta, index);
 	build.writer = ivfpq_writer_begin(index, MAIN_FORKNUM);
 
-	ivfpq_build_phase(&build, IVFPQ_PHASE_SAMPLING);
+	begin_phase(&build, IVFPQ_PHASE_SAMPLING);
 	ivfpq_sample_estimate(&build);
 	if (build.plan.estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits))
 		build_coded(&build);
 	else
 		build_uncoded(&build);
 	ivfpq_writer_close(build.writer, &build.meta);
-	ivfpq_build_phase(&build, 0);
+	begin_phase(&build, 0);
 	ivfpq_writer_finish(build.writer, &build.meta);
 
 	result->heap_tuples = build.heap_tuples;

@@ -80,9 +80,6 @@ extern void ivfpq_build_member(IvfpqBuild *build);
 /* State of a member; the build's context becomes the current one */
 extern void ivfpq_build_init(IvfpqBuild *build, Relation heap, Relation index, IndexInfo *info);
 
-/* The leader begins a phase; other members may call it too */
-extern void ivfpq_build_phase(IvfpqBuild *build, int64 phase);
-
 /* ivfpq_plan.c */
 
 /* Settle m and nbits, from the options and the dimension */

@@ -536,13 +536,12 @@ static bool
 is_left_out(CheckState *check, Datum value)
 {
 	VqVector	vector;
-	bool		is_zero = true;
+	bool		is_zero;
 
 	if (check->meta.metric != VQ_METRIC_COSINE)
 		return false;
 	vq_datum_read(value, ivfpq_datum_kind(check->index, check->index->rd_opcintype[0]), &vector);
-	for (int i = 0; i < vector.dim && is_zero; i++)
-		is_zero = vector.x[i] == 0;
+	is_zero = vq_datum_is_zero(&vector);
 	vq_datum_free(&vector);
 	return is_zero;
 }

@@ -152,15 +152,6 @@ nearest_list(Relation index, const InsertState *state)
 	return nearest;
 }
 
-static bool
-is_zero_vector(const VqVector *vector)
-{
-	for (int i = 0; i < vector->dim; i++)
-		if (vector->x[i] != 0)
-			return false;
-	return true;
-}
-
 bool
 ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 			Relation heap, IndexUniqueCheck check_unique,
@@ -183,7 +174,7 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 	}
 	ivfpq_check_dim(index, state->model->meta.dim, vector.dim);
 
-	if (state->model->meta.metric == VQ_METRIC_COSINE && is_zero_vector(&vector))
+	if (state->model->meta.metric == VQ_METRIC_COSINE && vq_datum_is_zero(&vector))
 		ivfpq_meta_count_zero_vector(index);
 	else if (state->model->meta.codec == IVFPQ_CODEC_NONE)
 		ivfpq_list_insert(index, state->model, 0, tid, NULL, NULL);

@@ -244,9 +244,8 @@ insert_into_room(Relation index, const IvfpqModel *model, uint32 list_no, const 
 	return false;
 }
 
-/* Capacity of the largest block that fits the free part of a page, or 0 */
-static size_t
-capacity_that_fits(const VqBlockShape *shape, Page page)
+size_t
+ivfpq_block_room(const VqBlockShape *shape, Page page)
 {
 	size_t		capacity = VQ_BLOCK_LANES;
 
@@ -271,7 +270,7 @@ find_room(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
 
 	*is_new = false;
 	if (BufferIsValid(tail_buffer) &&
-		capacity_that_fits(&model->shape, BufferGetPage(tail_buffer)) > 0)
+		ivfpq_block_room(&model->shape, BufferGetPage(tail_buffer)) > 0)
 		return tail_buffer;
 
 	if (entry->nblocks < LONG_LIST_BLOCKS && last >= model->meta.list_start &&
@@ -287,7 +286,7 @@ find_room(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
 			return buffer;
 		}
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);
-		if (capacity_that_fits(&model->shape, BufferGetPage(buffer)) > 0)
+		if (ivfpq_block_room(&model->shape, BufferGetPage(buffer)) > 0)
 			return buffer;
 		UnlockReleaseBuffer(buffer);
 	}
@@ -337,7 +336,7 @@ insert_with_new_block(Relation index, const IvfpqModel *model, uint32 list_no, c
 
 		if (is_new)
 			ivfpq_page_init(page, IVFPQ_PAGE_LIST);
-		capacity = capacity_that_fits(shape, page);
+		capacity = ivfpq_block_room(shape, page);
 		offset = ((PageHeader) page)->pd_lower;
 		block = (VqBlockHeader *) ((char *) page + offset);
 		vq_block_init(block, shape, list_no, capacity);

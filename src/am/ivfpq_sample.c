@@ -53,8 +53,7 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqV
 		build->meta.dim = vector->dim;
 	if ((uint32) vector->dim != build->meta.dim)
 		ivfpq_report_dim(build->index, build->meta.dim, vector->dim, false);
-	return build->meta.metric != VQ_METRIC_COSINE ||
-		vq_inner_product(vector->x, vector->x, vector->dim) > 0;
+	return build->meta.metric != VQ_METRIC_COSINE || !vq_datum_is_zero(vector);
 }
 
 static void

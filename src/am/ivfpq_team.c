@@ -102,8 +102,8 @@ ivfpq_team_join(IvfpqTeam *team, IvfpqTeamShared *shared, int number)
 	ConditionVariableCancelSleep();
 }
 
-void
-ivfpq_team_wait(IvfpqTeam *team)
+static void
+wait_for_all(IvfpqTeam *team)
 {
 	CHECK_FOR_INTERRUPTS();
 	if (team->size > 1)
@@ -134,7 +134,7 @@ add_slices(IvfpqTeam *team, void *values, size_t count, size_t width, AddFunctio
 
 		team->turn++;
 		memcpy(team_slot(team, team->number), part, nvalues * width);
-		ivfpq_team_wait(team);
+		wait_for_all(team);
 		memcpy(part, team_slot(team, 0), nvalues * width);
 		for (int i = 1; i < team->size; i++)
 			add(part, team_slot(team, i), nvalues);
@@ -230,7 +230,7 @@ ivfpq_team_bring_rows(IvfpqTeam *team, const float *rows, size_t nrows, size_t d
 			team->turn++;
 			if (team->number == i)
 				memcpy(team_slot(team, 0), rows + first * dim, count * row_bytes);
-			ivfpq_team_wait(team);
+			wait_for_all(team);
 			if (ivfpq_team_is_leader(team))
 				take(arg, (const float *) team_slot(team, 0), count);
 		}

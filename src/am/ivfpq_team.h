@@ -42,9 +42,6 @@ extern void ivfpq_team_init(IvfpqTeamShared *shared, int max_size);
 extern void ivfpq_team_begin(IvfpqTeam *team, IvfpqTeamShared *shared, int size);
 extern void ivfpq_team_join(IvfpqTeam *team, IvfpqTeamShared *shared, int number);
 
-/* Wait for all */
-extern void ivfpq_team_wait(IvfpqTeam *team);
-
 /*
  * values[i] := the sum of values[i] of all members, the same bits for all of
  * them: it is added up in the order of their numbers.  What only one of them

@@ -128,22 +128,6 @@ close_page(IvfpqWriter *writer)
 	writer->page_open = false;
 }
 
-/* Capacity of the largest block that the current page has room for, or 0 */
-static size_t
-room_in_page(const IvfpqWriter *writer)
-{
-	PageHeader	header;
-	size_t		capacity = VQ_BLOCK_LANES;
-
-	if (!writer->page_open)
-		return 0;
-	header = (PageHeader) writer->page;
-	while (capacity > 0 &&
-		   vq_block_bytes(&writer->shape, capacity) > (size_t) (header->pd_upper - header->pd_lower))
-		capacity -= VQ_CAPACITY_STEP;
-	return capacity;
-}
-
 /* Begin a page; the list being written goes on in it */
 static void
 next_page(IvfpqWriter *writer)
@@ -208,7 +192,7 @@ flush_staged(IvfpqWriter *writer, size_t keep)
 	while (writer->nstaged > keep)
 	{
 		size_t		wanted = TYPEALIGN(VQ_CAPACITY_STEP, writer->nstaged);
-		size_t		room = room_in_page(writer);
+		size_t		room = writer->page_open ? ivfpq_block_room(&writer->shape, writer->page) : 0;
 		size_t		capacity = Min(wanted, room);
 
 		if (capacity == 0)

@@ -299,6 +299,15 @@ vq_datum_is_vector(Datum value, VqDatumKind kind, int dim)
 	return is_fit;
 }
 
+bool
+vq_datum_is_zero(const VqVector *vector)
+{
+	for (int i = 0; i < vector->dim; i++)
+		if (vector->x[i] != 0)
+			return false;
+	return true;
+}
+
 void
 vq_datum_free(VqVector *vector)
 {

@@ -56,6 +56,9 @@ extern void vq_datum_free(VqVector *vector);
  */
 extern bool vq_datum_is_vector(Datum value, VqDatumKind kind, int dim);
 
+/* Whether it has no direction: all its numbers are 0 */
+extern bool vq_datum_is_zero(const VqVector *vector);
+
 /* A real[] Datum of these floats, palloc'd */
 extern Datum vq_datum_make(const float *x, int dim);
 
