@@ -62,6 +62,12 @@ SELECT out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:que
 CREATE FUNCTION neighbours() RETURNS SETOF float8 STABLE LANGUAGE sql AS $$
 	SELECT embedding <-> '{1,1,1,1,2,2,2,2,0,0,0,0,3,3,3,3}' FROM items ORDER BY 1 $$;
 SELECT out_of_order('SELECT n FROM neighbours() n LIMIT 1500') AS limit_of_function;
+PREPARE around (int) AS SELECT n FROM neighbours() n LIMIT $1;
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS off) EXECUTE around (100);
+RESET plan_cache_mode;
+EXPLAIN (COSTS off) SELECT m, (SELECT max(n) FROM (SELECT n FROM neighbours() n LIMIT m) s) FROM generate_series(1, 3) m;
+DEALLOCATE around;
 DROP FUNCTION neighbours;
 
 -- Other windows look at all rows, which an index may not find

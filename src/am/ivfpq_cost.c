@@ -126,9 +126,10 @@ canonical(const EquivalenceClass *class)
 
 /*
  * Does more than ORDER BY depend on the order?  Rows of lists that join in later
- * come out of order.  A LIMIT can live with that, and so can the ranks of its rows; groups,
- * DISTINCT, other windows, set operations, aggregates with an order (which have pathkeys of groups from 16 on) and
- * merge joins would be wrong.  What is around the query does not see it (ivfpq_order.c).
+ * come out of order.  A LIMIT can live with that, and so can the ranks of its rows;
+ * groups, DISTINCT, other windows, set operations, aggregates with an order (which have
+ * pathkeys of groups from 16 on) and merge joins would be wrong.  What is around the query
+ * does not see it (ivfpq_order.c).
  */
 static bool
 needs_true_order(const PlannerInfo *root, const RelOptInfo *rel)

@@ -113,8 +113,8 @@ unpromised(PlannerInfo *root, Path *path)
 }
 
 /*
- * How many rows a query's LIMIT and OFFSET look at, as an expression; NULL if it has no LIMIT, or
- * both are only known later
+ * How many rows a query's LIMIT and OFFSET look at, as an expression that may be computed
+ * twice; NULL if it has no LIMIT, or there is no such expression
  */
 static Node *
 rows_of_limit(const Query *query)
@@ -123,7 +123,7 @@ rows_of_limit(const Query *query)
 	Const	   *count = (Const *) query->limitCount;
 	Const	   *offset = (Const *) query->limitOffset;
 
-	if (count == NULL || query->limitOption != LIMIT_OPTION_COUNT)
+	if (count == NULL || query->limitOption != LIMIT_OPTION_COUNT || contain_volatile_functions(query->limitCount))
 		return NULL;
 	if (offset == NULL)
 		return query->limitCount;
@@ -190,8 +190,8 @@ with_input(const Path *path, Path *input)
 }
 
 /*
- * Of a query whose LIMIT is over the ranks of a search: rank its first rows, in their order, instead of
- * all as they come.
+ * Of a query whose LIMIT is over the ranks of a search: rank its first rows, in their order,
+ * instead of all as they come; NULL if it is none
  */
 static Path *
 mended_ranks(PlannerInfo *root, LimitPath *limit, int64 estimate)
@@ -204,7 +204,21 @@ mended_ranks(PlannerInfo *root, LimitPath *limit, int64 estimate)
 												 estimate, root->window_pathkeys));
 }
 
-/* Of a query whose LIMIT is around a subquery that has the ORDER BY: the first rows of that, in their order */
+/* Whether an expression is computed from what only its own level of the query knows */
+static bool
+is_of_one_level(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Param))
+		return ((Param *) node)->paramkind != PARAM_EXTERN;
+	return IsA(node, SubPlan) || expression_tree_walker(node, is_of_one_level, arg);
+}
+
+/*
+ * Of a query whose LIMIT is around a subquery that has the ORDER BY: the first rows of that,
+ * in their order; NULL if it is none
+ */
 static Path *
 mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 {
@@ -215,7 +229,7 @@ mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 
 	/* not what this query computes and that one could not */
 	if (!IsA(path, SubqueryScanPath) || path->parent->baserestrictinfo != NIL || rows == NULL ||
-		!(IsA(rows, Const) || (IsA(rows, Param) && ((Param *) rows)->paramkind == PARAM_EXTERN)))
+		is_of_one_level(rows, NULL))
 		return NULL;
 
 	/* its order was taken back when it was planned */
@@ -253,7 +267,7 @@ ivfpq_ranks_limited(const PlannerInfo *root)
 		!is_other_window_function((Node *) root->processed_tlist, NULL);
 }
 
-/* Of a query with a LIMIT: the rows that this has let through in order; NULL if they are not those of a search */
+/* The rows that a LIMIT lets through, in order; NULL if they are not those of a search */
 static Path *
 mended_limit(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, const FinalPathExtraData *extra)
 {
