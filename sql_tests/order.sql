@@ -58,7 +58,8 @@ FROM (SELECT d, lag(d) OVER (ORDER BY n) AS d_before
 	  FROM (SELECT embedding <-> :query AS d, row_number() OVER (ORDER BY embedding <-> :query) AS n FROM items LIMIT 1500) s) s;
 
 -- The LIMIT may be around the query that has the ORDER BY
-SELECT out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:query) || ' AS d FROM items ORDER BY d) s LIMIT 1500') AS limit_around;
+SELECT out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:query) || ' AS d FROM items ORDER BY d) s LIMIT 1500') AS limit_around,
+	   out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:query) || ' AS d FROM items ORDER BY d, id) s LIMIT 1500') AS with_second_key;
 CREATE FUNCTION neighbours() RETURNS SETOF float8 STABLE LANGUAGE sql AS $$
 	SELECT embedding <-> '{1,1,1,1,2,2,2,2,0,0,0,0,3,3,3,3}' FROM items ORDER BY 1 $$;
 SELECT out_of_order('SELECT n FROM neighbours() n LIMIT 1500') AS limit_of_function;
