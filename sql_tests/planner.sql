@@ -82,37 +82,29 @@ RESET enable_seqscan;
 SELECT chosen('SELECT id FROM large WHERE category = 5 ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10');
 
 -- One search costs less than another that reads more lists
-CREATE FUNCTION startup_cost(query text) RETURNS float8 LANGUAGE plpgsql AS $$
+CREATE FUNCTION cost(query text, which text) RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE
 	plan json;
 BEGIN
 	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
-	RETURN plan -> 0 -> 'Plan' ->> 'Startup Cost';
+	RETURN plan -> 0 -> 'Plan' ->> which;
 END $$;
 SET enable_seqscan = off;
 SET ivfpq.nprobe = 1;
-SELECT startup_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS one_list \gset
+SELECT cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10', 'Startup Cost') AS one_list \gset
 SET ivfpq.nprobe = 262144;
-SELECT startup_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS all_lists \gset
+SELECT cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10', 'Startup Cost') AS all_lists \gset
 SELECT :one_list < :all_lists AS more_lists_cost_more;
 RESET ivfpq.nprobe;
 
 -- All rows cost less where a search may not reach them
-CREATE FUNCTION total_cost(query text) RETURNS float8 LANGUAGE plpgsql AS $$
-DECLARE
-	plan json;
-BEGIN
-	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
-	RETURN plan -> 0 -> 'Plan' ->> 'Total Cost';
-END $$;
-SELECT total_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0') AS all_rows \gset
+SELECT cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0', 'Total Cost') AS all_rows \gset
 SET ivfpq.max_probes = 20;
-SELECT total_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0') < :all_rows AS few_lists;
+SELECT cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0', 'Total Cost') < :all_rows AS few_lists;
 RESET ivfpq.max_probes;
 SET ivfpq.iterative_scan = off;
-SELECT total_cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0') < :all_rows AS no_further_lists;
+SELECT cost('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') OFFSET 0', 'Total Cost') < :all_rows AS no_further_lists;
 RESET ivfpq.iterative_scan;
-DROP FUNCTION total_cost;
 RESET enable_seqscan;
 
 -- In the inner side of a nested loop
@@ -150,4 +142,4 @@ SELECT uses_index('SELECT d, count(*) FROM (SELECT embedding <-> array_fill(0::r
 
 SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');
 DROP TABLE large, small, toasted;
-DROP FUNCTION chosen, startup_cost, uses_index;
+DROP FUNCTION chosen, cost, uses_index;
