@@ -178,7 +178,7 @@ COMMENT ON ACCESS METHOD ivfpq IS 'inverted lists of product-quantised vectors';
 
 --
 -- Operator classes.  Strategy 1 is the distance, support function 1 says which
--- one it is.
+-- one it is; strategy 2 is for conditions on it.
 --
 
 CREATE FUNCTION ivfpq_l2_metric() RETURNS int4
@@ -188,19 +188,29 @@ CREATE FUNCTION ivfpq_ip_metric() RETURNS int4
 CREATE FUNCTION ivfpq_cosine_metric() RETURNS int4
 	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
+-- A query's own condition on the distance, as the access method is told of it.  True of all
+-- rows, as the condition itself is kept beside it, and of no use but to the planner.
+CREATE FUNCTION ivfpq_may_be_within(real[], double precision) RETURNS boolean
+	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE OPERATOR @<= (LEFTARG = real[], RIGHTARG = double precision, FUNCTION = ivfpq_may_be_within);
+COMMENT ON OPERATOR @<= (real[], double precision) IS 'implementation of conditions on distances';
+
 CREATE OPERATOR CLASS array_l2_ops
 	DEFAULT FOR TYPE real[] USING ivfpq AS
 	OPERATOR 1 <-> (real[], real[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (real[], double precision),
 	FUNCTION 1 ivfpq_l2_metric();
 
 CREATE OPERATOR CLASS array_ip_ops
 	FOR TYPE real[] USING ivfpq AS
 	OPERATOR 1 <#> (real[], real[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (real[], double precision),
 	FUNCTION 1 ivfpq_ip_metric();
 
 CREATE OPERATOR CLASS array_cosine_ops
 	FOR TYPE real[] USING ivfpq AS
 	OPERATOR 1 <=> (real[], real[]) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (real[], double precision),
 	FUNCTION 1 ivfpq_cosine_metric();
 
 ALTER OPERATOR FAMILY array_l2_ops USING ivfpq ADD

@@ -24,39 +24,54 @@ CREATE FUNCTION ivfpq_vector_kind() RETURNS int4
 CREATE FUNCTION ivfpq_halfvec_kind() RETURNS int4
 	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION ivfpq_vector_may_be_within(vector, double precision) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'ivfpq_may_be_within' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_vector_may_be_within(halfvec, double precision) RETURNS boolean
+	AS 'MODULE_PATHNAME', 'ivfpq_may_be_within' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE OPERATOR @<= (LEFTARG = vector, RIGHTARG = double precision, FUNCTION = ivfpq_vector_may_be_within);
+CREATE OPERATOR @<= (LEFTARG = halfvec, RIGHTARG = double precision, FUNCTION = ivfpq_vector_may_be_within);
+COMMENT ON OPERATOR @<= (vector, double precision) IS 'implementation of conditions on distances';
+COMMENT ON OPERATOR @<= (halfvec, double precision) IS 'implementation of conditions on distances';
+
 CREATE OPERATOR CLASS vector_l2_ops
 	DEFAULT FOR TYPE vector USING ivfpq AS
 	OPERATOR 1 <-> (vector, vector) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (vector, double precision),
 	FUNCTION 1 ivfpq_vector_l2_metric(),
 	FUNCTION 2 ivfpq_vector_kind();
 
 CREATE OPERATOR CLASS vector_ip_ops
 	FOR TYPE vector USING ivfpq AS
 	OPERATOR 1 <#> (vector, vector) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (vector, double precision),
 	FUNCTION 1 ivfpq_vector_ip_metric(),
 	FUNCTION 2 ivfpq_vector_kind();
 
 CREATE OPERATOR CLASS vector_cosine_ops
 	FOR TYPE vector USING ivfpq AS
 	OPERATOR 1 <=> (vector, vector) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (vector, double precision),
 	FUNCTION 1 ivfpq_vector_cosine_metric(),
 	FUNCTION 2 ivfpq_vector_kind();
 
 CREATE OPERATOR CLASS halfvec_l2_ops
 	DEFAULT FOR TYPE halfvec USING ivfpq AS
 	OPERATOR 1 <-> (halfvec, halfvec) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (halfvec, double precision),
 	FUNCTION 1 ivfpq_vector_l2_metric(),
 	FUNCTION 2 ivfpq_halfvec_kind();
 
 CREATE OPERATOR CLASS halfvec_ip_ops
 	FOR TYPE halfvec USING ivfpq AS
 	OPERATOR 1 <#> (halfvec, halfvec) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (halfvec, double precision),
 	FUNCTION 1 ivfpq_vector_ip_metric(),
 	FUNCTION 2 ivfpq_halfvec_kind();
 
 CREATE OPERATOR CLASS halfvec_cosine_ops
 	FOR TYPE halfvec USING ivfpq AS
 	OPERATOR 1 <=> (halfvec, halfvec) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 2 @<= (halfvec, double precision),
 	FUNCTION 1 ivfpq_vector_cosine_metric(),
 	FUNCTION 2 ivfpq_halfvec_kind();
 

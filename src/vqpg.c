@@ -26,5 +26,6 @@ _PG_init(void)
 {
 	vq_guc_init(IVFPQ_MAX_LISTS);
 	ivfpq_init_reloptions();
-	ivfpq_init_planner();
+	ivfpq_init_order();
+	ivfpq_init_distance();
 }

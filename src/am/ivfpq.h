@@ -25,8 +25,12 @@
 #include "kernels/vq_block.h"
 #include "kernels/vq_codec.h"
 
-/* Strategy of the distance operator, and support functions of a class */
+/*
+ * Strategies and support functions of a class.  The second strategy is for search keys that only the
+ * planner makes (ivfpq_distance.c): the distance is to be at most that, or the search may end.
+ */
 #define IVFPQ_DISTANCE_STRATEGY		1
+#define IVFPQ_WITHIN_STRATEGY		2	/* (type of the class, float8) returns bool, always true */
 #define IVFPQ_METRIC_PROC			1	/* () returns int4: a VqMetric */
 #define IVFPQ_DATUM_PROC			2	/* () returns int4: a VqDatumKind; arrays without it */
 #define IVFPQ_NUM_PROCS				2
@@ -98,13 +102,19 @@ extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta
 extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 
 /* ivfpq_order.c */
-extern void ivfpq_init_planner(void);	/* once per process, from _PG_init */
+extern void ivfpq_init_order(void);	/* once per process, from _PG_init */
 
 /*
  * Whether a query wants no more of its window than the ranks of the rows that its LIMIT lets
  * through, in the order of both: those are right if these rows are in order first, which they are made
  */
 extern bool ivfpq_ranks_limited(const struct PlannerInfo *root);
+
+/* ivfpq_distance.c */
+extern void ivfpq_init_distance(void);	/* once per process, from _PG_init */
+
+/* Give the path of a search the query's conditions on its distance, as search keys */
+extern void ivfpq_bound_search(struct PlannerInfo *root, struct IndexPath *path);
 
 /* ivfpq_validate.c */
 extern bool ivfpqvalidate(Oid opclassoid);

@@ -29,53 +29,74 @@
 
 static create_upper_paths_hook_type next_hook;
 
-static bool is_search_order(const Path *path);
+/* The inputs of a path from which it takes the order of its rows */
+static List *
+ordered_inputs(const Path *path)
+{
+	switch (nodeTag(path))
+	{
+		case T_AppendPath:
+			return ((const AppendPath *) path)->subpaths;
+		case T_MergeAppendPath:
+			return ((const MergeAppendPath *) path)->subpaths;
+		case T_NestPath:
+			return list_make1(((const JoinPath *) path)->outerjoinpath);
+		case T_SubqueryScanPath:
+			return list_make1(((const SubqueryScanPath *) path)->subpath);
+		case T_ProjectionPath:
+			return list_make1(((const ProjectionPath *) path)->subpath);
+		case T_ProjectSetPath:
+			return list_make1(((const ProjectSetPath *) path)->subpath);
+		case T_IncrementalSortPath:
+			return list_make1(((const IncrementalSortPath *) path)->spath.subpath);
+		case T_WindowAggPath:
+			return list_make1(((const WindowAggPath *) path)->subpath);
+		case T_GatherMergePath:
+			return list_make1(((const GatherMergePath *) path)->subpath);
+		case T_LockRowsPath:
+			return list_make1(((const LockRowsPath *) path)->subpath);
+		case T_LimitPath:
+			return list_make1(((const LimitPath *) path)->subpath);
+		default:
+			return NIL;
+	}
+}
 
 static bool
-is_any_search_order(const List *paths)
+is_search(const Path *path)
 {
-	ListCell   *cell;
-
-	foreach(cell, paths)
-		if (is_search_order(lfirst(cell)))
-			return true;
-	return false;
+	return IsA(path, IndexPath) && ((const IndexPath *) path)->indexorderbys != NIL &&
+		((const IndexPath *) path)->indexinfo->amcostestimate == ivfpqcostestimate;
 }
 
 /* Whether the order of a path's rows is that of a search, through what keeps it */
 static bool
 is_search_order(const Path *path)
 {
+	ListCell   *cell;
+
 	if (path == NULL || path->pathkeys == NIL)
 		return false;
-	switch (nodeTag(path))
-	{
-		case T_IndexPath:
-			return ((const IndexPath *) path)->indexorderbys != NIL &&
-				((const IndexPath *) path)->indexinfo->amcostestimate == ivfpqcostestimate;
-		case T_AppendPath:
-			return is_any_search_order(((const AppendPath *) path)->subpaths);
-		case T_MergeAppendPath:
-			return is_any_search_order(((const MergeAppendPath *) path)->subpaths);
-		case T_NestPath:
-			return is_search_order(((const JoinPath *) path)->outerjoinpath);
-		case T_SubqueryScanPath:
-			return is_search_order(((const SubqueryScanPath *) path)->subpath);
-		case T_ProjectionPath:
-			return is_search_order(((const ProjectionPath *) path)->subpath);
-		case T_ProjectSetPath:
-			return is_search_order(((const ProjectSetPath *) path)->subpath);
-		case T_IncrementalSortPath:
-			return is_search_order(((const IncrementalSortPath *) path)->spath.subpath);
-		case T_WindowAggPath:
-			return is_search_order(((const WindowAggPath *) path)->subpath);
-		case T_GatherMergePath:
-			return is_search_order(((const GatherMergePath *) path)->subpath);
-		case T_LimitPath:
-			return is_search_order(((const LimitPath *) path)->subpath);
-		default:
-			return false;
-	}
+	if (is_search(path))
+		return true;
+	foreach(cell, ordered_inputs(path))
+		if (is_search_order(lfirst(cell)))
+			return true;
+	return false;
+}
+
+/* End the searches below a path where no row passes the query's conditions on the distance any more */
+static void
+bound_searches(PlannerInfo *root, Path *path)
+{
+	ListCell   *cell;
+
+	if (is_search(path))
+		ivfpq_bound_search(root, (IndexPath *) path);
+	if (IsA(path, SubqueryScanPath))
+		root = path->parent->subroot;
+	foreach(cell, ordered_inputs(path))
+		bound_searches(root, lfirst(cell));
 }
 
 /*
@@ -299,7 +320,10 @@ mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, Re
 		Path	   *mended = NULL;
 
 		if (IsA(path, LimitPath) && ((LimitPath *) path)->limitCount != NULL)
+		{
+			bound_searches(root, path);
 			mended = mended_limit(root, output_rel, (LimitPath *) path, extra);
+		}
 		if (mended == NULL && root->parent_root != NULL && is_search_order(path))
 			mended = unpromised(root, path);
 		if (mended)
@@ -308,7 +332,7 @@ mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, Re
 }
 
 void
-ivfpq_init_planner(void)
+ivfpq_init_order(void)
 {
 	next_hook = create_upper_paths_hook;
 	create_upper_paths_hook = mend_order;

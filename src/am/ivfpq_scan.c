@@ -70,6 +70,12 @@
 #define BUFFERS_AHEAD		6
 #define GUESSES_AHEAD		6
 
+/*
+ * Distances of pgvector's operators are sums of 32-bit floats, up to some millionths off; cosines are
+ * off by as much of 1
+ */
+#define LARGEST_ROUNDING	1e-5
+
 typedef struct IvfpqScan
 {
 	MemoryContext context;		/* lives as long as the scan */
@@ -84,6 +90,7 @@ typedef struct IvfpqScan
 	VqQuery		query;
 	bool		is_exact_only;	/* the codec cannot bound distances to it */
 	double		least;			/* no distance is less: 0 where it is the square of one */
+	double		largest;		/* rows farther than that are not wanted */
 
 	/* as set when it began: a cursor stays as it was declared */
 	int			iterative_scan;
@@ -179,9 +186,6 @@ ivfpqendscan(IndexScanDesc scan)
 static void
 check_scan(IndexScanDesc scan)
 {
-	if (scan->numberOfKeys != 0)
-		elog(ERROR, "cannot scan index \"%s\" with search keys",
-			 RelationGetRelationName(scan->indexRelation));
 	if (scan->numberOfOrderBys != 1)
 		elog(ERROR, "cannot scan index \"%s\" with %d distance keys",
 			 RelationGetRelationName(scan->indexRelation), scan->numberOfOrderBys);
@@ -199,6 +203,38 @@ read_query_vector(Relation index, ScanKey key, IvfpqScan *state)
 	vq_datum_read(key->sk_argument,
 				  ivfpq_datum_kind(index, OidIsValid(key->sk_subtype) ? key->sk_subtype : index->rd_opcintype[0]),
 				  &state->vector);
+	return true;
+}
+
+/*
+ * The largest distance that the search keys let pass, as the reranker has it: squared for L2.  A row
+ * at just that distance is decided about by the query's own condition, whose operator may round
+ * otherwise, so it is a little more.  False if no row can pass.
+ */
+static bool
+read_largest_distance(IndexScanDesc scan, VqMetric metric, double *largest)
+{
+	*largest = INFINITY;
+	for (int i = 0; i < scan->numberOfKeys; i++)
+	{
+		const ScanKeyData *key = &scan->keyData[i];
+		double		distance;
+
+		if (key->sk_flags & SK_ISNULL)
+			return false;
+		distance = DatumGetFloat8(key->sk_argument);
+
+		/* NaN is larger than all others */
+		if (!isnan(distance))
+			*largest = Min(*largest, distance);
+	}
+	if (*largest == -INFINITY || (metric == VQ_METRIC_L2 && *largest < 0))
+		return false;
+	if (metric == VQ_METRIC_L2)
+		*largest *= *largest;
+	*largest += LARGEST_ROUNDING * fabs(*largest);
+	if (metric == VQ_METRIC_COSINE)
+		*largest += LARGEST_ROUNDING;
 	return true;
 }
 
@@ -247,9 +283,10 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 
 	state->model = ivfpq_model_get(index, state->query_context);
 	model = state->model;
-	if (!read_query_vector(index, &scan->orderByData[0], state) || model->meta.dim == 0)
+	if (!read_query_vector(index, &scan->orderByData[0], state) || model->meta.dim == 0 ||
+		!read_largest_distance(scan, model->meta.metric, &state->largest))
 	{
-		/* nothing is near NULL, and without a dimension there are no rows */
+		/* nothing is near NULL, nor at less than it, and without a dimension there are no rows */
 		state->is_finished = true;
 		MemoryContextSwitchTo(old);
 		return;
@@ -377,8 +414,8 @@ look_ahead(IvfpqScan *state)
 {
 	bool		waits = ivfpq_reads_wait();
 	uint32		pages_ahead = waits ? PAGES_AHEAD_OF_DISK : PAGES_AHEAD;
-	double		ceiling = state->stats.rows_returned >= state->model->usual_rows ? INFINITY :
-		ivfpq_results_ceiling(&state->results) * state->query.unit;
+	double		ceiling = Min(state->largest, state->stats.rows_returned >= state->model->usual_rows ? INFINITY :
+							  ivfpq_results_ceiling(&state->results)) * state->query.unit;
 	const VqItem *item;
 
 	approach(state, IVFPQ_APPROACH_GUESS, PAGES_AHEAD + BUFFERS_AHEAD + GUESSES_AHEAD, ceiling);
@@ -435,8 +472,20 @@ take_result(IvfpqScan *state, IvfpqResult *result)
 }
 
 /*
+ * Whether all rows to come are farther than wanted, those fetched and those not.  Lists that have not been
+ * searched are taken to have no nearer ones, as they are when a LIMIT has its rows.
+ */
+static inline bool
+is_beyond(const IvfpqScan *state, const IvfpqResult *nearest, const VqItem *next)
+{
+	return (nearest != NULL || next != NULL) &&
+		(nearest == NULL || (nearest->distance > state->largest && !nearest->is_assumed)) &&
+		(next == NULL || next->key > state->largest * state->query.unit);
+}
+
+/*
  * Fetch candidates until the nearest row is known.  False if the batch has no
- * rows left.
+ * rows left, or the search is at its end.
  */
 static bool
 next_result(IvfpqScan *state, IvfpqResult *result)
@@ -451,6 +500,11 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		bool		is_copied;
 
 		CHECK_FOR_INTERRUPTS();
+		if (state->largest < INFINITY && is_beyond(state, nearest, next))
+		{
+			state->is_finished = true;
+			return false;
+		}
 		if (nearest != NULL && (next == NULL || nearest->distance * state->query.unit <= Max(next->key, state->least)))
 		{
 			if (take_result(state, result))
@@ -502,7 +556,7 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 		}
 		if (!next_result(state, &result))
 		{
-			if (!next_batch(state))
+			if (!state->is_finished && !next_batch(state))
 				state->is_finished = true;
 		}
 		else if (state->iterative_scan != VQ_ITERATIVE_STRICT || result.distance >= state->last_distance)

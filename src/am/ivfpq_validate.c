@@ -5,7 +5,8 @@
  *
  * A class has one operator, the distance, under strategy 1 and for ORDER BY
  * only, and a support function that says what distance that is; unless its
- * type is an array, another one says how its values are read.  Its
+ * type is an array, another one says how its values are read.  It may have an operator
+ * under strategy 2, for conditions on the distance.  Its
  * family may have the same operator for other types of the query, so that an
  * index can be used without a cast; a family may not have support functions
  * for these, as what is indexed is always of the class's own type.
@@ -73,21 +74,22 @@ check_function(const Subject *subject, Form_pg_amproc function)
 static bool
 check_operator(const Subject *subject, Form_pg_amop operator)
 {
+	bool		is_distance = operator->amopstrategy == IVFPQ_DISTANCE_STRATEGY;
 	bool		result = true;
 
-	if (operator->amopstrategy != IVFPQ_DISTANCE_STRATEGY)
+	if (!is_distance && operator->amopstrategy != IVFPQ_WITHIN_STRATEGY)
 	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("operator family \"%s\" of access method %s contains operator %s with invalid strategy number %d",
 						subject->opfamily, "ivfpq", format_operator(operator->amopopr),
 						operator->amopstrategy)));
-		result = false;
+		return false;
 	}
 
-	/* Rows are returned in order of a float8, and never found by a condition */
-	if (operator->amoppurpose != AMOP_ORDER ||
-		!opfamily_can_sort_type(operator->amopsortfamily, get_op_rettype(operator->amopopr)))
+	/* Rows are returned in order of a float8, and never found by a condition but one on that */
+	if (operator->amoppurpose != (is_distance ? AMOP_ORDER : AMOP_SEARCH) ||
+		(is_distance && !opfamily_can_sort_type(operator->amopsortfamily, get_op_rettype(operator->amopopr))))
 	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
@@ -95,8 +97,8 @@ check_operator(const Subject *subject, Form_pg_amop operator)
 						subject->opfamily, "ivfpq", format_operator(operator->amopopr))));
 		result = false;
 	}
-	if (!check_amop_signature(operator->amopopr, FLOAT8OID,
-							  operator->amoplefttype, operator->amoprighttype))
+	if (!check_amop_signature(operator->amopopr, is_distance ? FLOAT8OID : BOOLOID, operator->amoplefttype,
+							  is_distance ? operator->amoprighttype : FLOAT8OID))
 	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

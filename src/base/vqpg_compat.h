@@ -16,6 +16,13 @@
 #include "varatt.h"
 #endif
 
+/* for vq_is_not_null */
+#if PG_VERSION_NUM < 170000
+#include "access/htup_details.h"
+#include "catalog/pg_attribute.h"
+#include "utils/syscache.h"
+#endif
+
 /* PG_WAIT_EXTENSION, which up to 18 comes with pgstat.h */
 #if PG_VERSION_NUM >= 190000
 #include "utils/wait_classes.h"
@@ -117,6 +124,49 @@ typedef RelFileNode VqLocator;
 #else
 #define VQ_TUPLESORT_GETDATUM(sort, value, is_null) \
 	tuplesort_getdatum(sort, true, value, is_null, NULL)
+#endif
+
+/* Is a column of a table, and not an index expression (attno 0), NOT NULL?  Up to 16 its rel does not say so. */
+#if PG_VERSION_NUM >= 170000
+#define VQ_IS_NOT_NULL(relid, rel, attno)	((attno) > 0 && bms_is_member(attno, (rel)->notnullattnums))
+#else
+#define VQ_IS_NOT_NULL(relid, rel, attno)	((attno) > 0 && vq_is_not_null(relid, attno))
+
+static inline bool
+vq_is_not_null(Oid relid, int attno)
+{
+	HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attno));
+	bool		result = HeapTupleIsValid(tuple) && ((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+#endif
+
+/* Is a path key one of a descending order? */
+#if PG_VERSION_NUM >= 180000
+#define VQ_IS_DESCENDING(key)	((key)->pk_cmptype == COMPARE_GT)
+#else
+#define VQ_IS_DESCENDING(key)	((key)->pk_strategy == BTGreaterStrategyNumber)
+#endif
+
+/* The members of an equivalence class, those for children of a partitioned table with their own columns */
+#if PG_VERSION_NUM >= 180000
+#define VqClassMembers			EquivalenceMemberIterator
+#define VQ_CLASS_MEMBERS_BEGIN(members, class, relids)	setup_eclass_member_iterator(members, class, relids)
+#define VQ_CLASS_MEMBERS_NEXT(members)	eclass_member_iterator_next(members)
+#else
+typedef struct VqClassMembers
+{
+	struct List *list;
+	int			next;
+} VqClassMembers;
+#define VQ_CLASS_MEMBERS_BEGIN(members, class, relids) \
+	(*(members) = (VqClassMembers) {.list = (class)->ec_members})
+#define VQ_CLASS_MEMBERS_NEXT(members) \
+	((members)->next < list_length((members)->list) ? \
+	 (EquivalenceMember *) list_nth((members)->list, (members)->next++) : NULL)
 #endif
 
 #endif							/* VQPG_COMPAT_H */

@@ -77,6 +77,23 @@ EXPLAIN (COSTS off) EXECUTE nearest_to_array ('{1,2,3,4,5,6,7,8,9,10,11,12}');
 SELECT format('EXECUTE nearest_to_array (%L)', embedding::real[]) FROM items WHERE id = 4321 \gexec
 RESET plan_cache_mode;
 
+-- A condition on the distance ends the search, and similarities order it, as by the table
+ALTER TABLE items ALTER embedding SET NOT NULL, ALTER half SET NOT NULL;
+CREATE INDEX items_half_cosine ON items USING ivfpq (half halfvec_cosine_ops);
+SELECT embedding AS query FROM queries WHERE id = 3 \gset
+EXPLAIN (COSTS off) SELECT id FROM items WHERE 1 - (embedding <=> '[1,2,3,4,5,6,7,8,9,10,11,12]') > 0.5
+	ORDER BY 1 - (embedding <=> '[1,2,3,4,5,6,7,8,9,10,11,12]') DESC LIMIT 1;
+SET ivfpq.nprobe = 262144;
+SET ivfpq.epsilon = 100;
+SELECT condition, cardinality(by_index(q)) AS rows, by_index(q) = by_table(q) AS are_equal
+FROM (VALUES ('embedding <-> $q < 2', 'embedding <-> $q'), ('1 - (embedding <=> $q) > 0.5', '1 - (embedding <=> $q) DESC'),
+			 ('(embedding <#> $q) * -1 > 6', '(embedding <#> $q) * -1 DESC'), ('embedding <-> $q::vector::real[] < 2', '-(embedding <-> $q::vector::real[]) DESC'),
+			 ('half <-> $q < 2', 'half <-> $q'), ('1 - (half <=> $q) >= 0.5', '1 - (half <=> $q) DESC'),
+			 ('cosine_distance(embedding, $q::vector) < 0.5', 'cosine_distance(embedding, $q::vector)')) AS c (condition, key),
+	 replace(format('SELECT id FROM items WHERE %s ORDER BY %s LIMIT 5000', condition, key), '$q', quote_literal(:'query')) q;
+RESET ivfpq.nprobe;
+RESET ivfpq.epsilon;
+
 -- Arrays need no cast, whatever their numbers
 SET ivfpq.nprobe = 262144;
 SET ivfpq.epsilon = 100;

@@ -1,0 +1,364 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_distance.c
+ *	  Conditions and orders that are computed from a distance.
+ *
+ * The server knows a search by its distance, ascending, and nothing else.  Two things
+ * that queries say of a distance are as good as that, if one looks at them:
+ *
+ *	- WHERE distance < r beside the ORDER BY.  Rows come in the order of their distances,
+ *	  so as soon as one does not pass, none will; the server would go on to the end of the
+ *	  table for the rows that are missing to a LIMIT.  So a path of a search is given r as a search key,
+ *	  under an operator of its own that is true of all rows, and the condition stays
+ *	  where it is.  Only with a LIMIT: without one, all such rows are wanted, whatever
+ *	  list they are in.
+ *
+ *	- ORDER BY 1 - distance DESC, by a similarity, is the order of distances.  So such a
+ *	  query gets paths that say so.
+ *
+ * Either may be 1 - distance, -distance, 100 * (1 - distance) and the like: sums and
+ * products with constants.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/stratnum.h"
+#include "am/ivfpq.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/pathnodes.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/restrictinfo.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+
+#include "base/vqpg_compat.h"
+
+PG_FUNCTION_INFO_V1(ivfpq_may_be_within);
+
+/*
+ * A number that is put on the other side of a condition, as the 1 of 1 - distance > t, must
+ * not be so large that the rounding of what comes of it matters (ivfpq_scan.c)
+ */
+#define LARGEST_TERM	1000.0
+
+static set_rel_pathlist_hook_type next_hook;
+
+/*----------
+ * What is computed from a distance
+ *----------
+ */
+
+/* The side of a condition, or the key of an order, that may be computed from a distance */
+typedef struct Side
+{
+	Node	   *number;			/* what is left of it */
+	bool		is_rising;		/* what it was at first, with the number */
+	Node	   *bound;			/* of the number, by the other side of the condition; NULL of an order */
+} Side;
+
+/* Whether an expression is the same for all rows, and may be computed once more */
+static bool
+is_known(Node *node)
+{
+	return !contain_var_clause(node) && !contain_volatile_functions(node) && !contain_subplans(node);
+}
+
+/* The value of a constant that may be put on the other side, NaN of all else */
+static double
+term(const Node *node)
+{
+	const Const *number = (const Const *) node;
+	double		value;
+
+	if (node == NULL || !IsA(node, Const) || number->constisnull || number->consttype != FLOAT8OID)
+		return NAN;
+	value = DatumGetFloat8(number->constvalue);
+	return fabs(value) <= LARGEST_TERM ? value : NAN;
+}
+
+/* What its number is computed from takes its place, and the bound becomes the bound of that */
+static void
+put_across(Side *side, Node *number, Oid inverse, Node *a, Node *b)
+{
+	side->number = number;
+	if (side->bound)
+		side->bound = (Node *) makeFuncExpr(inverse, FLOAT8OID, b ? list_make2(a, b) : list_make1(a),
+											InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
+/* Undo the last thing done to a number; false if it is none that can be undone */
+static bool
+peel(Side *side)
+{
+	const OpExpr *op = (const OpExpr *) side->number;
+	Node	   *a;
+	Node	   *b;
+
+	if (!IsA(op, OpExpr))
+		return false;
+	a = linitial(op->args);
+	b = list_length(op->args) == 2 ? lsecond(op->args) : NULL;
+
+	switch (op->opfuncid)
+	{
+		case F_FLOAT8UM:
+			put_across(side, a, F_FLOAT8UM, side->bound, NULL);
+			side->is_rising = !side->is_rising;
+			return true;
+		case F_FLOAT8MI:
+			if (!isnan(term(a)))
+			{
+				put_across(side, b, F_FLOAT8MI, a, side->bound);
+				side->is_rising = !side->is_rising;
+				return true;
+			}
+			if (isnan(term(b)))
+				return false;
+			put_across(side, a, F_FLOAT8PL, side->bound, b);
+			return true;
+		case F_FLOAT8PL:
+		case F_FLOAT8MUL:
+			if (!isnan(term(a)))
+			{
+				Node	   *t = a;
+
+				a = b;
+				b = t;
+			}
+			if (isnan(term(b)))
+				return false;
+			if (op->opfuncid == F_FLOAT8PL)
+			{
+				put_across(side, a, F_FLOAT8MI, side->bound, b);
+				return true;
+			}
+
+			/* what is divided by less than 1 could be too large */
+			if (fabs(term(b)) < 1)
+				return false;
+			if (term(b) < 0)
+				side->is_rising = !side->is_rising;
+			put_across(side, a, F_FLOAT8DIV, side->bound, b);
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* A call of the function behind an index's distance as that operator, the column first; NULL if it is none */
+static OpExpr *
+operator_of_call(const IndexOptInfo *info, const FuncExpr *function)
+{
+	if (list_length(function->args) != 2)
+		return NULL;
+	for (int i = 0; i < 2; i++)
+	{
+		Expr	   *column = list_nth(function->args, i);
+		Expr	   *query = list_nth(function->args, 1 - i);
+		Oid			operator = get_opfamily_member(info->opfamily[0], info->opcintype[0], exprType((Node *) query),
+												   IVFPQ_DISTANCE_STRATEGY);
+
+		if (OidIsValid(operator) && get_opcode(operator) == function->funcid && exprType((Node *) column) == info->opcintype[0])
+		{
+			OpExpr	   *distance = (OpExpr *) make_opclause(operator, FLOAT8OID, false, copyObject(column), copyObject(query),
+															InvalidOid, function->inputcollid);
+
+			set_opfuncid(distance);
+			return distance;
+		}
+	}
+	return NULL;
+}
+
+/* The distance that an index orders by, with its column first; NULL if an expression is none */
+static OpExpr *
+distance_of_index(IndexOptInfo *info, Node *node, Oid sort_family)
+{
+	OpExpr	   *distance = IsA(node, FuncExpr) ? operator_of_call(info, (FuncExpr *) node) : (OpExpr *) node;
+
+	if (distance == NULL || !IsA(distance, OpExpr) || list_length(distance->args) != 2)
+		return NULL;
+	if (match_index_to_operand(lsecond(distance->args), 0, info) && OidIsValid(get_commutator(distance->opno)))
+	{
+		distance = copyObject(distance);
+		CommuteOpExpr(distance);
+	}
+	if (match_index_to_operand(linitial(distance->args), 0, info) && is_known(lsecond(distance->args)) &&
+		get_op_opfamily_sortfamily(distance->opno, info->opfamily[0]) == sort_family)
+		return distance;
+	return NULL;
+}
+
+/*----------
+ * Conditions
+ *----------
+ */
+
+/* The distance at most that a condition lets pass; NULL if it is not about this distance, or sets no such limit */
+static Node *
+largest_distance(PlannerInfo *root, IndexOptInfo *info, const Expr *condition, const OpExpr *distance,
+				 Oid sort_family)
+{
+	const OpExpr *comparison = (const OpExpr *) condition;
+	Node	   *numbers[2];
+	Side		side;
+	int			strategy;
+	bool		is_left_known;
+	OpExpr	   *found;
+
+	if (!IsA(condition, OpExpr) || list_length(comparison->args) != 2)
+		return NULL;
+	strategy = get_op_opfamily_strategy(comparison->opno, sort_family);
+	if (strategy == InvalidStrategy || strategy == BTEqualStrategyNumber)
+		return NULL;
+	for (int i = 0; i < 2; i++)
+	{
+		numbers[i] = list_nth(comparison->args, i);
+		if (exprType(numbers[i]) == FLOAT4OID)
+			numbers[i] = (Node *) makeFuncExpr(F_FLOAT8_FLOAT4, FLOAT8OID, list_make1(numbers[i]),
+											   InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	}
+	is_left_known = is_known(numbers[0]);
+	if (is_left_known == is_known(numbers[1]))
+		return NULL;
+
+	side = (Side) {.number = numbers[is_left_known], .is_rising = true, .bound = numbers[!is_left_known]};
+	while ((found = distance_of_index(info, side.number, sort_family)) == NULL)
+		if (!peel(&side))
+			return NULL;
+	if (!equal(found, distance) || side.is_rising != ((strategy < BTEqualStrategyNumber) != is_left_known))
+		return NULL;
+	return eval_const_expressions(root, side.bound);
+}
+
+void
+ivfpq_bound_search(PlannerInfo *root, IndexPath *path)
+{
+	IndexOptInfo *info = path->indexinfo;
+	OpExpr	   *distance = linitial_node(OpExpr, path->indexorderbys);
+	Oid			sort_family = linitial_node(PathKey, path->path.pathkeys)->pk_opfamily;
+	Oid			operator = get_opfamily_member(info->opfamily[0], info->opcintype[0], FLOAT8OID, IVFPQ_WITHIN_STRATEGY);
+	ListCell   *cell;
+
+	/* other paths may be of the same search: once is enough */
+	if (!OidIsValid(operator) || path->indexclauses != NIL)
+		return;
+	foreach(cell, info->indrestrictinfo)
+	{
+		RestrictInfo *condition = lfirst_node(RestrictInfo, cell);
+		Node	   *bound = largest_distance(root, info, condition->clause, distance, sort_family);
+		IndexClause *clause;
+		Expr	   *within;
+
+		if (bound == NULL)
+			continue;
+		within = make_opclause(operator, BOOLOID, false, copyObject(linitial(distance->args)), (Expr *) bound,
+							   InvalidOid, InvalidOid);
+		set_opfuncid((OpExpr *) within);
+		clause = makeNode(IndexClause);
+		clause->rinfo = condition;
+		clause->indexquals = list_make1(make_simple_restrictinfo(root, within));
+		clause->lossy = true;
+		path->indexclauses = lappend(path->indexclauses, clause);
+	}
+}
+
+/* The operator of the search key: a row's own condition decides about it */
+Datum
+ivfpq_may_be_within(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(true);
+}
+
+/*----------
+ * Orders
+ *----------
+ */
+
+/* Is what an index is on never NULL in the rows that a query wants? */
+static bool
+is_never_null(Oid relid, const IndexOptInfo *info)
+{
+	NullTest   *not_null = makeNode(NullTest);
+
+	not_null->arg = copyObject(linitial_node(TargetEntry, info->indextlist)->expr);
+	not_null->nulltesttype = IS_NOT_NULL;
+	not_null->location = -1;
+	return VQ_IS_NOT_NULL(relid, info->rel, info->indexkeys[0]) ||
+		predicate_implied_by(list_make1(not_null), info->indrestrictinfo, false);
+}
+
+/*
+ * The distance whose order is that of a sort key; NULL if there is none, or the server has a path for it
+ * already.
+ */
+static OpExpr *
+distance_of_order(IndexOptInfo *info, const PathKey *key)
+{
+	EquivalenceMember *member;
+	VqClassMembers members;
+
+	if (key->pk_eclass->ec_has_volatile)
+		return NULL;
+	VQ_CLASS_MEMBERS_BEGIN(&members, key->pk_eclass, info->rel->relids);
+	while ((member = VQ_CLASS_MEMBERS_NEXT(&members)) != NULL)
+	{
+		Side		side = {.number = (Node *) member->em_expr, .is_rising = true};
+		OpExpr	   *distance;
+
+		if (!bms_equal(member->em_relids, info->rel->relids))
+			continue;
+		do
+			distance = distance_of_index(info, side.number, key->pk_opfamily);
+		while (distance == NULL && peel(&side));
+		if (distance != NULL && side.is_rising == !VQ_IS_DESCENDING(key) &&
+			!(side.number == (Node *) member->em_expr && IsA(side.number, OpExpr) && !key->pk_nulls_first))
+			return distance;
+	}
+	return NULL;
+}
+
+static void
+add_paths(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
+{
+	const PathKey *key;
+	ListCell   *cell;
+
+	if (next_hook)
+		next_hook(root, rel, rti, rte);
+	if (list_length(root->query_pathkeys) != 1 || rte->rtekind != RTE_RELATION || rte->inh || rte->tablesample ||
+		!bms_is_empty(rel->lateral_relids) || IS_DUMMY_REL(rel))
+		return;
+	key = linitial_node(PathKey, root->query_pathkeys);
+	foreach(cell, rel->indexlist)
+	{
+		IndexOptInfo *info = lfirst_node(IndexOptInfo, cell);
+		OpExpr	   *distance;
+
+		if (info->amcostestimate != ivfpqcostestimate || (info->indpred != NIL && !info->predOK))
+			continue;
+		distance = distance_of_order(info, key);
+
+		/* rows whose vector is NULL are not in the index, so they must not be wanted first */
+		if (distance != NULL && (!key->pk_nulls_first || is_never_null(rte->relid, info)))
+			add_path(rel, (Path *) create_index_path(root, info, NIL, list_make1(distance), list_make1_int(0),
+													 root->query_pathkeys, ForwardScanDirection, false, NULL, 1.0,
+													 false));
+	}
+}
+
+void
+ivfpq_init_distance(void)
+{
+	next_hook = set_rel_pathlist_hook;
+	set_rel_pathlist_hook = add_paths;
+}
