@@ -137,7 +137,7 @@ SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,0,0}') t;
 SELECT relname, ivfpq_check(oid, true) FROM pg_class WHERE relname ~ '^items.*embedding' ORDER BY relname;
 DROP TABLE items, found;
 
--- Rows are never found by a condition, whatever a class says
+-- Rows are never found by a condition but one on the distance, whatever a class says
 CREATE OPERATOR CLASS searching_ops FOR TYPE real[] USING ivfpq AS
 	OPERATOR 1 <-> (real[], real[]) FOR ORDER BY float_ops, OPERATOR 2 = (anyarray, anyarray), FUNCTION 1 ivfpq_l2_metric();
 CREATE TABLE items AS SELECT i AS id, ARRAY[i % 7, i % 5]::real[] AS embedding FROM generate_series(1, 100) i;

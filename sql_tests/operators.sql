@@ -151,7 +151,8 @@ FROM pg_proc WHERE proname ~ '^array_(l2|negative|cosine)';
 
 -- The operator classes are valid, and order by distances from every type
 SELECT opcname, opcintype::regtype, opcdefault, amvalidate(c.oid),
-	   count(*) AS operators, bool_and(amoppurpose = 'o' AND amoplefttype = opcintype) AS ordering
+	   count(*) FILTER (WHERE amoppurpose = 'o') AS distances,
+	   string_agg(amopopr::regoperator::text, ', ') FILTER (WHERE amoppurpose = 's') AS conditions, bool_and(amoplefttype = opcintype) AS of_its_type
 FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod JOIN pg_amop ON amopfamily = opcfamily
 WHERE amname = 'ivfpq' GROUP BY c.oid ORDER BY opcname;
 SELECT ivfpq_l2_metric() AS l2, ivfpq_ip_metric() AS ip, ivfpq_cosine_metric() AS cosine;
@@ -166,8 +167,11 @@ CREATE OPERATOR CLASS no_operator FOR TYPE real[] USING ivfpq AS
 	FUNCTION 1 ivfpq_l2_metric();
 SELECT is_valid('no_operator');
 CREATE OPERATOR CLASS wrong_strategy FOR TYPE real[] USING ivfpq AS
-	OPERATOR 2 <-> (real[], real[]) FOR ORDER BY float_ops, FUNCTION 1 ivfpq_l2_metric();
+	OPERATOR 3 <-> (real[], real[]) FOR ORDER BY float_ops, FUNCTION 1 ivfpq_l2_metric();
 SELECT is_valid('wrong_strategy');
+CREATE OPERATOR CLASS wrong_condition FOR TYPE real[] USING ivfpq AS
+	OPERATOR 1 <-> (real[], real[]) FOR ORDER BY float_ops, OPERATOR 2 = (anyarray, anyarray), FUNCTION 1 ivfpq_l2_metric();
+SELECT is_valid('wrong_condition');
 CREATE OPERATOR CLASS wrong_signature FOR TYPE real[] USING ivfpq AS
 	OPERATOR 1 <-> (real[], real[]) FOR ORDER BY float_ops, FUNCTION 1 abs(int4);
 SELECT is_valid('wrong_signature');
@@ -187,6 +191,7 @@ SELECT is_valid('cross_type');
 DROP OPERATOR FAMILY no_function USING ivfpq CASCADE;
 DROP OPERATOR FAMILY no_operator USING ivfpq CASCADE;
 DROP OPERATOR FAMILY wrong_strategy USING ivfpq CASCADE;
+DROP OPERATOR FAMILY wrong_condition USING ivfpq CASCADE;
 DROP OPERATOR FAMILY wrong_signature USING ivfpq CASCADE;
 DROP OPERATOR FAMILY search_operator USING ivfpq CASCADE;
 DROP OPERATOR FAMILY not_float8 USING ivfpq CASCADE;

@@ -36,6 +36,7 @@
 #include "access/relscan.h"
 #include "am/ivfpq.h"
 #include "am/ivfpq_search.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/memutils.h"
@@ -186,6 +187,10 @@ ivfpqendscan(IndexScanDesc scan)
 static void
 check_scan(IndexScanDesc scan)
 {
+	for (int i = 0; i < scan->numberOfKeys; i++)
+		if (scan->keyData[i].sk_strategy != IVFPQ_WITHIN_STRATEGY || scan->keyData[i].sk_subtype != FLOAT8OID)
+			elog(ERROR, "cannot scan index \"%s\" with search keys of strategy %d",
+				 RelationGetRelationName(scan->indexRelation), scan->keyData[i].sk_strategy);
 	if (scan->numberOfOrderBys != 1)
 		elog(ERROR, "cannot scan index \"%s\" with %d distance keys",
 			 RelationGetRelationName(scan->indexRelation), scan->numberOfOrderBys);
@@ -562,7 +567,7 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 		else if (state->iterative_scan != VQ_ITERATIVE_STRICT || result.distance >= state->last_distance)
 		{
 			scan->xs_heaptid = result.tid;
-			scan->xs_recheck = false;
+			scan->xs_recheck = scan->numberOfKeys > 0;
 			scan->xs_recheckorderby = false;
 			state->last_distance = result.distance;
 			state->stats.rows_returned++;
