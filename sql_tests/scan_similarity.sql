@@ -46,11 +46,13 @@ SELECT key, t.* FROM unnest(ARRAY['1 - (embedding <=> $q) DESC', '1 - ($q <=> em
 		'100 * (1 - (embedding <=> $q)) DESC', '(1 - (embedding <=> $q)) * 100 DESC', '(embedding <#> $q) * -1 DESC', '-1 * (embedding <#> $q) DESC',
 		'-(embedding <#> $q) DESC', '1 - (embedding <-> $q) DESC NULLS LAST', '(embedding <-> $q) + 1', '2 * (embedding <-> $q) - 3',
 		'embedding <-> $q NULLS FIRST', 'array_l2_distance(embedding, $q::real[])', 'array_cosine_distance($q::real[], embedding)',
-		'1 - array_cosine_distance(embedding, $q::real[]) DESC']) key,
+		'1 - array_cosine_distance(embedding, $q::real[]) DESC', '1 - (embedding <=> $q) / 2 DESC', '0.5 * (2 - (embedding <=> $q)) DESC',
+		'1 / (1 + (embedding <-> $q)) DESC', '-2 / ((embedding <-> $q) + 0.5)', '1 / (1 / (1 + (embedding <-> $q)))']) key,
 	try(format('SELECT id FROM items WHERE embedding IS NOT NULL ORDER BY %s LIMIT 10', key)) t;
 
 -- What is no order by distance, or only a second one
-SELECT key, t.* FROM unnest(ARRAY['1 - (embedding <=> $q)', 'embedding <=> $q DESC', 'category - (embedding <=> $q) DESC', '0.5 * (embedding <=> $q)',
+SELECT key, t.* FROM unnest(ARRAY['1 - (embedding <=> $q)', 'embedding <=> $q DESC', 'category - (embedding <=> $q) DESC', '0.5 * (embedding <=> $q) DESC',
+		'1 / (1 + (embedding <=> $q))', '1 / (10 + (embedding <#> $q)) DESC', '1 / (0 + (embedding <-> $q)) DESC', '1 / (2 - (embedding <=> $q)) DESC', '0 * (embedding <=> $q), id',
 		'1 - (embedding <=> $q) DESC, id', 'category, 1 - (embedding <=> $q) DESC', 'round((1 - (embedding <=> $q))::numeric, 6) DESC, id',
 		'1 - (embedding <=> $q) + random() * 0 DESC', '1 - (embedding <=> embedding) DESC, id']) key,
 	try(format('SELECT id FROM items WHERE embedding IS NOT NULL ORDER BY %s LIMIT 10', key)) t;

@@ -17,7 +17,7 @@
  *	  query gets paths that say so.
  *
  * Either may be 1 - distance, -distance, 100 * (1 - distance) and the like: sums and
- * products with constants.
+ * products with constants; an order also 1 / (1 + distance).
  *
  *-------------------------------------------------------------------------
  */
@@ -46,7 +46,7 @@ PG_FUNCTION_INFO_V1(ivfpq_may_be_within);
 
 /*
  * A number that is put on the other side of a condition, as the 1 of 1 - distance > t, must
- * not be so large that the rounding of what comes of it matters (ivfpq_scan.c)
+ * not be so large that the rounding of what comes of it matters (TERM_ROUNDING in ivfpq_scan.c)
  */
 #define LARGEST_TERM	1000.0
 
@@ -83,75 +83,6 @@ term(const Node *node)
 		return NAN;
 	value = DatumGetFloat8(number->constvalue);
 	return fabs(value) <= LARGEST_TERM ? value : NAN;
-}
-
-/* What its number is computed from takes its place, and the bound becomes the bound of that */
-static void
-put_across(Side *side, Node *number, Oid inverse, Node *a, Node *b)
-{
-	side->number = number;
-	if (side->bound)
-		side->bound = (Node *) makeFuncExpr(inverse, FLOAT8OID, b ? list_make2(a, b) : list_make1(a),
-											InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
-}
-
-/* Undo the last thing done to a number; false if it is none that can be undone */
-static bool
-peel(Side *side)
-{
-	const OpExpr *op = (const OpExpr *) side->number;
-	Node	   *a;
-	Node	   *b;
-
-	if (!IsA(op, OpExpr))
-		return false;
-	a = linitial(op->args);
-	b = list_length(op->args) == 2 ? lsecond(op->args) : NULL;
-
-	switch (op->opfuncid)
-	{
-		case F_FLOAT8UM:
-			put_across(side, a, F_FLOAT8UM, side->bound, NULL);
-			side->is_rising = !side->is_rising;
-			return true;
-		case F_FLOAT8MI:
-			if (!isnan(term(a)))
-			{
-				put_across(side, b, F_FLOAT8MI, a, side->bound);
-				side->is_rising = !side->is_rising;
-				return true;
-			}
-			if (isnan(term(b)))
-				return false;
-			put_across(side, a, F_FLOAT8PL, side->bound, b);
-			return true;
-		case F_FLOAT8PL:
-		case F_FLOAT8MUL:
-			if (!isnan(term(a)))
-			{
-				Node	   *t = a;
-
-				a = b;
-				b = t;
-			}
-			if (isnan(term(b)))
-				return false;
-			if (op->opfuncid == F_FLOAT8PL)
-			{
-				put_across(side, a, F_FLOAT8MI, side->bound, b);
-				return true;
-			}
-
-			/* what is divided by less than 1 could be too large */
-			if (fabs(term(b)) < 1)
-				return false;
-			if (term(b) < 0)
-				side->is_rising = !side->is_rising;
-			put_across(side, a, F_FLOAT8DIV, side->bound, b);
-			return true;
-		default:
-			return false;
-	}
 }
 
 /* A call of the function behind an index's distance as that operator, the column first; NULL if it is none */
@@ -198,6 +129,99 @@ distance_of_index(IndexOptInfo *info, Node *node, Oid sort_family)
 	return NULL;
 }
 
+/* Whether a number is a constant above 0 more than a distance that is never negative, but for rounding */
+static bool
+is_positive(IndexOptInfo *info, Node *number, Oid sort_family)
+{
+	const OpExpr *op = (const OpExpr *) number;
+	Oid			metric = get_opfamily_proc(info->opfamily[0], info->opcintype[0], info->opcintype[0], IVFPQ_METRIC_PROC);
+
+	if (!IsA(op, OpExpr) || op->opfuncid != F_FLOAT8PL || !OidIsValid(metric) ||
+		DatumGetInt32(OidFunctionCall0(metric)) == VQ_METRIC_IP)
+		return false;
+	for (int i = 0; i < 2; i++)
+		if (term(list_nth(op->args, i)) >= 1 / LARGEST_TERM &&
+			distance_of_index(info, list_nth(op->args, 1 - i), sort_family) != NULL)
+			return true;
+	return false;
+}
+
+/* What its number is computed from takes its place, and the bound becomes the bound of that */
+static void
+put_across(Side *side, Node *number, bool is_rising, Oid inverse, Node *a, Node *b)
+{
+	side->number = number;
+	if (!is_rising)
+		side->is_rising = !side->is_rising;
+	if (side->bound)
+		side->bound = (Node *) makeFuncExpr(inverse, FLOAT8OID, b ? list_make2(a, b) : list_make1(a),
+											InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+}
+
+/*
+ * Undo the last thing done to a number; false if it is none that can be undone.  In a condition only if it
+ * can be computed the other way round, with no error, whatever the bound.
+ */
+static bool
+peel(IndexOptInfo *info, Side *side, Oid sort_family)
+{
+	const OpExpr *op = (const OpExpr *) side->number;
+	Node	   *a;
+	Node	   *b;
+	double		left;
+	double		right;
+
+	if (!IsA(op, OpExpr))
+		return false;
+	a = linitial(op->args);
+	b = list_length(op->args) == 2 ? lsecond(op->args) : NULL;
+	left = term(a);
+	right = term(b);
+
+	switch (op->opfuncid)
+	{
+		case F_FLOAT8UM:
+			put_across(side, a, false, F_FLOAT8UM, side->bound, NULL);
+			return true;
+		case F_FLOAT8MI:
+			if (!isnan(left))
+				put_across(side, b, false, F_FLOAT8MI, a, side->bound);
+			else if (!isnan(right))
+				put_across(side, a, true, F_FLOAT8PL, side->bound, b);
+			else
+				return false;
+			return true;
+		case F_FLOAT8PL:
+			if (!isnan(left))
+				put_across(side, b, true, F_FLOAT8MI, side->bound, a);
+			else if (!isnan(right))
+				put_across(side, a, true, F_FLOAT8MI, side->bound, b);
+			else
+				return false;
+			return true;
+		case F_FLOAT8MUL:
+			if (fabs(left) >= 1 || (left != 0 && !isnan(left) && !side->bound))
+				put_across(side, b, left > 0, F_FLOAT8DIV, side->bound, a);
+			else if (fabs(right) >= 1 || (right != 0 && !isnan(right) && !side->bound))
+				put_across(side, a, right > 0, F_FLOAT8DIV, side->bound, b);
+			else
+				return false;
+			return true;
+		case F_FLOAT8DIV:
+			if (side->bound)
+				return false;
+			if (right != 0 && !isnan(right))
+				put_across(side, a, right > 0, InvalidOid, NULL, NULL);
+			else if (left != 0 && !isnan(left) && is_positive(info, b, sort_family))
+				put_across(side, b, left < 0, InvalidOid, NULL, NULL);
+			else
+				return false;
+			return true;
+		default:
+			return false;
+	}
+}
+
 /*----------
  * Conditions
  *----------
@@ -233,7 +257,7 @@ largest_distance(PlannerInfo *root, IndexOptInfo *info, const Expr *condition, c
 
 	side = (Side) {.number = numbers[is_left_known], .is_rising = true, .bound = numbers[!is_left_known]};
 	while ((found = distance_of_index(info, side.number, sort_family)) == NULL)
-		if (!peel(&side))
+		if (!peel(info, &side, sort_family))
 			return NULL;
 	if (!equal(found, distance) || side.is_rising != ((strategy < BTEqualStrategyNumber) != is_left_known))
 		return NULL;
@@ -319,7 +343,7 @@ distance_of_order(IndexOptInfo *info, const PathKey *key)
 			continue;
 		do
 			distance = distance_of_index(info, side.number, key->pk_opfamily);
-		while (distance == NULL && peel(&side));
+		while (distance == NULL && peel(info, &side, key->pk_opfamily));
 		if (distance != NULL && side.is_rising == !VQ_IS_DESCENDING(key) &&
 			!(side.number == (Node *) member->em_expr && IsA(side.number, OpExpr) && !key->pk_nulls_first))
 			return distance;

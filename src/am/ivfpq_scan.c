@@ -72,10 +72,12 @@
 #define GUESSES_AHEAD		6
 
 /*
- * Distances of pgvector's operators are sums of 32-bit floats, up to some millionths off; cosines are
- * off by as much of 1
+ * How much farther rows are looked at than a condition says.  Distances of pgvector's operators are sums
+ * of 32-bit floats, up to some millionths off, cosines by as much of 1; and the planner has computed
+ * what is in a condition the other way round, with terms of up to a thousand (ivfpq_distance.c).
  */
-#define LARGEST_ROUNDING	1e-5
+#define FLOAT_ROUNDING		1e-5
+#define TERM_ROUNDING		1e-12
 
 typedef struct IvfpqScan
 {
@@ -212,34 +214,30 @@ read_query_vector(Relation index, ScanKey key, IvfpqScan *state)
 }
 
 /*
- * The largest distance that the search keys let pass, as the reranker has it: squared for L2.  A row
- * at just that distance is decided about by the query's own condition, whose operator may round
- * otherwise, so it is a little more.  False if no row can pass.
+ * The largest distance that the search keys let pass, as the reranker has it: squared for L2.  What is
+ * nearly as far is decided about by the query's own condition.  False if no row can pass.
  */
 static bool
 read_largest_distance(IndexScanDesc scan, VqMetric metric, double *largest)
 {
-	*largest = INFINITY;
+	double		limit = INFINITY;
+
 	for (int i = 0; i < scan->numberOfKeys; i++)
 	{
 		const ScanKeyData *key = &scan->keyData[i];
-		double		distance;
 
 		if (key->sk_flags & SK_ISNULL)
 			return false;
-		distance = DatumGetFloat8(key->sk_argument);
 
 		/* NaN is larger than all others */
-		if (!isnan(distance))
-			*largest = Min(*largest, distance);
+		if (!isnan(DatumGetFloat8(key->sk_argument)))
+			limit = Min(limit, DatumGetFloat8(key->sk_argument));
 	}
-	if (*largest == -INFINITY || (metric == VQ_METRIC_L2 && *largest < 0))
+	if (!isinf(limit))
+		limit += TERM_ROUNDING + FLOAT_ROUNDING * (metric == VQ_METRIC_COSINE ? 1 : fabs(limit));
+	if (limit == -INFINITY || (metric == VQ_METRIC_L2 && limit < 0))
 		return false;
-	if (metric == VQ_METRIC_L2)
-		*largest *= *largest;
-	*largest += LARGEST_ROUNDING * fabs(*largest);
-	if (metric == VQ_METRIC_COSINE)
-		*largest += LARGEST_ROUNDING;
+	*largest = metric == VQ_METRIC_L2 ? limit * limit : limit;
 	return true;
 }
 
