@@ -67,7 +67,7 @@ FROM unnest('{real,double precision,numeric,smallint,integer,bigint}'::text[]) A
 SELECT chosen('SELECT id FROM large ORDER BY array_fill(0::numeric, ''{128}'') <-> embedding LIMIT 10');
 
 -- Never, even when nothing else is allowed, for another distance, another
--- direction, a second distance, or no order at all
+-- direction, or no order at all; for the first of two distances
 SET enable_seqscan = off;
 SELECT chosen('SELECT id FROM large ORDER BY embedding <=> array_fill(0::real, ''{128}'') LIMIT 10');
 SELECT chosen('SELECT id FROM large ORDER BY embedding <-> array_fill(0::real, ''{128}'') DESC LIMIT 10');

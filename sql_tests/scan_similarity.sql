@@ -50,10 +50,17 @@ SELECT key, t.* FROM unnest(ARRAY['1 - (embedding <=> $q) DESC', '1 - ($q <=> em
 		'1 / (1 + (embedding <-> $q)) DESC', '-2 / ((embedding <-> $q) + 0.5)', '1 / (1 / (1 + (embedding <-> $q)))']) key,
 	try(format('SELECT id FROM items WHERE embedding IS NOT NULL ORDER BY %s LIMIT 10', key)) t;
 
+-- A second key for rows of equal distance
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> :query, id LIMIT 5;
+RESET enable_seqscan;
+SELECT key, t.* FROM unnest(ARRAY['embedding <-> $q, id', '$q <=> embedding, id DESC', '1 - (embedding <=> $q) DESC, id', '-(embedding <#> $q) DESC NULLS LAST, category, id']) key,
+	try(format('SELECT id FROM items WHERE embedding IS NOT NULL ORDER BY %s LIMIT 10', key)) t;
+
 -- What is no order by distance, or only a second one
 SELECT key, t.* FROM unnest(ARRAY['1 - (embedding <=> $q)', 'embedding <=> $q DESC', 'category - (embedding <=> $q) DESC', '0.5 * (embedding <=> $q) DESC',
 		'1 / (1 + (embedding <=> $q))', '1 / (10 + (embedding <#> $q)) DESC', '1 / (0 + (embedding <-> $q)) DESC', '1 / (2 - (embedding <=> $q)) DESC', '0 * (embedding <=> $q), id',
-		'1 - (embedding <=> $q) DESC, id', 'category, 1 - (embedding <=> $q) DESC', 'round((1 - (embedding <=> $q))::numeric, 6) DESC, id',
+		'category, 1 - (embedding <=> $q) DESC', 'round((1 - (embedding <=> $q))::numeric, 6) DESC, id',
 		'1 - (embedding <=> $q) + random() * 0 DESC', '1 - (embedding <=> embedding) DESC, id']) key,
 	try(format('SELECT id FROM items WHERE embedding IS NOT NULL ORDER BY %s LIMIT 10', key)) t;
 

@@ -14,7 +14,8 @@
  *	  list they are in.
  *
  *	- ORDER BY 1 - distance DESC, by a similarity, is the order of distances.  So such a
- *	  query gets paths that say so.
+ *	  query gets paths that say so.  So does ORDER BY distance, id, of which the server
+ *	  knows from 17 on: rows of equal distance are sorted then, and not all.
  *
  * Either may be 1 - distance, -distance, 100 * (1 - distance) and the like: sums and
  * products with constants; an order also 1 / (1 + distance).
@@ -322,11 +323,11 @@ is_never_null(Oid relid, const IndexOptInfo *info)
 }
 
 /*
- * The distance whose order is that of a sort key; NULL if there is none, or the server has a path for it
- * already.
+ * The distance whose order is that of a sort key; NULL if there is none, or it is just the distance, of which
+ * the server knows.
  */
 static OpExpr *
-distance_of_order(IndexOptInfo *info, const PathKey *key)
+distance_of_order(IndexOptInfo *info, const PathKey *key, bool is_known_to_server)
 {
 	EquivalenceMember *member;
 	VqClassMembers members;
@@ -345,7 +346,8 @@ distance_of_order(IndexOptInfo *info, const PathKey *key)
 			distance = distance_of_index(info, side.number, key->pk_opfamily);
 		while (distance == NULL && peel(info, &side, key->pk_opfamily));
 		if (distance != NULL && side.is_rising == !VQ_IS_DESCENDING(key) &&
-			!(side.number == (Node *) member->em_expr && IsA(side.number, OpExpr) && !key->pk_nulls_first))
+			!(is_known_to_server && side.number == (Node *) member->em_expr && IsA(side.number, OpExpr) &&
+			  !key->pk_nulls_first))
 			return distance;
 	}
 	return NULL;
@@ -354,12 +356,12 @@ distance_of_order(IndexOptInfo *info, const PathKey *key)
 static void
 add_paths(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 {
-	const PathKey *key;
+	PathKey    *key;
 	ListCell   *cell;
 
 	if (next_hook)
 		next_hook(root, rel, rti, rte);
-	if (list_length(root->query_pathkeys) != 1 || rte->rtekind != RTE_RELATION || rte->inh || rte->tablesample ||
+	if (root->query_pathkeys == NIL || rte->rtekind != RTE_RELATION || rte->inh || rte->tablesample ||
 		!bms_is_empty(rel->lateral_relids) || IS_DUMMY_REL(rel))
 		return;
 	key = linitial_node(PathKey, root->query_pathkeys);
@@ -370,13 +372,12 @@ add_paths(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 
 		if (info->amcostestimate != ivfpqcostestimate || (info->indpred != NIL && !info->predOK))
 			continue;
-		distance = distance_of_order(info, key);
+		distance = distance_of_order(info, key, list_length(root->query_pathkeys) == 1);
 
 		/* rows whose vector is NULL are not in the index, so they must not be wanted first */
 		if (distance != NULL && (!key->pk_nulls_first || is_never_null(rte->relid, info)))
 			add_path(rel, (Path *) create_index_path(root, info, NIL, list_make1(distance), list_make1_int(0),
-													 root->query_pathkeys, ForwardScanDirection, false, NULL, 1.0,
-													 false));
+													 list_make1(key), ForwardScanDirection, false, NULL, 1.0, false));
 	}
 }
 
