@@ -27,5 +27,5 @@ _PG_init(void)
 	vq_guc_init(IVFPQ_MAX_LISTS);
 	ivfpq_init_reloptions();
 	ivfpq_init_order();
-	ivfpq_init_distance();
+	ivfpq_init_paths();
 }

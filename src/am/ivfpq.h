@@ -101,20 +101,9 @@ extern uint32 ivfpq_declared_dim(Relation index);
 extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta);
 extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 
-/* ivfpq_order.c */
-extern void ivfpq_init_order(void);	/* once per process, from _PG_init */
-
-/*
- * Whether a query wants no more of its window than the ranks of the rows that its LIMIT lets
- * through, in the order of both: those are right if these rows are in order first, which they are made
- */
-extern bool ivfpq_ranks_limited(const struct PlannerInfo *root);
-
-/* ivfpq_distance.c */
-extern void ivfpq_init_distance(void);	/* once per process, from _PG_init */
-
-/* Give the path of a search the query's conditions on its distance, as search keys */
-extern void ivfpq_bound_search(struct PlannerInfo *root, struct IndexPath *path);
+/* ivfpq_order.c and ivfpq_paths.c (ivfpq_planner.h has the rest of them) */
+extern void ivfpq_init_order(void); /* once per process, from _PG_init */
+extern void ivfpq_init_paths(void); /* likewise */
 
 /* ivfpq_validate.c */
 extern bool ivfpqvalidate(Oid opclassoid);

@@ -19,14 +19,13 @@
 
 #include "access/genam.h"
 #include "access/heaptoast.h"
-#include "nodes/pathnodes.h"
+#include "am/ivfpq_planner.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
 #include "storage/lmgr.h"
 #include "utils/spccache.h"
 
-#include "am/ivfpq.h"
 #include "base/vq_guc.h"
 
 /*

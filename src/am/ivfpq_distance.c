@@ -13,9 +13,8 @@
  *	  where it is.  Only with a LIMIT: without one, all such rows are wanted, whatever
  *	  list they are in.
  *
- *	- ORDER BY 1 - distance DESC, by a similarity, is the order of distances.  So such a
- *	  query gets paths that say so.  So does ORDER BY distance, id, of which the server
- *	  knows from 17 on: rows of equal distance are sorted then, and not all.
+ *	- ORDER BY 1 - distance DESC, by a similarity, is the order of distances
+ *	  (ivfpq_paths.c makes paths of it).
  *
  * Either may be 1 - distance, -distance, 100 * (1 - distance) and the like: sums and
  * products with constants; an order also 1 / (1 + distance).
@@ -27,15 +26,13 @@
 #include <math.h>
 
 #include "access/stratnum.h"
-#include "am/ivfpq.h"
+#include "am/ivfpq_planner.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "nodes/pathnodes.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
-#include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "optimizer/restrictinfo.h"
 #include "utils/fmgroids.h"
@@ -51,8 +48,6 @@ PG_FUNCTION_INFO_V1(ivfpq_may_be_within);
  */
 #define LARGEST_TERM	1000.0
 
-static set_rel_pathlist_hook_type next_hook;
-
 /*----------
  * What is computed from a distance
  *----------
@@ -66,11 +61,12 @@ typedef struct Side
 	Node	   *bound;			/* of the number, by the other side of the condition; NULL of an order */
 } Side;
 
-/* Whether an expression is the same for all rows, and may be computed once more */
+/* Whether an expression is the same for all rows of an index's table, and may be computed once more */
 static bool
-is_known(Node *node)
+is_known(PlannerInfo *root, const IndexOptInfo *info, Node *node)
 {
-	return !contain_var_clause(node) && !contain_volatile_functions(node) && !contain_subplans(node);
+	return !bms_overlap(pull_varnos(root, node), info->rel->relids) && !contain_volatile_functions(node) &&
+		!contain_subplans(node);
 }
 
 /* The value of a constant that may be put on the other side, NaN of all else */
@@ -113,7 +109,7 @@ operator_of_call(const IndexOptInfo *info, const FuncExpr *function)
 
 /* The distance that an index orders by, with its column first; NULL if an expression is none */
 static OpExpr *
-distance_of_index(IndexOptInfo *info, Node *node, Oid sort_family)
+distance_of_index(PlannerInfo *root, IndexOptInfo *info, Node *node, Oid sort_family)
 {
 	OpExpr	   *distance = IsA(node, FuncExpr) ? operator_of_call(info, (FuncExpr *) node) : (OpExpr *) node;
 
@@ -124,7 +120,7 @@ distance_of_index(IndexOptInfo *info, Node *node, Oid sort_family)
 		distance = copyObject(distance);
 		CommuteOpExpr(distance);
 	}
-	if (match_index_to_operand(linitial(distance->args), 0, info) && is_known(lsecond(distance->args)) &&
+	if (match_index_to_operand(linitial(distance->args), 0, info) && is_known(root, info, lsecond(distance->args)) &&
 		get_op_opfamily_sortfamily(distance->opno, info->opfamily[0]) == sort_family)
 		return distance;
 	return NULL;
@@ -132,7 +128,7 @@ distance_of_index(IndexOptInfo *info, Node *node, Oid sort_family)
 
 /* Whether a number is a constant above 0 more than a distance that is never negative, but for rounding */
 static bool
-is_positive(IndexOptInfo *info, Node *number, Oid sort_family)
+is_positive(PlannerInfo *root, IndexOptInfo *info, Node *number, Oid sort_family)
 {
 	const OpExpr *op = (const OpExpr *) number;
 	Oid			metric = get_opfamily_proc(info->opfamily[0], info->opcintype[0], info->opcintype[0], IVFPQ_METRIC_PROC);
@@ -142,7 +138,7 @@ is_positive(IndexOptInfo *info, Node *number, Oid sort_family)
 		return false;
 	for (int i = 0; i < 2; i++)
 		if (term(list_nth(op->args, i)) >= 1 / LARGEST_TERM &&
-			distance_of_index(info, list_nth(op->args, 1 - i), sort_family) != NULL)
+			distance_of_index(root, info, list_nth(op->args, 1 - i), sort_family) != NULL)
 			return true;
 	return false;
 }
@@ -164,7 +160,7 @@ put_across(Side *side, Node *number, bool is_rising, Oid inverse, Node *a, Node 
  * can be computed the other way round, with no error, whatever the bound.
  */
 static bool
-peel(IndexOptInfo *info, Side *side, Oid sort_family)
+peel(PlannerInfo *root, IndexOptInfo *info, Side *side, Oid sort_family)
 {
 	const OpExpr *op = (const OpExpr *) side->number;
 	Node	   *a;
@@ -213,7 +209,7 @@ peel(IndexOptInfo *info, Side *side, Oid sort_family)
 				return false;
 			if (right != 0 && !isnan(right))
 				put_across(side, a, right > 0, InvalidOid, NULL, NULL);
-			else if (left != 0 && !isnan(left) && is_positive(info, b, sort_family))
+			else if (left != 0 && !isnan(left) && is_positive(root, info, b, sort_family))
 				put_across(side, b, left < 0, InvalidOid, NULL, NULL);
 			else
 				return false;
@@ -252,21 +248,22 @@ largest_distance(PlannerInfo *root, IndexOptInfo *info, const Expr *condition, c
 			numbers[i] = (Node *) makeFuncExpr(F_FLOAT8_FLOAT4, FLOAT8OID, list_make1(numbers[i]),
 											   InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
 	}
-	is_left_known = is_known(numbers[0]);
-	if (is_left_known == is_known(numbers[1]))
+	is_left_known = is_known(root, info, numbers[0]);
+	if (is_left_known == is_known(root, info, numbers[1]))
 		return NULL;
 
 	side = (Side) {.number = numbers[is_left_known], .is_rising = true, .bound = numbers[!is_left_known]};
-	while ((found = distance_of_index(info, side.number, sort_family)) == NULL)
-		if (!peel(info, &side, sort_family))
+	while ((found = distance_of_index(root, info, side.number, sort_family)) == NULL)
+		if (!peel(root, info, &side, sort_family))
 			return NULL;
 	if (!equal(found, distance) || side.is_rising != ((strategy < BTEqualStrategyNumber) != is_left_known))
 		return NULL;
 	return eval_const_expressions(root, side.bound);
 }
 
-void
-ivfpq_bound_search(PlannerInfo *root, IndexPath *path)
+/* Give a path those of these conditions that are on its distance */
+static void
+bound_by(PlannerInfo *root, IndexPath *path, const List *conditions)
 {
 	IndexOptInfo *info = path->indexinfo;
 	OpExpr	   *distance = linitial_node(OpExpr, path->indexorderbys);
@@ -274,10 +271,9 @@ ivfpq_bound_search(PlannerInfo *root, IndexPath *path)
 	Oid			operator = get_opfamily_member(info->opfamily[0], info->opcintype[0], FLOAT8OID, IVFPQ_WITHIN_STRATEGY);
 	ListCell   *cell;
 
-	/* other paths may be of the same search: once is enough */
-	if (!OidIsValid(operator) || path->indexclauses != NIL)
+	if (!OidIsValid(operator))
 		return;
-	foreach(cell, info->indrestrictinfo)
+	foreach(cell, conditions)
 	{
 		RestrictInfo *condition = lfirst_node(RestrictInfo, cell);
 		Node	   *bound = largest_distance(root, info, condition->clause, distance, sort_family);
@@ -297,6 +293,17 @@ ivfpq_bound_search(PlannerInfo *root, IndexPath *path)
 	}
 }
 
+void
+ivfpq_bound_search(PlannerInfo *root, IndexPath *path)
+{
+	/* other paths may be of the same search: once is enough */
+	if (path->indexclauses != NIL)
+		return;
+	bound_by(root, path, path->indexinfo->indrestrictinfo);
+	if (path->path.param_info)
+		bound_by(root, path, path->path.param_info->ppi_clauses);
+}
+
 /* The operator of the search key: a row's own condition decides about it */
 Datum
 ivfpq_may_be_within(PG_FUNCTION_ARGS)
@@ -309,81 +316,30 @@ ivfpq_may_be_within(PG_FUNCTION_ARGS)
  *----------
  */
 
-/* Is what an index is on never NULL in the rows that a query wants? */
-static bool
-is_never_null(Oid relid, const IndexOptInfo *info)
-{
-	NullTest   *not_null = makeNode(NullTest);
-
-	not_null->arg = copyObject(linitial_node(TargetEntry, info->indextlist)->expr);
-	not_null->nulltesttype = IS_NOT_NULL;
-	not_null->location = -1;
-	return VQ_IS_NOT_NULL(relid, info->rel, info->indexkeys[0]) ||
-		predicate_implied_by(list_make1(not_null), info->indrestrictinfo, false);
-}
-
-/*
- * The distance whose order is that of a sort key; NULL if there is none, or it is just the distance, of which
- * the server knows.
- */
-static OpExpr *
-distance_of_order(IndexOptInfo *info, const PathKey *key, bool is_known_to_server)
+OpExpr *
+ivfpq_distance_of_order(PlannerInfo *root, IndexOptInfo *info, const PathKey *key, Relids relids,
+						bool is_known_to_server)
 {
 	EquivalenceMember *member;
 	VqClassMembers members;
 
 	if (key->pk_eclass->ec_has_volatile)
 		return NULL;
-	VQ_CLASS_MEMBERS_BEGIN(&members, key->pk_eclass, info->rel->relids);
+	VQ_CLASS_MEMBERS_BEGIN(&members, key->pk_eclass, relids);
 	while ((member = VQ_CLASS_MEMBERS_NEXT(&members)) != NULL)
 	{
 		Side		side = {.number = (Node *) member->em_expr, .is_rising = true};
 		OpExpr	   *distance;
 
-		if (!bms_equal(member->em_relids, info->rel->relids))
+		if (!bms_equal(member->em_relids, relids))
 			continue;
 		do
-			distance = distance_of_index(info, side.number, key->pk_opfamily);
-		while (distance == NULL && peel(info, &side, key->pk_opfamily));
+			distance = distance_of_index(root, info, side.number, key->pk_opfamily);
+		while (distance == NULL && peel(root, info, &side, key->pk_opfamily));
 		if (distance != NULL && side.is_rising == !VQ_IS_DESCENDING(key) &&
 			!(is_known_to_server && side.number == (Node *) member->em_expr && IsA(side.number, OpExpr) &&
 			  !key->pk_nulls_first))
 			return distance;
 	}
 	return NULL;
-}
-
-static void
-add_paths(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
-{
-	PathKey    *key;
-	ListCell   *cell;
-
-	if (next_hook)
-		next_hook(root, rel, rti, rte);
-	if (root->query_pathkeys == NIL || rte->rtekind != RTE_RELATION || rte->inh || rte->tablesample ||
-		!bms_is_empty(rel->lateral_relids) || IS_DUMMY_REL(rel))
-		return;
-	key = linitial_node(PathKey, root->query_pathkeys);
-	foreach(cell, rel->indexlist)
-	{
-		IndexOptInfo *info = lfirst_node(IndexOptInfo, cell);
-		OpExpr	   *distance;
-
-		if (info->amcostestimate != ivfpqcostestimate || (info->indpred != NIL && !info->predOK))
-			continue;
-		distance = distance_of_order(info, key, list_length(root->query_pathkeys) == 1);
-
-		/* rows whose vector is NULL are not in the index, so they must not be wanted first */
-		if (distance != NULL && (!key->pk_nulls_first || is_never_null(rte->relid, info)))
-			add_path(rel, (Path *) create_index_path(root, info, NIL, list_make1(distance), list_make1_int(0),
-													 list_make1(key), ForwardScanDirection, false, NULL, 1.0, false));
-	}
-}
-
-void
-ivfpq_init_distance(void)
-{
-	next_hook = set_rel_pathlist_hook;
-	set_rel_pathlist_hook = add_paths;
 }

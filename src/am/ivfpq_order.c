@@ -14,12 +14,11 @@
  */
 #include "postgres.h"
 
-#include "am/ivfpq.h"
+#include "am/ivfpq_planner.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "nodes/pathnodes.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
@@ -28,6 +27,13 @@
 #include "utils/fmgroids.h"
 
 static create_upper_paths_hook_type next_hook;
+
+static bool
+is_search(const Path *path)
+{
+	return IsA(path, IndexPath) && ((const IndexPath *) path)->indexorderbys != NIL &&
+		((const IndexPath *) path)->indexinfo->amcostestimate == ivfpqcostestimate;
+}
 
 /* The inputs of a path from which it takes the order of its rows */
 static List *
@@ -40,7 +46,13 @@ ordered_inputs(const Path *path)
 		case T_MergeAppendPath:
 			return ((const MergeAppendPath *) path)->subpaths;
 		case T_NestPath:
-			return list_make1(((const JoinPath *) path)->outerjoinpath);
+			{
+				const JoinPath *join = (const JoinPath *) path;
+
+				/* of a join with one row it is that of the search for this row (ivfpq_paths.c) */
+				return is_search(join->innerjoinpath) ? list_make2(join->outerjoinpath, join->innerjoinpath) :
+					list_make1(join->outerjoinpath);
+			}
 		case T_SubqueryScanPath:
 			return list_make1(((const SubqueryScanPath *) path)->subpath);
 		case T_ProjectionPath:
@@ -60,13 +72,6 @@ ordered_inputs(const Path *path)
 		default:
 			return NIL;
 	}
-}
-
-static bool
-is_search(const Path *path)
-{
-	return IsA(path, IndexPath) && ((const IndexPath *) path)->indexorderbys != NIL &&
-		((const IndexPath *) path)->indexinfo->amcostestimate == ivfpqcostestimate;
 }
 
 /* Whether the order of a path's rows is that of a search, through what keeps it */

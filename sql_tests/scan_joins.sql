@@ -1,0 +1,103 @@
+--
+-- ORDER BY the distance to a row of another relation: a search, if that has no more than one row
+--
+CREATE TABLE items AS
+SELECT i AS id, i % 10 AS category,
+	   CASE WHEN i % 100 <> 99 THEN (SELECT array_agg(sin(i * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 8) j) END AS embedding
+FROM generate_series(1, 20000) i;
+ALTER TABLE items ADD PRIMARY KEY (id);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 100, nprobe = 50);
+CREATE TABLE queries (id int UNIQUE, part int, word text, label text UNIQUE DEFERRABLE, embedding real[], UNIQUE (part, word));
+INSERT INTO queries SELECT id, id % 3, 'word ' || id / 3, 'label ' || id, embedding FROM items WHERE id <= 90;
+CREATE UNIQUE INDEX ON queries (id) WHERE part = 1;
+INSERT INTO queries VALUES (1000, 7, 'none', 'none', NULL);
+ANALYZE items, queries;
+SET max_parallel_workers_per_gather = 0;
+SET ivfpq.epsilon = 3;
+
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT i.id FROM items i, items q WHERE q.id = 5 AND i.id <> q.id ORDER BY i.embedding <-> q.embedding LIMIT 5;
+EXPLAIN (COSTS off) WITH q AS MATERIALIZED (SELECT embedding FROM queries WHERE id = 5)
+	SELECT i.id FROM items i, q WHERE 1 - (i.embedding <-> q.embedding) > 0.2 ORDER BY 1 - (i.embedding <-> q.embedding) DESC, i.id LIMIT 5;
+RESET enable_seqscan;
+
+-- Whether a query's plan is a search, and whether the rows are those of reading the tables
+CREATE FUNCTION rows_of(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	rows text;
+BEGIN
+	EXECUTE format('SELECT string_agg(t::text, '' '') FROM (%s) t', query) INTO rows;
+	RETURN coalesce(rows, '');
+END $$;
+CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off AS
+	$$ BEGIN RETURN rows_of(query); END $$;
+CREATE FUNCTION try(query text, OUT is_search boolean, OUT rows bigint, OUT is_right boolean) LANGUAGE plpgsql AS $$
+DECLARE
+	line text;
+	found text;
+BEGIN
+	is_search := false;
+	FOR line IN EXECUTE 'EXPLAIN (COSTS off) ' || query LOOP
+		is_search := is_search OR line ~ 'Order By';
+	END LOOP;
+	found := rows_of(query);
+	is_right := found = by_table(query);
+	rows := length(found) - length(replace(found, '(', ''));
+END $$;
+CREATE FUNCTION embed(n int) RETURNS real[] LANGUAGE plpgsql VOLATILE AS
+	$$ BEGIN RETURN (SELECT embedding FROM queries WHERE id = n); END $$;
+
+-- One row at most: by a unique key, by LIMIT, as an aggregate, without FROM
+SELECT source, t.* FROM unnest(ARRAY['items q WHERE q.id = 5', 'queries q WHERE q.id = 5', 'queries q WHERE q.part = 2 AND q.word = ''word 1''',
+		'queries q WHERE q.id = 4 AND q.part = 1', 'queries q WHERE q.id = 5 AND i.category <> q.part', 'queries q WHERE q.id = 5 AND i.category = q.part',
+		'queries q WHERE q.id = 7777', '(SELECT * FROM queries ORDER BY id LIMIT 1) q WHERE true',
+		'(SELECT * FROM queries WHERE part = 1 ORDER BY word OFFSET 3 FETCH FIRST ROW ONLY) q WHERE true',
+		'(SELECT max(embedding) AS embedding FROM queries) q WHERE true', '(SELECT max(embedding) AS embedding FROM queries HAVING max(id) < 0) q WHERE true',
+		'(SELECT embed(5) AS embedding) q WHERE true', '(SELECT * FROM queries WHERE id = 5 OFFSET 0) q WHERE true',
+		'(VALUES (array_fill(0.5::real, ARRAY[8]))) q (embedding) WHERE true', 'queries q, (SELECT 3 AS n) n WHERE q.id = 5 AND i.category = n']) source,
+	try(format('SELECT i.id FROM items i, %s ORDER BY i.embedding <-> q.embedding LIMIT 10', source)) t;
+SELECT cte, t.* FROM unnest(ARRAY['SELECT * FROM queries WHERE id = 5', 'SELECT max(embedding) AS embedding FROM queries', 'SELECT embed(5) AS embedding',
+		'SELECT * FROM queries ORDER BY id LIMIT 1']) cte,
+	try(format('WITH q AS MATERIALIZED (%s) SELECT i.id FROM items i, q ORDER BY i.embedding <-> q.embedding LIMIT 10', cte)) t;
+
+-- As of every search, nothing is near to a row without a vector
+SELECT count(*) FROM (SELECT i.id FROM items i, queries q WHERE q.id = 1000 ORDER BY i.embedding <-> q.embedding LIMIT 10) s;
+
+-- More than one, or nobody knows: rows of all of them, in order
+SELECT source, t.* FROM unnest(ARRAY['queries q WHERE q.id IN (5, 6)', 'queries q WHERE q.id < 3', 'queries q WHERE q.word = ''word 1''',
+		'queries q WHERE q.label = ''label 5''', 'queries q WHERE q.id = q.part + 5', '(SELECT * FROM queries LIMIT 2) q WHERE true',
+		'(SELECT * FROM queries ORDER BY part FETCH FIRST ROW WITH TIES) q WHERE i.id > 1000', '(SELECT max(embedding) AS embedding FROM queries GROUP BY part) q WHERE true',
+		'(SELECT embed(generate_series(5, 6)) AS embedding) q WHERE true', '(SELECT * FROM queries WHERE id = 5 UNION ALL SELECT * FROM queries WHERE id = 6) q WHERE true',
+		'(VALUES (array_fill(0.5::real, ARRAY[8])), (array_fill(0.4::real, ARRAY[8]))) q (embedding) WHERE true']) source,
+	try(format('SELECT i.id, round((i.embedding <-> q.embedding)::numeric, 4) FROM items i, %s AND i.embedding IS NOT NULL ORDER BY i.embedding <-> q.embedding LIMIT 10', source)) t;
+SELECT t.* FROM try('WITH RECURSIVE q AS (SELECT 5 AS id, embed(5) AS embedding UNION ALL SELECT id + 1, embed(id + 1) FROM q WHERE id < 7)
+	SELECT i.id FROM items i, q WHERE i.embedding IS NOT NULL ORDER BY i.embedding <-> q.embedding LIMIT 10') t;
+
+-- Around it: conditions, similarities, further keys and relations, outer joins, ranks, subqueries, locks
+SELECT query, t.* FROM unnest(ARRAY[
+	'SELECT i.id FROM items i, queries q WHERE q.id = 5 AND i.embedding <-> q.embedding < 0.5 ORDER BY i.embedding <-> q.embedding LIMIT 100',
+	'SELECT i.id FROM items i, queries q WHERE q.id = 5 AND i.embedding <-> q.embedding < q.part / 4.0 ORDER BY i.embedding <-> q.embedding LIMIT 100',
+	'SELECT i.id FROM items i, queries q WHERE q.id = 5 AND 1 - (i.embedding <-> q.embedding) > 0.5 ORDER BY 1 - (i.embedding <-> q.embedding) DESC LIMIT 100',
+	'SELECT i.id FROM items i, queries q WHERE q.id = 5 ORDER BY 1 - (q.embedding <-> i.embedding) DESC LIMIT 10',
+	'SELECT i.id FROM items i, queries q WHERE q.id = 5 ORDER BY 1 - (q.embedding <-> i.embedding) DESC NULLS LAST, i.id LIMIT 10',
+	'SELECT i.id, c FROM items i JOIN queries q ON q.id = 5 LEFT JOIN (VALUES (3, ''three'')) c (category, c) USING (category) ORDER BY i.embedding <-> q.embedding LIMIT 10',
+	'SELECT i.id FROM items i LEFT JOIN queries q ON q.id = 5 ORDER BY i.embedding <-> q.embedding LIMIT 10',
+	'SELECT i.id FROM queries q LEFT JOIN items i ON i.category = 77 WHERE q.id = 5 ORDER BY i.embedding <-> q.embedding LIMIT 10',
+	'SELECT i.id, rank() OVER (ORDER BY i.embedding <-> q.embedding) FROM items i, queries q WHERE q.id = 5 ORDER BY i.embedding <-> q.embedding LIMIT 10',
+	'SELECT * FROM (SELECT i.id, i.embedding <-> q.embedding AS d FROM items i, queries q WHERE q.id = 5) s WHERE d > 0.4 ORDER BY d LIMIT 10',
+	'SELECT category, count(*) FROM (SELECT category FROM items i, queries q WHERE q.id = 5 ORDER BY i.embedding <-> q.embedding LIMIT 50) s GROUP BY category ORDER BY category',
+	'SELECT i.id FROM items i, queries q, queries r WHERE q.id = 5 AND r.id = 6 ORDER BY (i.embedding <-> q.embedding) + (i.embedding <-> r.embedding) LIMIT 10',
+	'SELECT n, s.id FROM generate_series(4, 6) n, LATERAL (SELECT i.id FROM items i, queries q WHERE q.id = n ORDER BY i.embedding <-> q.embedding LIMIT 3) s']) query, try(query) t;
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT i.id FROM items i, queries q WHERE q.id = 5 ORDER BY i.embedding <-> q.embedding LIMIT 3 FOR UPDATE OF i;
+RESET enable_seqscan;
+PREPARE near (int) AS SELECT i.id FROM items i, items q WHERE q.id = $1 ORDER BY i.embedding <-> q.embedding LIMIT 1;
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS off) EXECUTE near (5);
+EXECUTE near (5);
+EXECUTE near (6);
+EXECUTE near (99);
+RESET plan_cache_mode;
+
+DROP TABLE items, queries CASCADE;
+DROP FUNCTION embed, try, by_table, rows_of;

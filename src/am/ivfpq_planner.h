@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_planner.h
+ *	  What the files that help the planner promise each other: ivfpq_cost.c,
+ *	  _order.c, _paths.c and _distance.c.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef IVFPQ_PLANNER_H
+#define IVFPQ_PLANNER_H
+
+#include "am/ivfpq.h"
+#include "nodes/pathnodes.h"
+
+/*----------
+ * ivfpq_order.c
+ *----------
+ */
+
+/*
+ * Whether a query wants no more of its window than the ranks of the rows that its LIMIT lets
+ * through, in the order of both: those are right if these rows are in order first, which they are made
+ */
+extern bool ivfpq_ranks_limited(const PlannerInfo *root);
+
+/*----------
+ * ivfpq_distance.c
+ *----------
+ */
+
+/* Give the path of a search the query's conditions on its distance, as search keys */
+extern void ivfpq_bound_search(PlannerInfo *root, IndexPath *path);
+
+/*
+ * The distance whose order is that of a sort key, which compares an index's column with nothing but what these
+ * relations, its own among them, know; NULL if there is none, or if is_known_to_server and it is just the distance.
+ */
+extern OpExpr *ivfpq_distance_of_order(PlannerInfo *root, IndexOptInfo *info, const PathKey *key, Relids relids,
+									   bool is_known_to_server);
+
+#endif							/* IVFPQ_PLANNER_H */
