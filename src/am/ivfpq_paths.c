@@ -155,7 +155,7 @@ has_one_row(PlannerInfo *root, RelOptInfo *rel)
 	switch (rte->rtekind)
 	{
 		case RTE_RELATION:
-			return !rte->inh && relation_has_unique_index_for(root, rel, NIL, NIL, NIL);
+			return !rte->inh && VQ_IS_UNIQUE(root, rel);
 		case RTE_RESULT:
 			return true;
 		case RTE_SUBQUERY:
@@ -193,7 +193,7 @@ add_joins(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outerrel, RelOptIn
 		IndexPath  *search = lfirst_node(IndexPath, cell);
 		JoinCostWorkspace workspace;
 
-		initial_cost_nestloop(root, &workspace, jointype, outer, &search->path, extra);
+		VQ_INITIAL_COST_NESTLOOP(root, &workspace, jointype, outer, &search->path, extra);
 		add_path(joinrel, (Path *) create_nestloop_path(root, joinrel, jointype, &workspace, extra, outer,
 														&search->path, extra->restrictlist, search->path.pathkeys,
 														NULL));

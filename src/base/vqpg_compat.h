@@ -144,6 +144,22 @@ vq_is_not_null(Oid relid, int attno)
 }
 #endif
 
+/* Does a unique index say that a relation has one row at most, by the query's own conditions? */
+#if PG_VERSION_NUM >= 190000
+#define VQ_IS_UNIQUE(root, rel)	relation_has_unique_index_for(root, rel, NIL, NULL)
+#else
+#define VQ_IS_UNIQUE(root, rel)	relation_has_unique_index_for(root, rel, NIL, NIL, NIL)
+#endif
+
+/* Start costing a nested loop */
+#if PG_VERSION_NUM >= 190000
+#define VQ_INITIAL_COST_NESTLOOP(root, workspace, jointype, outer, inner, extra) \
+	initial_cost_nestloop(root, workspace, jointype, PGS_NESTLOOP_PLAIN, outer, inner, extra)
+#else
+#define VQ_INITIAL_COST_NESTLOOP(root, workspace, jointype, outer, inner, extra) \
+	initial_cost_nestloop(root, workspace, jointype, outer, inner, extra)
+#endif
+
 /* Is a path key one of a descending order? */
 #if PG_VERSION_NUM >= 180000
 #define VQ_IS_DESCENDING(key)	((key)->pk_cmptype == COMPARE_GT)
