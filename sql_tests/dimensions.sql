@@ -104,6 +104,18 @@ SELECT dims FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (1, '{1,2}');
 SELECT id FROM items ORDER BY embedding <-> '{1,2}' LIMIT 1;
 
+-- A column with vectors of several models, each with an index of its own
+CREATE TABLE models AS SELECT i AS id, CASE i % 2 WHEN 0 THEN 'small' ELSE 'large' END AS model,
+	CASE i % 2 WHEN 0 THEN ARRAY[i, 1, 2] ELSE ARRAY[i, 3, 4, 5] END::real[] AS embedding FROM generate_series(1, 2000) i;
+CREATE INDEX ON models USING ivfpq (embedding);
+CREATE INDEX models_small ON models USING ivfpq (embedding) WHERE model = 'small';
+CREATE INDEX models_large ON models USING ivfpq (embedding) WHERE array_length(embedding, 1) = 4;
+INSERT INTO models VALUES (2001, 'other', '{1,2}'), (2002, 'small', '{2002,1,2}');
+EXPLAIN (COSTS off) SELECT id FROM models WHERE model = 'small' ORDER BY embedding <-> '{2001,1,2}' LIMIT 2;
+SELECT id FROM models WHERE model = 'small' ORDER BY embedding <-> '{2001,1,2}' LIMIT 2;
+SELECT id FROM models WHERE array_length(embedding, 1) = 4 ORDER BY embedding <-> '{5.1,3,4,5}' LIMIT 2;
+DROP TABLE models;
+
 -- Until it is vacuumed and found empty, is emptied at once, or made anew
 VACUUM items;
 SELECT dims FROM ivfpq_index_info('items_index');
