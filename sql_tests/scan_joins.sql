@@ -29,7 +29,7 @@ BEGIN
 	EXECUTE format('SELECT string_agg(t::text, '' '') FROM (%s) t', query) INTO rows;
 	RETURN coalesce(rows, '');
 END $$;
-CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off AS
+CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off SET enable_seqscan = on AS
 	$$ BEGIN RETURN rows_of(query); END $$;
 CREATE FUNCTION try(query text, OUT is_search boolean, OUT rows bigint, OUT is_right boolean) LANGUAGE plpgsql AS $$
 DECLARE

@@ -21,7 +21,7 @@ BEGIN
 	EXECUTE format('SELECT string_agg(t::text, '' '') FROM (%s) t', query) INTO rows;
 	RETURN rows;
 END $$;
-CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off AS
+CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off SET enable_seqscan = on AS
 	$$ BEGIN RETURN rows_of(query); END $$;
 CREATE FUNCTION try(query text, OUT scans text, OUT is_right boolean) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE

@@ -19,7 +19,7 @@ BEGIN
 	EXECUTE format('SELECT string_agg(t::text, '' '') FROM (%s) t', query) INTO rows;
 	RETURN coalesce(rows, '');
 END $$;
-CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off AS
+CREATE FUNCTION by_table(query text) RETURNS text LANGUAGE plpgsql SET enable_indexscan = off SET enable_seqscan = on AS
 	$$ BEGIN RETURN rows_of(query); END $$;
 CREATE FUNCTION by_index(query text, OUT is_bounded boolean, OUT rows bigint, OUT is_right boolean, OUT few_fetched boolean)
 LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -101,6 +101,13 @@ EXECUTE within (:query, NULL);
 EXECUTE within (NULL, 0.5);
 RESET plan_cache_mode;
 RESET enable_seqscan;
+
+-- Also where what has been fetched is more than work_mem holds
+SET ivfpq.epsilon = 100;
+SET work_mem = '64kB';
+SELECT distance, s.is_bounded, s.rows, s.is_right FROM unnest('{0.1,0.3,0.5}'::float8[]) distance, by_index(replace(:'search', '$1', distance::text)) s;
+RESET work_mem;
+SET ivfpq.epsilon = 3;
 
 -- Where more rows pass than the first lists have, it goes on to further ones
 SET enable_seqscan = off;

@@ -475,20 +475,10 @@ take_result(IvfpqScan *state, IvfpqResult *result)
 }
 
 /*
- * Whether all rows to come are farther than wanted, those fetched and those not.  Lists that have not been
- * searched are taken to have no nearer ones, as they are when a LIMIT has its rows.
- */
-static inline bool
-is_beyond(const IvfpqScan *state, const IvfpqResult *nearest, const VqItem *next)
-{
-	return (nearest != NULL || next != NULL) &&
-		(nearest == NULL || (nearest->distance > state->largest && !nearest->is_assumed)) &&
-		(next == NULL || next->key > state->largest * state->query.unit);
-}
-
-/*
  * Fetch candidates until the nearest row is known.  False if the batch has no
- * rows left, or the search is at its end.
+ * rows left, or if those left are farther than wanted: then the search is finished.
+ * Lists that have not been searched are taken to have no nearer ones, as they are when a LIMIT
+ * has its rows.
  */
 static bool
 next_result(IvfpqScan *state, IvfpqResult *result)
@@ -496,14 +486,18 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 	for (;;)
 	{
 		const VqItem *next = ivfpq_candidates_peek(&state->candidates, &state->batch);
-		const IvfpqResult *nearest = ivfpq_results_peek(&state->results, next == NULL);
+		bool		is_beyond = next != NULL && next->key > state->largest * state->query.unit;
+		const IvfpqResult *nearest;
 		ItemPointerData tid;
 		double		distance;
 		float		key;
 		bool		is_copied;
 
 		CHECK_FOR_INTERRUPTS();
-		if (state->largest < INFINITY && is_beyond(state, nearest, next))
+		if (is_beyond)
+			next = NULL;
+		nearest = ivfpq_results_peek(&state->results, next == NULL);
+		if (next == NULL && (nearest == NULL ? is_beyond : nearest->distance > state->largest && !nearest->is_assumed))
 		{
 			state->is_finished = true;
 			return false;

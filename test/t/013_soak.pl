@@ -3,7 +3,7 @@
 # none twice and none missing, and one of all lists returns what a sequential scan
 # does.  So do open transactions with old snapshots, cursors that are read while the
 # table changes, the server after a crash, and a standby, which compares each page that it
-# replays (wal_consistency_checking).
+# replays (wal_consistency_checking).  Where the server has pgvector, some tables have its columns.
 #
 # Each episode is a table of its own, and follows from its seed alone.  An episode
 # that fails names it and lists its statements.
@@ -94,16 +94,16 @@ CREATE FUNCTION soak_is_index_plan(query text) RETURNS bool
 
 -- What is wrong with a search of k rows, "index" if nothing is, "table" if nothing is and the
 -- planner did not use the index
-CREATE FUNCTION soak_search(source text, distance text, filter text, k int, settings jsonb) RETURNS text
+CREATE FUNCTION soak_search(source text, distance text, filter text, sort_key text, k int, settings jsonb) RETURNS text
 	LANGUAGE plpgsql
 	AS $$
 	DECLARE
 		condition text := format('%s IS NOT NULL AND %1$s <> ''NaN'' AND %s', distance, filter);
-		search text := format('SELECT id, %1$s AS d FROM %2$s t WHERE %3$s ORDER BY %1$s LIMIT %4$s',
-			distance, source, condition, k);
+		search text := format('SELECT id, %1$s AS d FROM %2$s t WHERE %3$s ORDER BY %5$s LIMIT %4$s',
+			distance, source, condition, k, format(sort_key, distance));
 		collect text := 'SELECT array_agg(x ORDER BY n, p) FROM (SELECT row_number() OVER () AS n, id, d FROM (%s) s) s,'
 			' LATERAL (VALUES (1, id::float8), (2, d)) v (p, x)';
-		is_exact bool := settings ? 'exact';
+		tolerance float8 := settings ->> 'exact';
 		truth float8[];
 		found float8[];
 		problem text;
@@ -118,7 +118,7 @@ CREATE FUNCTION soak_search(source text, distance text, filter text, k int, sett
 			wanted AS (SELECT least(k, count(*)) AS rows FROM t)
 		SELECT string_agg(p, '; ') INTO problem FROM (
 			SELECT format('%s rows of %s', count(*), (SELECT rows FROM wanted)) AS p FROM f
-			HAVING CASE WHEN settings ->> 'ivfpq.iterative_scan' = 'relaxed_order' OR is_exact
+			HAVING CASE WHEN settings ->> 'ivfpq.iterative_scan' = 'relaxed_order' OR tolerance IS NOT NULL
 				THEN count(*) <> (SELECT rows FROM wanted) ELSE count(*) > (SELECT rows FROM wanted) END
 			UNION ALL
 			SELECT format('row %s twice', id) FROM f GROUP BY id HAVING count(*) > 1
@@ -130,7 +130,8 @@ CREATE FUNCTION soak_search(source text, distance text, filter text, k int, sett
 			SELECT format('row %s is out of order', id) FROM (SELECT id, d < lag(d) OVER (ORDER BY i) AS is_less FROM f) s
 			WHERE is_less
 			UNION ALL
-			SELECT format('distance %s is %s, not %s', i, f.d, t.d) FROM f JOIN t USING (i) WHERE is_exact AND f.d <> t.d) s;
+			SELECT format('distance %s is %s, not %s', i, f.d, t.d) FROM f JOIN t USING (i)
+			WHERE abs(f.d - t.d) > tolerance * (1 + abs(t.d))) s;
 		RETURN coalesce(problem || ' [' || search || ', ' || settings || ']',
 			CASE WHEN soak_is_index_plan(search) THEN 'index' ELSE 'table' END);
 	END
@@ -143,18 +144,41 @@ CREATE FUNCTION soak_query(query text, settings jsonb) RETURNS text
 	DECLARE
 		truth float8[] := soak_array(query, false);
 		found float8[];
+		tolerance float8 := settings ->> 'exact';
 	BEGIN
 		PERFORM set_config(key, value, true) FROM jsonb_each_text(settings - 'exact');
 		found := soak_array(query, true);
-		RETURN CASE WHEN found IS DISTINCT FROM truth THEN format('%s, not %s [%s]', found, truth, query)
+		RETURN CASE WHEN EXISTS (SELECT FROM unnest(found, truth) u (f, t)
+					WHERE (f IS NULL) <> (t IS NULL) OR abs(f - t) > tolerance * (1 + abs(t)))
+			THEN format('%s, not %s [%s]', found, truth, query)
 			WHEN soak_is_index_plan(query) THEN 'index' ELSE 'table' END;
 	END
 	$$;
 SQL
 
+# Columns, what of them is indexed, by which kind of class, and casts of queries
+my @types = (
+	([ 'real[]', 'v', 'array', '', '', '', '::double precision[]' ]) x 3,
+	[ 'double precision[]', '(v::real[])', 'array', '', '', '', '::double precision[]' ]);
+
+my ($rc, $out, $err) = $primary->psql('postgres', 'CREATE EXTENSION vqpg_vector CASCADE');
+if ($rc != 0)
+{
+	like($err, qr/extension "vector" is not available/, 'the types of pgvector are left out where it is not installed');
+}
+else
+{
+	push @types,
+	  [ 'vector', 'v', 'vector', '::vector', '', '::double precision[]' ],
+	  [ 'vector(DIM)', 'v', 'vector', '::vector', '', '::double precision[]' ],
+	  [ 'vector', '(v::halfvec(DIM))', 'halfvec', '::halfvec' ],
+	  [ 'halfvec', 'v', 'halfvec', '::halfvec' ],
+	  [ 'halfvec(DIM)', 'v', 'halfvec', '::halfvec' ];
+}
+
 # Of the episode that is under way
 my ($number, $table, $column, $is_partitioned, $is_unlogged);
-my ($type, $operator, $opclass, $key, $dim, $kind, $next_id);
+my ($type, $operator, $opclass, $key, $dim, $kind, $next_id, @casts);
 my (@statements, @problems, %used, %sessions, $cursor_rows);
 
 sub pick
@@ -210,7 +234,7 @@ sub random_query
 
 	# no NULL
 	$id++ if $id % 37 == 0;
-	return "soak_vector('$kind', $id, $dim)" . pick('', '', '', '::double precision[]');
+	return "soak_vector('$kind', $id, $dim)" . pick(@casts);
 }
 
 sub distance
@@ -226,7 +250,18 @@ sub random_filter
 		'id > ' . int(rand($next_id)), 'note < 0');
 }
 
-my %exact = ('exact' => 1, 'ivfpq.nprobe' => 262144, 'ivfpq.epsilon' => 100);
+# A condition on a distance: that it is at most that of some row
+sub random_limit
+{
+	my ($d) = @_;
+	my $limit = "(SELECT $d FROM $table t WHERE id = " . (1 + int(rand($next_id))) . ')';
+
+	return pick("$d < $limit", "$limit >= $d", "-$d > -$limit", "1 - $d >= 1 - $limit", "100 * $d <= 100 * $limit");
+}
+
+# A search of all lists finds what a sequential scan does, as far as "exact" tells distances
+# apart: the index adds up in another order than pgvector
+my %exact = ('exact' => 0, 'ivfpq.nprobe' => 262144, 'ivfpq.epsilon' => 100);
 
 sub settings
 {
@@ -262,14 +297,24 @@ sub search_sql
 		'ivfpq.epsilon' => pick(0, 1, 2),
 		'ivfpq.iterative_scan' => pick('relaxed_order', 'relaxed_order', 'strict_order', 'off'));
 
-	return sprintf("SELECT soak_search('%s', \$d\$%s\$d\$, '%s', %d, %s)",
-		$table, distance(random_query()), random_filter(), pick(1, 10, 10, 40, 300, 100_000), settings(%settings));
+	my $d = distance(random_query());
+	my $filter = random_filter();
+
+	# others may miss some of such rows
+	$filter .= ' AND ' . random_limit($d) if exists $settings{exact} && chance(0.3);
+
+	return sprintf("SELECT soak_search('%s', \$d\$%s\$d\$, \$d\$%s\$d\$, '%s', %d, %s)",
+		$table, $d, $filter, pick('%s', '%s', '%s, id', '-%s DESC', '2 * %s'),
+		pick(1, 10, 10, 40, 300, 100_000), settings(%settings));
 }
 
 # Queries around and beside a search, each of which returns one array
 sub query_sql
 {
-	my ($d, $filter, $k) = (distance(random_query()), random_filter(), pick(1, 10, 50, 400));
+	my ($query_vector, $filter, $k) = (random_query(), random_filter(), pick(1, 10, 50, 400));
+	my $d = distance($query_vector);
+	my $d_of_row = distance('q');
+	$filter .= ' AND ' . random_limit($d) if chance(0.3);
 	my $rows = "$table t WHERE $filter AND $d <> 'NaN'";
 	my $search = "(SELECT $d AS d, id, note FROM $rows ORDER BY $d LIMIT $k)";
 	my $query = pick(
@@ -278,6 +323,10 @@ sub query_sql
 		"array_agg(d) FROM $search s",
 		"array_agg(d ORDER BY d DESC) FROM $search s",
 		"ARRAY[min($d)] FROM $rows",
+		"ARRAY[max(-$d)] FROM $rows",
+		"array_agg(d) FROM (SELECT $d AS d FROM $rows ORDER BY -$d DESC, id LIMIT $k) s",
+		"array_agg(d) FROM (SELECT $d_of_row AS d FROM $table t, (SELECT $query_vector AS q OFFSET 0) o WHERE $filter AND $d <> 'NaN'"
+		  . " ORDER BY $d_of_row LIMIT $k) s",
 		"array_agg(d ORDER BY d, c) FROM (SELECT d, count(*) AS c FROM $search s GROUP BY d) s",
 		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY d) AS r FROM $search s) s",
 		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY $d) AS r FROM $rows ORDER BY $d LIMIT $k) s",
@@ -502,14 +551,14 @@ sub start_episode
 	my $metric = pick('l2', 'l2', 'ip', 'cosine');
 
 	$table = "soak_$number";
-	$type = pick('real[]', 'real[]', 'real[]', 'double precision[]');
-	$key = $type eq 'real[]' ? 'v' : '(v::real[])';
 	$operator = { l2 => '<->', ip => '<#>', cosine => '<=>' }->{$metric};
-	$opclass = "array_${metric}_ops";
 	$dim = pick(1, 2, 3, 8, 17, 33, 64, 100, 200, 600, 1300);
 
 	# of few dimensions, all vectors have nearly the same few directions
 	$dim = 8 if $metric eq 'cosine' && $dim < 8;
+	($type, $key, $opclass, @casts) = map { s/DIM/$dim/r } @{ pick(@types) };
+	$exact{exact} = $opclass eq 'array' ? 0 : 1e-5;
+	$opclass .= "_${metric}_ops";
 	$kind = pick('clusters', 'clusters', 'uniform', 'integers', 'copies', 'magnitudes', 'sparse', 'flat');
 	$is_partitioned = chance(0.15);
 	$is_unlogged = !$is_partitioned && chance(0.1);
@@ -571,7 +620,7 @@ for ($number = $seed; $number == $seed || time < $deadline; $number++)
 	}
 	end_episode() unless @problems;
 	is(join("\n", @problems), '',
-		"seed $number: $kind, $dim dimensions, $type, $operator, " . scalar(@statements) . ' statements')
+		"seed $number: $kind, $dim dimensions, $type, $opclass, " . scalar(@statements) . ' statements')
 	  or diag(join(";\n", @statements));
 	last if @problems;
 }
