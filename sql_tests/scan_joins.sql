@@ -99,5 +99,14 @@ EXECUTE near (6);
 EXECUTE near (99);
 RESET plan_cache_mode;
 
-DROP TABLE items, queries CASCADE;
+-- Whatever the order of joins is looked for with
+CREATE TABLE tags (id int UNIQUE);
+INSERT INTO tags SELECT generate_series(1, 90);
+ANALYZE tags;
+SET geqo_threshold = 2;
+SELECT t.* FROM try('SELECT i.id FROM items i, items q, tags a, tags b, tags c WHERE q.id = 5 AND a.id = i.category AND b.id = a.id AND c.id = a.id AND i.id <> q.id
+	ORDER BY i.embedding <-> q.embedding LIMIT 2') t;
+RESET geqo_threshold;
+
+DROP TABLE items, queries, tags CASCADE;
 DROP FUNCTION embed, try, by_table, rows_of;

@@ -89,6 +89,11 @@ ALTER TABLE items ADD doubles float8[];
 UPDATE items SET doubles = embedding;
 DROP INDEX items_cosine;
 CREATE INDEX items_doubles ON items USING ivfpq ((doubles::real[]) array_cosine_ops) WITH (lists = 100, nprobe = 50);
+ALTER TABLE items ALTER embedding DROP NOT NULL;
+CREATE INDEX items_not_null ON items USING ivfpq (embedding array_cosine_ops) WITH (lists = 100, nprobe = 50) WHERE embedding IS NOT NULL;
+SELECT t.* FROM try('SELECT id FROM items WHERE embedding IS NOT NULL ORDER BY 1 - (embedding <=> $q) DESC LIMIT 10') t;
+DROP INDEX items_not_null;
+ALTER TABLE items ALTER embedding SET NOT NULL;
 CREATE INDEX items_part ON items USING ivfpq (embedding array_cosine_ops) WITH (lists = 50, nprobe = 30) WHERE category < 5;
 SELECT query, t.* FROM unnest(ARRAY[
 	'SELECT id FROM items WHERE doubles::real[] IS NOT NULL ORDER BY 1 - (doubles::real[] <=> $q) DESC LIMIT 10',

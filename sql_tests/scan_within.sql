@@ -58,7 +58,8 @@ FROM unnest(ARRAY['embedding <-> %L < 0.5', 'embedding <-> %L <= 0.5', '0.5 > em
 				  '(embedding <-> %L) * -1 >= -0.5', '1.0 * (embedding <-> %L) < 0.5', '3 - (4 - (embedding <-> %L)) < -0.5',
 				  '100 * (1 - (embedding <-> %L)) > 50', '-2 * (embedding <-> %L) > -1', 'array_l2_distance(embedding, %L::real[]) < 0.5',
 				  'embedding <-> %L < 0.9 AND embedding <-> $q < 0.5', 'embedding <-> %L < (SELECT 0.5)',
-				  'embedding <-> %L < 0.5 AND category <> 3', 'embedding <-> %L < ''-infinity''', 'embedding <-> %L < NULL']) condition,
+				  'embedding <-> %L < 0.5 AND category <> 3', 'embedding <-> %L < ''-infinity''', '1000 * (embedding <-> %L) < 5e-324', '1 - 1000 * (embedding <-> %L) > 1.5',
+				  '-1000 * (embedding <-> %L) > -1.7e308', 'embedding <-> %L < NULL']) condition,
 	 by_index(replace(format('SELECT id FROM items WHERE ' || condition || ' ORDER BY embedding <-> %L LIMIT 50', :query, :query), '$q', quote_literal(:query))) s;
 
 -- What says nothing of where to end, or not soon, is a filter as any other
@@ -138,6 +139,19 @@ SELECT s.* FROM by_index(replace('SELECT id, 1 - (embedding <=> $q) AS similarit
 CREATE TABLE few AS SELECT * FROM items WHERE id <= 100;
 CREATE INDEX ON few USING ivfpq (embedding);
 SELECT s.is_bounded, s.is_right FROM by_index(replace(replace(:'search', 'items', 'few'), '$1', '1.2')) s;
+
+-- Who may use distances need not be allowed what stands behind it
+CREATE ROLE regress_vqpg_reader;
+GRANT SELECT ON few TO regress_vqpg_reader;
+REVOKE EXECUTE ON FUNCTION ivfpq_may_be_within(real[], float8) FROM PUBLIC;
+SET ROLE regress_vqpg_reader;
+SET enable_seqscan = off;
+SELECT count(*) FROM (SELECT id FROM few WHERE embedding <-> :query < 3 ORDER BY embedding <-> :query LIMIT 100) s;
+RESET enable_seqscan;
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION ivfpq_may_be_within(real[], float8) TO PUBLIC;
+DROP OWNED BY regress_vqpg_reader;
+DROP ROLE regress_vqpg_reader;
 
 -- The operator of the plan is of no use to others: it is true of all rows, and orders none
 SELECT bool_and(embedding @<= 0) FROM few;

@@ -27,14 +27,17 @@
 
 #include "access/stratnum.h"
 #include "am/ivfpq_planner.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
 #include "optimizer/restrictinfo.h"
+#include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
@@ -143,16 +146,28 @@ is_positive(PlannerInfo *root, IndexOptInfo *info, Node *number, Oid sort_family
 	return false;
 }
 
-/* What its number is computed from takes its place, and the bound becomes the bound of that */
-static void
-put_across(Side *side, Node *number, bool is_rising, Oid inverse, Node *a, Node *b)
+/* A call of a function of the server, of one or two numbers */
+static Node *
+call(Oid function, Node *a, Node *b)
 {
-	side->number = number;
-	if (!is_rising)
-		side->is_rising = !side->is_rising;
-	if (side->bound)
-		side->bound = (Node *) makeFuncExpr(inverse, FLOAT8OID, b ? list_make2(a, b) : list_make1(a),
-											InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+	return (Node *) makeFuncExpr(function, FLOAT8OID, b ? list_make2(a, b) : list_make1(a), InvalidOid, InvalidOid,
+								 COERCE_EXPLICIT_CALL);
+}
+
+static Node *
+number(double value)
+{
+	return (Node *) makeConst(FLOAT8OID, -1, InvalidOid, sizeof(float8), Float8GetDatum(value), false, FLOAT8PASSBYVAL);
+}
+
+/*
+ * A bound divided by a constant of at least 1 or at most -1, with no underflow: that would be an error, which the
+ * query itself has not.  What this is off by is within TERM_ROUNDING.
+ */
+static Node *
+quotient(Node *bound, Node *constant)
+{
+	return call(F_FLOAT8MI, call(F_FLOAT8DIV, call(F_FLOAT8PL, bound, number(1)), constant), number(1 / term(constant)));
 }
 
 /*
@@ -163,10 +178,12 @@ static bool
 peel(PlannerInfo *root, IndexOptInfo *info, Side *side, Oid sort_family)
 {
 	const OpExpr *op = (const OpExpr *) side->number;
+	Node	   *bound = side->bound;
 	Node	   *a;
 	Node	   *b;
 	double		left;
 	double		right;
+	bool		is_rising = true;
 
 	if (!IsA(op, OpExpr))
 		return false;
@@ -178,45 +195,60 @@ peel(PlannerInfo *root, IndexOptInfo *info, Side *side, Oid sort_family)
 	switch (op->opfuncid)
 	{
 		case F_FLOAT8UM:
-			put_across(side, a, false, F_FLOAT8UM, side->bound, NULL);
-			return true;
+			side->number = a;
+			is_rising = false;
+			if (bound)
+				side->bound = call(F_FLOAT8UM, bound, NULL);
+			break;
 		case F_FLOAT8MI:
-			if (!isnan(left))
-				put_across(side, b, false, F_FLOAT8MI, a, side->bound);
-			else if (!isnan(right))
-				put_across(side, a, true, F_FLOAT8PL, side->bound, b);
-			else
+			if (isnan(left) && isnan(right))
 				return false;
-			return true;
+			side->number = isnan(left) ? a : b;
+			is_rising = isnan(left);
+			if (bound)
+				side->bound = isnan(left) ? call(F_FLOAT8PL, bound, b) : call(F_FLOAT8MI, a, bound);
+			break;
 		case F_FLOAT8PL:
-			if (!isnan(left))
-				put_across(side, b, true, F_FLOAT8MI, side->bound, a);
-			else if (!isnan(right))
-				put_across(side, a, true, F_FLOAT8MI, side->bound, b);
-			else
+			if (isnan(left) && isnan(right))
 				return false;
-			return true;
+			side->number = isnan(left) ? a : b;
+			if (bound)
+				side->bound = call(F_FLOAT8MI, bound, isnan(left) ? b : a);
+			break;
 		case F_FLOAT8MUL:
-			if (fabs(left) >= 1 || (left != 0 && !isnan(left) && !side->bound))
-				put_across(side, b, left > 0, F_FLOAT8DIV, side->bound, a);
-			else if (fabs(right) >= 1 || (right != 0 && !isnan(right) && !side->bound))
-				put_across(side, a, right > 0, F_FLOAT8DIV, side->bound, b);
-			else
-				return false;
-			return true;
+			{
+				double		factor = isnan(left) ? right : left;
+
+				if (isnan(factor) || factor == 0 || (bound && fabs(factor) < 1))
+					return false;
+				side->number = isnan(left) ? a : b;
+				is_rising = factor > 0;
+				if (bound)
+					side->bound = quotient(bound, isnan(left) ? b : a);
+			}
+			break;
 		case F_FLOAT8DIV:
-			if (side->bound)
+			if (bound)
 				return false;
-			if (right != 0 && !isnan(right))
-				put_across(side, a, right > 0, InvalidOid, NULL, NULL);
-			else if (left != 0 && !isnan(left) && is_positive(root, info, b, sort_family))
-				put_across(side, b, left < 0, InvalidOid, NULL, NULL);
+			if (!isnan(right) && right != 0)
+			{
+				side->number = a;
+				is_rising = right > 0;
+			}
+			else if (!isnan(left) && left != 0 && is_positive(root, info, b, sort_family))
+			{
+				side->number = b;
+				is_rising = left < 0;
+			}
 			else
 				return false;
-			return true;
+			break;
 		default:
 			return false;
 	}
+	if (!is_rising)
+		side->is_rising = !side->is_rising;
+	return true;
 }
 
 /*----------
@@ -245,8 +277,7 @@ largest_distance(PlannerInfo *root, IndexOptInfo *info, const Expr *condition, c
 	{
 		numbers[i] = list_nth(comparison->args, i);
 		if (exprType(numbers[i]) == FLOAT4OID)
-			numbers[i] = (Node *) makeFuncExpr(F_FLOAT8_FLOAT4, FLOAT8OID, list_make1(numbers[i]),
-											   InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL);
+			numbers[i] = call(F_FLOAT8_FLOAT4, numbers[i], NULL);
 	}
 	is_left_known = is_known(root, info, numbers[0]);
 	if (is_left_known == is_known(root, info, numbers[1]))
@@ -271,7 +302,8 @@ bound_by(PlannerInfo *root, IndexPath *path, const List *conditions)
 	Oid			operator = get_opfamily_member(info->opfamily[0], info->opcintype[0], FLOAT8OID, IVFPQ_WITHIN_STRATEGY);
 	ListCell   *cell;
 
-	if (!OidIsValid(operator))
+	/* who may call the distance need not be allowed to call what stands behind the key */
+	if (!OidIsValid(operator) || !VQ_MAY_EXECUTE(get_opcode(operator)))
 		return;
 	foreach(cell, conditions)
 	{

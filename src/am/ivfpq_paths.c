@@ -41,7 +41,7 @@ is_never_null(Oid relid, const IndexPath *search)
 	not_null->nulltesttype = IS_NOT_NULL;
 	not_null->location = -1;
 	return VQ_IS_NOT_NULL(relid, info->rel, info->indexkeys[0]) ||
-		predicate_implied_by(list_make1(not_null), info->indrestrictinfo, false) ||
+		predicate_implied_by(list_make1(not_null), info->rel->baserestrictinfo, false) ||
 		(param != NULL && predicate_implied_by(list_make1(not_null), param->ppi_clauses, false));
 }
 
@@ -73,6 +73,14 @@ searches_in_order(PlannerInfo *root, RelOptInfo *rel, Relids others)
 
 		if (distance == NULL)
 			continue;
+		if (others != NULL)
+		{
+			/* the relation keeps it, longer than a genetic search of the order of joins keeps its memory */
+			MemoryContext old = MemoryContextSwitchTo(root->planner_cxt);
+
+			(void) get_baserel_parampathinfo(root, rel, others);
+			MemoryContextSwitchTo(old);
+		}
 		search = create_index_path(root, info, NIL, list_make1(distance), list_make1_int(0), list_make1(key),
 								   ForwardScanDirection, false, others, 1.0, false);
 

@@ -218,9 +218,10 @@ read_query_vector(Relation index, ScanKey key, IvfpqScan *state)
  * nearly as far is decided about by the query's own condition.  False if no row can pass.
  */
 static bool
-read_largest_distance(IndexScanDesc scan, VqMetric metric, double *largest)
+read_largest_distance(IndexScanDesc scan, VqMetric metric, const VqVector *query, double *largest)
 {
 	double		limit = INFINITY;
+	double		scale = 1.0;
 
 	for (int i = 0; i < scan->numberOfKeys; i++)
 	{
@@ -233,8 +234,14 @@ read_largest_distance(IndexScanDesc scan, VqMetric metric, double *largest)
 		if (!isnan(DatumGetFloat8(key->sk_argument)))
 			limit = Min(limit, DatumGetFloat8(key->sk_argument));
 	}
+
+	/* inner products are off by so much of the lengths of both: rows are taken to be as long as the query */
+	if (metric == VQ_METRIC_L2)
+		scale = fabs(limit);
+	else if (metric == VQ_METRIC_IP)
+		scale = Max(fabs(limit), vq_inner_product(query->x, query->x, query->dim));
 	if (!isinf(limit))
-		limit += TERM_ROUNDING + FLOAT_ROUNDING * (metric == VQ_METRIC_COSINE ? 1 : fabs(limit));
+		limit += TERM_ROUNDING + FLOAT_ROUNDING * scale;
 	if (limit == -INFINITY || (metric == VQ_METRIC_L2 && limit < 0))
 		return false;
 	*largest = metric == VQ_METRIC_L2 ? limit * limit : limit;
@@ -287,7 +294,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	state->model = ivfpq_model_get(index, state->query_context);
 	model = state->model;
 	if (!read_query_vector(index, &scan->orderByData[0], state) || model->meta.dim == 0 ||
-		!read_largest_distance(scan, model->meta.metric, &state->largest))
+		!read_largest_distance(scan, model->meta.metric, &state->vector, &state->largest))
 	{
 		/* nothing is near NULL, nor at less than it, and without a dimension there are no rows */
 		state->is_finished = true;

@@ -151,6 +151,15 @@ vq_is_not_null(Oid relid, int attno)
 #define VQ_IS_UNIQUE(root, rel)	relation_has_unique_index_for(root, rel, NIL, NIL, NIL)
 #endif
 
+/* May the present user call a function? */
+#if PG_VERSION_NUM >= 160000
+#define VQ_MAY_EXECUTE(function) \
+	(object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define VQ_MAY_EXECUTE(function) \
+	(pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 /* Start costing a nested loop */
 #if PG_VERSION_NUM >= 190000
 #define VQ_INITIAL_COST_NESTLOOP(root, workspace, jointype, outer, inner, extra) \

@@ -91,6 +91,17 @@ FROM (VALUES ('embedding <-> $q < 2', 'embedding <-> $q'), ('1 - (embedding <=> 
 			 ('half <-> $q < 2', 'half <-> $q'), ('1 - (half <=> $q) >= 0.5', '1 - (half <=> $q) DESC'),
 			 ('cosine_distance(embedding, $q::vector) < 0.5', 'cosine_distance(embedding, $q::vector)')) AS c (condition, key),
 	 replace(format('SELECT id FROM items WHERE %s ORDER BY %s LIMIT 5000', condition, key), '$q', quote_literal(:'query')) q;
+
+-- A row at just the distance of the condition passes, although sums of 32-bit floats are off by more than a product near 0
+CREATE TABLE wide AS
+SELECT i AS id, (SELECT array_agg(sin(i * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 768) j)::vector AS embedding
+FROM generate_series(1, 2000) i;
+CREATE INDEX items_wide ON wide USING ivfpq (embedding vector_ip_ops);
+SELECT embedding AS query FROM wide WHERE id = 7 \gset
+SELECT count(*) AS rows, count(*) FILTER (WHERE id = ANY (by_index(
+	format('SELECT id FROM wide WHERE embedding <#> %L <= %L::float8 ORDER BY embedding <#> %1$L LIMIT 2000', :'query', d)))) AS found
+FROM (SELECT id, embedding <#> :'query' AS d FROM wide ORDER BY abs(embedding <#> :'query') LIMIT 40) s;
+DROP TABLE wide;
 RESET ivfpq.nprobe;
 RESET ivfpq.epsilon;
 
