@@ -155,7 +155,7 @@ call(Oid function, Node *a, Node *b)
 }
 
 static Node *
-number(double value)
+float8_const(double value)
 {
 	return (Node *) makeConst(FLOAT8OID, -1, InvalidOid, sizeof(float8), Float8GetDatum(value), false, FLOAT8PASSBYVAL);
 }
@@ -167,7 +167,8 @@ number(double value)
 static Node *
 quotient(Node *bound, Node *constant)
 {
-	return call(F_FLOAT8MI, call(F_FLOAT8DIV, call(F_FLOAT8PL, bound, number(1)), constant), number(1 / term(constant)));
+	return call(F_FLOAT8MI, call(F_FLOAT8DIV, call(F_FLOAT8PL, bound, float8_const(1)), constant),
+				float8_const(1 / term(constant)));
 }
 
 /*
