@@ -58,3 +58,22 @@ CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 300);
 SELECT nprobe > 1 AS several_lists FROM ivfpq_index_info('items_index');
 DROP TABLE items, plain;
 DROP FUNCTION clustered;
+
+-- Rows that are as far by chance, as most rows of a sparse set are orthogonal to a query, are no copies
+CREATE TABLE sparse AS
+SELECT i AS id, (SELECT array_agg(CASE WHEN sin(i * (j + 0.7) * 12.9898) > 0.8 THEN cos(i * (j + 0.3) * 78.233) ELSE 0 END::real ORDER BY j)
+				 FROM generate_series(1, 33) j) AS embedding
+FROM generate_series(1, 8000) i;
+CREATE INDEX sparse_index ON sparse USING ivfpq (embedding array_ip_ops) WITH (lists = 2, m = 1, rotation = hadamard);
+SET enable_seqscan = off;
+SET ivfpq.nprobe = 2;
+SET ivfpq.epsilon = 100;
+SELECT count(*) AS queries, count(*) FILTER (WHERE by_index = by_table) AS equal
+FROM (SELECT q.id, (SELECT array_agg(d ORDER BY d) FROM (SELECT s.embedding <#> q.embedding AS d FROM sparse s ORDER BY s.embedding <#> q.embedding LIMIT 20) t) AS by_index,
+		(SELECT array_agg(d ORDER BY d) FROM (SELECT (s.embedding <#> q.embedding) AS d FROM sparse s ORDER BY 0 + (s.embedding <#> q.embedding) + id * 0 LIMIT 20) t) AS by_table
+	  FROM (SELECT id, (SELECT array_agg(CASE WHEN j IN (id % 33 + 1, id % 31 + 1) THEN 1 ELSE 0 END::real ORDER BY j) FROM generate_series(1, 33) j) AS embedding
+			FROM generate_series(1, 100) id) q) t;
+RESET ivfpq.nprobe;
+RESET ivfpq.epsilon;
+RESET enable_seqscan;
+DROP TABLE sparse;

@@ -18,6 +18,7 @@
 #include "access/tableam.h"
 #include "am/ivfpq_search.h"
 #include "catalog/index.h"
+#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "utils/memutils.h"
 #include "utils/spccache.h"
@@ -136,7 +137,7 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 }
 
 bool
-ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance)
+ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance, uint64 *fingerprint)
 {
 	ItemPointerData row = *tid; /* overwritten with that of the row's version */
 	bool		call_again = false;
@@ -158,7 +159,11 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 
 		vq_datum_open(value, reranker->datum_kind, &vector);
 		if (vector.dim == query->dim)
+		{
 			*distance = exact_distance(reranker, query, &vector);
+			if (unlikely(fingerprint != NULL))
+				*fingerprint = hash_bytes_extended((const unsigned char *) vector.x, vector.dim * sizeof(float), 0);
+		}
 		else
 			isnull = true;
 		MemoryContextSwitchTo(old);

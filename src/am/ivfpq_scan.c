@@ -112,14 +112,15 @@ typedef struct IvfpqScan
 	IvfpqResults results;
 
 	/*
-	 * Copies of a vector have the same code, and so the same bound.  After two of the same
-	 * bound and distance, others of that bound are taken to be as far, and are fetched only
-	 * when it is their turn to be returned: else all of a thousand copies would be compared
-	 * before one is returned.
+	 * Copies of a vector have the same code, and so the same bound.  After two of the same vector
+	 * (and one of the same bound before, from which on vectors are looked at), others of that bound
+	 * are taken to be as far, and are fetched only when it is their turn to be returned: else
+	 * all of a thousand copies would be compared before one is returned.
 	 */
 	float		last_key;		/* of the last row compared */
 	double		last_compared;	/* its distance */
-	bool		has_copies;		/* the one before was the same in both */
+	uint64		last_fingerprint;	/* of its vector, 0 if the one before had another bound */
+	bool		has_copies;		/* the one before had the same vector */
 
 	double		last_distance;	/* of the last row returned */
 	IvfpqScanStats stats;
@@ -288,6 +289,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	state->stats.valid = true;
 	state->last_distance = -INFINITY;
 	state->last_key = NAN;
+	state->last_fingerprint = 0;
 	state->has_copies = false;
 	state->is_started = true;
 
@@ -454,10 +456,10 @@ is_copy(const IvfpqScan *state, const VqItem *candidate)
 
 /* False if the snapshot sees no row there */
 static bool
-compare_row(IvfpqScan *state, ItemPointer tid, double *distance)
+compare_row(IvfpqScan *state, ItemPointer tid, double *distance, uint64 *fingerprint)
 {
 	state->stats.candidates_reranked++;
-	return ivfpq_rerank(state->reranker, &state->vector, tid, distance);
+	return ivfpq_rerank(state->reranker, &state->vector, tid, distance, fingerprint);
 }
 
 /*
@@ -473,7 +475,7 @@ take_result(IvfpqScan *state, IvfpqResult *result)
 	if (likely(!result->is_assumed))
 		return true;
 	assumed = result->distance;
-	if (!compare_row(state, &result->tid, &result->distance))
+	if (!compare_row(state, &result->tid, &result->distance, NULL))
 		return false;
 	if (result->distance <= assumed || ivfpq_results_are_spilled(&state->results))
 		return true;
@@ -499,6 +501,8 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		double		distance;
 		float		key;
 		bool		is_copied;
+		bool		may_be_copy;
+		uint64		fingerprint = 0;
 
 		CHECK_FOR_INTERRUPTS();
 		if (is_beyond)
@@ -521,18 +525,20 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		ivfpq_item_tid(next, &tid);
 		key = next->key;
 		is_copied = is_copy(state, next);
+		may_be_copy = unlikely(key == state->last_key) && !isinf(key);
 		if (!is_copied)
 			look_ahead(state);
 		ivfpq_candidates_skip(&state->candidates);
 		state->npages_asked = Max(state->npages_asked, 1) - 1;
 		if (is_copied)
 			ivfpq_results_add(&state->results, state->last_compared, &tid, true);
-		else if (compare_row(state, &tid, &distance))
+		else if (compare_row(state, &tid, &distance, may_be_copy ? &fingerprint : NULL))
 		{
 			ivfpq_results_add(&state->results, distance, &tid, false);
-			state->has_copies = key == state->last_key && distance == state->last_compared && !isinf(key);
+			state->has_copies = fingerprint != 0 && fingerprint == state->last_fingerprint;
 			state->last_key = key;
 			state->last_compared = distance;
+			state->last_fingerprint = fingerprint;
 		}
 	}
 }

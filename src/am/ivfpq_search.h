@@ -274,9 +274,11 @@ extern void ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, c
 
 /*
  * Distance of the indexed value of a row, by the scan's snapshot: squared for
- * L2, else as the operator gives it.  False if the snapshot sees no row there.
+ * L2, else as the operator gives it; and if it is not NULL, a hash of the value.  False if
+ * the snapshot sees no row there.
  */
-extern bool ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance);
+extern bool ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance,
+						 uint64 *fingerprint);
 
 /*
  * Let go of pins before control goes back to the executor.  With scan, it fetches
