@@ -285,7 +285,8 @@ CREATE FUNCTION ivfpq_last_scan(
 	OUT lists_probed bigint,
 	OUT codes_scored bigint,
 	OUT candidates_reranked bigint,
-	OUT rows_returned bigint)
+	OUT rows_returned bigint,
+	OUT rows_filtered bigint)
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ivfpq_last_scan() IS 'what the last ivfpq scan of this session did';
 

@@ -373,8 +373,8 @@ ivfpq_last_scan(PG_FUNCTION_ARGS)
 {
 	const IvfpqScanStats *stats = &ivfpq_last_scan_stats;
 	TupleDesc	desc;
-	Datum		values[4];
-	bool		nulls[4];
+	Datum		values[5];
+	bool		nulls[5];
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
 		elog(ERROR, "unexpected return type of ivfpq_last_scan");
@@ -382,6 +382,7 @@ ivfpq_last_scan(PG_FUNCTION_ARGS)
 	values[1] = Int64GetDatum(stats->codes_scored);
 	values[2] = Int64GetDatum(stats->candidates_reranked);
 	values[3] = Int64GetDatum(stats->rows_returned);
+	values[4] = Int64GetDatum(stats->rows_filtered);
 	memset(nulls, !stats->valid, sizeof(nulls));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -28,4 +28,5 @@ _PG_init(void)
 	ivfpq_init_reloptions();
 	ivfpq_init_order();
 	ivfpq_init_paths();
+	ivfpq_init_filters();
 }

@@ -104,6 +104,7 @@ extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 /* ivfpq_order.c and ivfpq_paths.c (ivfpq_planner.h has the rest of them) */
 extern void ivfpq_init_order(void); /* once per process, from _PG_init */
 extern void ivfpq_init_paths(void); /* likewise */
+extern void ivfpq_init_filters(void);	/* likewise */
 
 /* ivfpq_validate.c */
 extern bool ivfpqvalidate(Oid opclassoid);
@@ -141,6 +142,7 @@ typedef struct IvfpqScanStats
 	int64		codes_scored;
 	int64		candidates_reranked;
 	int64		rows_returned;
+	int64		rows_filtered;	/* not compared, as the query's conditions discard them */
 } IvfpqScanStats;
 
 extern IvfpqScanStats ivfpq_last_scan_stats;

@@ -178,6 +178,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	double		heap_random_page;
 	double		discount;
 	double		toasted;
+	double		compared;
 	double		row_cost;
 	double		list_cost;
 	double		compared_lists;
@@ -219,14 +220,15 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	get_tablespace_page_costs(rel->reltablespace, &heap_random_page, NULL);
 
 	/*
-	 * One row compared exactly.  A vector in the TOAST table is a row more
-	 * for each of its chunks, and an entry of the TOAST table's index.  A
-	 * scan of the table with a filter saves that for the rows it drops; we
-	 * cannot, as the filter comes after us.
+	 * One row looked at, and if the conditions of the query do not discard it, compared
+	 * exactly.  A vector in the TOAST table is a row more for each of its chunks,
+	 * and an entry of the TOAST table's index.
 	 */
 	toasted = toasted_bytes(rel, shape.vector_bytes);
-	row_cost = cpu_tuple_cost + cpu_operator_cost * (1.0 + shape.dim / DIMS_PER_OPERATOR) +
-		2.0 * cpu_tuple_cost * ceil(toasted / TOAST_MAX_CHUNK_SIZE);
+	compared = ivfpq_filter_selectivity(root, info);
+	row_cost = cpu_tuple_cost + cpu_operator_cost +
+		compared * (cpu_operator_cost * shape.dim / DIMS_PER_OPERATOR +
+					2.0 * cpu_tuple_cost * ceil(toasted / TOAST_MAX_CHUNK_SIZE));
 
 	if (!shape.is_coded)
 	{
@@ -293,7 +295,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		discount * info->pages * (shape.reach_fraction - shape.probe_fraction) * seq_page +
 		info->tuples * shape.reach_fraction *
 		(row_cost + cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR +
-		 discount * ceil(toasted / BLCKSZ) * seq_page);
+		 discount * compared * ceil(toasted / BLCKSZ) * seq_page);
 
 	*selectivity = indexed_fraction * shape.reach_fraction;
 	*pages = probed_pages;

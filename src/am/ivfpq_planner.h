@@ -2,7 +2,7 @@
  *
  * ivfpq_planner.h
  *	  What the files that help the planner promise each other: ivfpq_cost.c,
- *	  _order.c, _paths.c and _distance.c.
+ *	  _order.c, _paths.c, _distance.c and _filter.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,5 +37,13 @@ extern void ivfpq_bound_search(PlannerInfo *root, IndexPath *path);
  */
 extern OpExpr *ivfpq_distance_of_order(PlannerInfo *root, IndexOptInfo *info, const PathKey *key, Relids relids,
 									   bool is_known_to_server);
+
+/*----------
+ * ivfpq_filter.c
+ *----------
+ */
+
+/* Of the rows that a search looks at, the share whose distances it computes: others its query's conditions discard */
+extern Selectivity ivfpq_filter_selectivity(PlannerInfo *root, const IndexOptInfo *info);
 
 #endif							/* IVFPQ_PLANNER_H */

@@ -35,6 +35,7 @@ struct IvfpqReranker
 	bool		may_look;		/* for where its pages are: they are in shared buffers */
 	bool		may_ask;		/* for pages, as far as effective_io_concurrency goes */
 	TupleTableSlot *slot;
+	IvfpqFilter *filter;		/* NULL if there is none */
 	AttrNumber	attno;			/* of the indexed column, or 0 */
 	MemoryContext row_context;	/* reset for each row */
 
@@ -58,6 +59,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	reranker->may_ask =
 		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
+	reranker->filter = ivfpq_filter_begin(scan);
 	reranker->attno = index->rd_index->indkey.values[0];
 	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -136,7 +138,7 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 	}
 }
 
-bool
+IvfpqRowFate
 ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance, uint64 *fingerprint)
 {
 	ItemPointerData row = *tid; /* overwritten with that of the row's version */
@@ -149,7 +151,12 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 		(void) ivfpq_pin_for_fetch(reranker->fetch, tid);
 	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
 								 &call_again, &all_dead))
-		return false;
+		return IVFPQ_ROW_UNSEEN;
+	if (reranker->filter && !ivfpq_filter_passes(reranker->filter, reranker->slot))
+	{
+		ExecClearTuple(reranker->slot);
+		return IVFPQ_ROW_FILTERED;
+	}
 
 	value = indexed_value(reranker, &isnull);
 	if (!isnull)
@@ -170,7 +177,7 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 		MemoryContextReset(reranker->row_context);
 	}
 	ExecClearTuple(reranker->slot);
-	return !isnull;
+	return isnull ? IVFPQ_ROW_UNSEEN : IVFPQ_ROW_COMPARED;
 }
 
 void

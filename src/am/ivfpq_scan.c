@@ -148,7 +148,7 @@ learn_from_query(IvfpqScan *state)
 {
 	if (state->is_started && state->model)
 	{
-		state->model->usual_reranks = Max((size_t) state->stats.candidates_reranked,
+		state->model->usual_reranks = Max((size_t) (state->stats.candidates_reranked + state->stats.rows_filtered),
 										  state->model->usual_reranks / 4 * 3);
 		state->model->usual_rows = Max(state->stats.rows_returned, state->model->usual_rows / 4 * 3);
 	}
@@ -454,12 +454,35 @@ is_copy(const IvfpqScan *state, const VqItem *candidate)
 		ivfpq_results_have_room(&state->results);
 }
 
-/* False if the snapshot sees no row there */
+/* False if the snapshot sees no row there, or the query does not want it */
 static bool
 compare_row(IvfpqScan *state, ItemPointer tid, double *distance, uint64 *fingerprint)
 {
-	state->stats.candidates_reranked++;
-	return ivfpq_rerank(state->reranker, &state->vector, tid, distance, fingerprint);
+	IvfpqRowFate fate = ivfpq_rerank(state->reranker, &state->vector, tid, distance, fingerprint);
+
+	if (fate == IVFPQ_ROW_FILTERED)
+		state->stats.rows_filtered++;
+	else
+		state->stats.candidates_reranked++;
+	return fate == IVFPQ_ROW_COMPARED;
+}
+
+/*
+ * Have further lists join in, if so many rows are behind the search.  Of those that the query's conditions
+ * have discarded, as large a part is taken to be nearer than the last row returned as of those compared.
+ */
+static void
+take_further_lists(IvfpqScan *state)
+{
+	const IvfpqScanStats *stats = &state->stats;
+
+	while (stats->rows_returned +
+		   stats->rows_filtered * (stats->rows_returned + 1.0) / (stats->candidates_reranked + 1.0) >= state->expand_at &&
+		   !ivfpq_results_are_spilled(&state->results))
+	{
+		state->expand_at *= 2;
+		take_lists(state, further_lists(state));
+	}
 }
 
 /*
@@ -494,8 +517,8 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 {
 	for (;;)
 	{
-		const VqItem *next = ivfpq_candidates_peek(&state->candidates, &state->batch);
-		bool		is_beyond = next != NULL && next->key > state->largest * state->query.unit;
+		const VqItem *next;
+		bool		is_beyond;
 		const IvfpqResult *nearest;
 		ItemPointerData tid;
 		double		distance;
@@ -505,6 +528,10 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		uint64		fingerprint = 0;
 
 		CHECK_FOR_INTERRUPTS();
+		if (state->stats.rows_returned + state->stats.rows_filtered >= state->expand_at)
+			take_further_lists(state);
+		next = ivfpq_candidates_peek(&state->candidates, &state->batch);
+		is_beyond = next != NULL && next->key > state->largest * state->query.unit;
 		if (is_beyond)
 			next = NULL;
 		nearest = ivfpq_results_peek(&state->results, next == NULL);
@@ -559,11 +586,6 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 	{
 		IvfpqResult result;
 
-		if (state->stats.rows_returned >= state->expand_at && !ivfpq_results_are_spilled(&state->results))
-		{
-			state->expand_at *= 2;
-			take_lists(state, further_lists(state));
-		}
 		if (!next_result(state, &result))
 		{
 			if (!state->is_finished && !next_batch(state))

@@ -250,6 +250,15 @@ ivfpq_results_ceiling(const IvfpqResults *results)
 extern void ivfpq_results_take(IvfpqResults *results, IvfpqResult *result);
 extern void ivfpq_results_clear(IvfpqResults *results);
 
+/* ivfpq_filter.c */
+typedef struct IvfpqFilter IvfpqFilter;
+
+/* The conditions of the query to be tried on rows of a scan, for as long as the query; NULL if there are none */
+extern IvfpqFilter *ivfpq_filter_begin(IndexScanDesc scan);
+
+/* False if the conditions discard the row.  True does not mean that they do not. */
+extern bool ivfpq_filter_passes(IvfpqFilter *filter, TupleTableSlot *slot);
+
 /* ivfpq_rerank.c */
 typedef struct IvfpqReranker IvfpqReranker;
 
@@ -272,13 +281,19 @@ typedef enum IvfpqApproach
 
 extern void ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item);
 
+typedef enum IvfpqRowFate
+{
+	IVFPQ_ROW_UNSEEN,			/* the snapshot sees no row there, or none with a vector */
+	IVFPQ_ROW_FILTERED,			/* the query's conditions discard it */
+	IVFPQ_ROW_COMPARED
+} IvfpqRowFate;
+
 /*
  * Distance of the indexed value of a row, by the scan's snapshot: squared for
- * L2, else as the operator gives it; and if it is not NULL, a hash of the value.  False if
- * the snapshot sees no row there.
+ * L2, else as the operator gives it; and if it is not NULL, a hash of the value.
  */
-extern bool ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance,
-						 uint64 *fingerprint);
+extern IvfpqRowFate ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance,
+								 uint64 *fingerprint);
 
 /*
  * Let go of pins before control goes back to the executor.  With scan, it fetches

@@ -1,0 +1,204 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_filter.c
+ *	  The conditions of a query, tried on rows before their distances are computed.
+ *
+ * The executor tries them on what a scan returns, so a scan that knows nothing of them
+ * computes the distance of each row that they discard, and most of a long vector's is
+ * getting it from where it is stored out of line.  So when a plan is started, each search
+ * in it is told its node of the plan, by the one field of its distance key that the server
+ * leaves to us: sk_func is never called, and so is its fn_extra.  Where nobody has told it (the
+ * executor rechecks a row of a concurrent update by plan nodes of its own) a search returns
+ * all rows, as do those of other access methods.
+ *
+ * That may not show but in time.  The executor tries all conditions again; only those are tried here that
+ * have no effects and cost little.  One that stands before another may be there to hide rows from it (row
+ * security), so what stands behind one that is not tried has to be leakproof.  They see the
+ * rows that the snapshot sees.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/sysattr.h"
+#include "am/ivfpq_planner.h"
+#include "am/ivfpq_search.h"
+#include "executor/executor.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "utils/rel.h"
+
+/* In operators.  Of rows looked at, some are never returned: a condition must not cost more than it spares. */
+#define LARGEST_COST	10
+
+struct IvfpqFilter
+{
+	PlanState  *node;
+	ExprState  *qual;
+	ExprContext *context;
+	int			nvariable;
+	AttrNumber *variable;		/* columns of variable length in it */
+};
+
+static ExecutorStart_hook_type next_hook;
+
+/* Columns that the indexed vector is made of, as pull_varattnos numbers them; expressions are about relation relid */
+static Bitmapset *
+columns_of_vector(AttrNumber attno, List *expressions, Index relid)
+{
+	Bitmapset  *columns = NULL;
+
+	if (attno == 0)
+		pull_varattnos((Node *) expressions, relid, &columns);
+	else
+		columns = bms_make_singleton(attno - FirstLowInvalidHeapAttributeNumber);
+
+	/* all of the row */
+	return bms_add_member(columns, 0 - FirstLowInvalidHeapAttributeNumber);
+}
+
+/* Whether to try a condition; if so its columns are added */
+static bool
+is_suitable(Node *clause, Index relid, const Bitmapset *vector, Bitmapset **columns)
+{
+	Bitmapset  *own = NULL;
+	QualCost	cost;
+
+	/* the vector itself is not read for that */
+	if (IsA(clause, NullTest) && IsA(((NullTest *) clause)->arg, Var))
+		return true;
+	if (contain_subplans(clause) || contain_volatile_functions(clause))
+		return false;
+	pull_varattnos(clause, relid, &own);
+	if (bms_overlap(own, vector))
+		return false;
+	cost_qual_eval_node(&cost, clause, NULL);
+	if (cost.per_tuple > LARGEST_COST * cpu_operator_cost)
+		return false;
+	*columns = bms_add_members(*columns, own);
+	return true;
+}
+
+static void
+set_columns(IvfpqFilter *filter, TupleDesc desc, const Bitmapset *columns)
+{
+	int			member = -1;
+
+	filter->variable = palloc(bms_num_members(columns) * sizeof(AttrNumber));
+	while ((member = bms_next_member(columns, member)) >= 0)
+	{
+		AttrNumber	attno = member + FirstLowInvalidHeapAttributeNumber;
+
+		if (attno > 0 && TupleDescAttr(desc, attno - 1)->attlen == -1)
+			filter->variable[filter->nvariable++] = attno;
+	}
+}
+
+IvfpqFilter *
+ivfpq_filter_begin(IndexScanDesc scan)
+{
+	IndexScanState *node = scan->orderByData[0].sk_func.fn_extra;
+	IvfpqFilter *filter = NULL;
+	List	   *clauses = NIL;
+	Bitmapset  *columns = NULL;
+	Bitmapset  *vector;
+	bool		is_complete = true;
+	ListCell   *cell;
+	MemoryContext old;
+
+	if (node == NULL)
+		return NULL;
+	old = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
+	vector = columns_of_vector(scan->indexRelation->rd_index->indkey.values[0],
+							   RelationGetIndexExpressions(scan->indexRelation), 1);
+	foreach(cell, node->ss.ps.plan->qual)
+	{
+		if ((is_complete || !contain_leaked_vars(lfirst(cell))) &&
+			is_suitable(lfirst(cell), ((Scan *) node->ss.ps.plan)->scanrelid, vector, &columns))
+			clauses = lappend(clauses, lfirst(cell));
+		else
+			is_complete = false;
+	}
+	if (clauses != NIL)
+	{
+		filter = palloc0(sizeof(IvfpqFilter));
+		filter->node = &node->ss.ps;
+		filter->qual = ExecInitQual(clauses, filter->node);
+		filter->context = CreateExprContext(node->ss.ps.state);
+		set_columns(filter, RelationGetDescr(scan->heapRelation), columns);
+	}
+	MemoryContextSwitchTo(old);
+	return filter;
+}
+
+bool
+ivfpq_filter_passes(IvfpqFilter *filter, TupleTableSlot *slot)
+{
+	/* long values are as dear to get as the vector, and the executor would get them again */
+	for (int i = 0; i < filter->nvariable; i++)
+	{
+		bool		isnull;
+		struct varlena *value = (struct varlena *) DatumGetPointer(slot_getattr(slot, filter->variable[i], &isnull));
+
+		if (!isnull && (VARATT_IS_EXTERNAL(value) || VARATT_IS_COMPRESSED(value)))
+			return true;
+	}
+
+	ResetExprContext(filter->context);
+	filter->context->ecxt_scantuple = slot;
+	if (ExecQual(filter->qual, filter->context))
+		return true;
+	InstrCountFiltered1(filter->node, 1);
+	return false;
+}
+
+Selectivity
+ivfpq_filter_selectivity(PlannerInfo *root, const IndexOptInfo *info)
+{
+	Index		relid = info->rel->relid;
+	Bitmapset  *vector = columns_of_vector(info->indexkeys[0], info->indexprs, relid);
+	Bitmapset  *columns = NULL;
+	List	   *clauses = NIL;
+	ListCell   *cell;
+
+	foreach(cell, info->indrestrictinfo)
+		if (is_suitable((Node *) lfirst_node(RestrictInfo, cell)->clause, relid, vector, &columns))
+			clauses = lappend(clauses, lfirst(cell));
+	return clauselist_selectivity(root, clauses, 0, JOIN_INNER, NULL);
+}
+
+static bool
+tell_searches(PlanState *state, void *context)
+{
+	if (IsA(state, IndexScanState))
+	{
+		IndexScanState *node = (IndexScanState *) state;
+
+		if (node->iss_NumOrderByKeys == 1 && node->ss.ps.qual != NULL && node->iss_RelationDesc != NULL &&
+			node->iss_RelationDesc->rd_indam->amgettuple == ivfpqgettuple)
+			node->iss_OrderByKeys[0].sk_func.fn_extra = node;
+	}
+	return planstate_tree_walker(state, tell_searches, context);
+}
+
+static void
+start_executor(QueryDesc *query, int eflags)
+{
+	if (next_hook)
+		next_hook(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+		(void) tell_searches(query->planstate, NULL);
+}
+
+void
+ivfpq_init_filters(void)
+{
+	next_hook = ExecutorStart_hook;
+	ExecutorStart_hook = start_executor;
+}
