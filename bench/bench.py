@@ -38,7 +38,7 @@ from server import BUCKETS, Server                                  # noqa: E402
 from shape import shape                                             # noqa: E402
 from sweep import Point, Sweep                                      # noqa: E402
 from vectors import (METRICS, TRUTH_FILES, Dataset, Judge, SyntheticSpec,    # noqa: E402
-                     exact_neighbours, make_synthetic, open_dataset, write_ivecs)
+                     distances, exact_neighbours, make_synthetic, open_dataset, write_ivecs)
 
 SYSTEMS = [*INDEX_KINDS, "faiss"]
 RESULTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")
@@ -93,6 +93,8 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--seconds", type=float, default=2, help="at least, for each point")
     run.add_argument("--filter", type=integers, default=[], metavar="N,N",
                      help="also: WHERE clauses that keep one row in N")
+    run.add_argument("--within", type=integers, default=[], metavar="N,N",
+                     help="also: WHERE clauses that keep rows nearer than the N-th is in the median")
     run.add_argument("--cold", action="store_true",
                      help="also: 1,000 queries after emptying all caches (as root)")
     run.add_argument("--profile", type=integers, default=[], metavar="N,N",
@@ -257,8 +259,26 @@ def print_build(contender: Contender, data: Dataset) -> None:
                                 if value is not None))
 
 
+def conditions(arguments: argparse.Namespace, server: Server, data: Dataset, metric: str,
+               truth: np.ndarray):
+    """(name, condition, true neighbours that pass it), as --filter and --within ask for."""
+    for one_in in arguments.filter:
+        limit = max(1, BUCKETS // one_in)
+        yield (f"filter 1 in {one_in}", f"bucket < {limit}",
+               exact_neighbours(data.base, data.queries, arguments.k, metric,
+                                lambda ids: server.buckets[ids] < limit))
+    if arguments.within:
+        exact = np.array([distances(metric, query, data.base.take(ids))
+                          for query, ids in zip(data.queries, truth[:, :arguments.k])])
+    for rank in arguments.within:
+        radius = float(np.median(exact[:, rank - 1]))
+        yield (f"within the median distance of row {rank}", f"{{distance}} < {radius!r}",
+               np.where(exact < radius, truth[:, :arguments.k], -1))
+
+
 def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, server: Server,
-                   client: Client, cluster: Cluster | None, data: Dataset, metric: str) -> dict:
+                   client: Client, cluster: Cluster | None, data: Dataset, metric: str,
+                   truth: np.ndarray) -> dict:
     extras: dict = {"default_plan": contender.default_plan(),
                     "first_query_ms": contender.first_query_ms()}
     print(f"   default settings plan: {extras['default_plan']};"
@@ -270,20 +290,17 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
         extras.setdefault("profile", {})[knob] = shares
         print(f"   nprobe {knob}, {qps:.0f} queries/s under perf; microseconds of a query: "
               + ", ".join(f"{stage} {1e6 * share / qps:.0f}" for stage, share in shares.items()))
-    for one_in in arguments.filter:
-        limit = max(1, BUCKETS // one_in)
-        truth = exact_neighbours(data.base, data.queries, arguments.k, metric,
-                                 lambda ids: server.buckets[ids] < limit)
-        judge = Judge(data, metric, arguments.k, truth)
+    for name, condition, passing in conditions(arguments, server, data, metric, truth):
+        judge = Judge(data, metric, arguments.k, passing)
         for forced in (False, True):
-            plan, timing = contender.measure_filtered(one_in, forced, arguments.seconds)
+            plan, timing = contender.measure_filtered(condition, forced, arguments.seconds)
             quality = judge.judge(timing.ids)
-            print(f"   filter 1 in {one_in}, {'index forced' if forced else 'planner decides'}:"
+            print(f"   {name}, {'index forced' if forced else 'planner decides'}:"
                   f" {plan}, recall {quality.recall:.4f}, {timing.queries_per_second:.1f} q/s,"
                   f" p95 {timing.percentile_ms(95):.2f} ms,"
                   f" {quality.short} of {len(data.queries)} queries short of rows")
-            extras.setdefault("filters", []).append({
-                "one_in": one_in, "forced": forced, "plan": plan, "recall": quality.recall,
+            extras.setdefault("conditions", []).append({
+                "condition": name, "forced": forced, "plan": plan, "recall": quality.recall,
                 "short": quality.short, "qps": timing.queries_per_second,
                 "p50_ms": timing.percentile_ms(50), "p95_ms": timing.percentile_ms(95)})
     if arguments.cold and cluster:
@@ -301,18 +318,19 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
 
 
 def measure_contender(contender: Contender, arguments: argparse.Namespace, server: Server,
-                      client: Client, cluster: Cluster | None, data: Dataset, metric: str, judge: Judge, points: list[Point]) -> dict:
+                      client: Client, cluster: Cluster | None, data: Dataset, metric: str,
+                      truth: np.ndarray, points: list[Point]) -> dict:
     contender.build()
     print_build(contender, data)
     print(report.point_heading(contender.knob, arguments.k), flush=True)
     knobs = arguments.nprobe if contender.knob == "ivfpq.nprobe" else None
-    sweep = Sweep(contender, judge, arguments.seconds, arguments.clients,
+    sweep = Sweep(contender, Judge(data, metric, arguments.k, truth), arguments.seconds, arguments.clients,
                   lambda point: print(report.point_text(point), flush=True))
     points += sweep.run(knobs)
     result = {"versions": contender.versions,
               "build": dataclasses.asdict(contender.build_result)}
     if isinstance(contender, PostgresContender):
-        result |= measure_extras(contender, arguments, server, client, cluster, data, metric)
+        result |= measure_extras(contender, arguments, server, client, cluster, data, metric, truth)
     return result
 
 
@@ -323,7 +341,7 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
     title = (f"{data.name}: {data.base.rows:,} x {data.base.dim}, {metric},"
              f" {len(data.queries):,} queries, k = {arguments.k}")
     print(f"\n==== {title}", flush=True)
-    judge = Judge(data, metric, arguments.k, true_neighbours(data, metric, arguments.k))
+    truth = true_neighbours(data, metric, arguments.k)
     server = Server(data.base, arguments.storage)
     client = Client(scratch, data.queries)
     results = {
@@ -345,7 +363,7 @@ def measure_set(text: str, arguments: argparse.Namespace, cluster: Cluster | Non
             continue
         try:
             results["systems"][contender.name] = measure_contender(
-                contender, arguments, server, client, cluster, data, metric, judge, points)
+                contender, arguments, server, client, cluster, data, metric, truth, points)
         finally:
             contender.close()
     server.close()

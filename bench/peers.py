@@ -117,9 +117,11 @@ class PostgresContender(Contender):
         self.variants = variants or [""]
         self.versions = {kind.extension: version}
 
-    def query_sql(self, where: str = "") -> str:
-        return (f"SELECT id FROM {self._table} {where} ORDER BY embedding"
-                f" {OPERATORS[self._metric]} $1::{self._kind.column_type} LIMIT {self._k}")
+    def query_sql(self, condition: str = "true") -> str:
+        """The k nearest rows; `condition` may have the distance as {distance}."""
+        distance = f"embedding {OPERATORS[self._metric]} $1::{self._kind.column_type}"
+        return (f"SELECT id FROM {self._table} WHERE {condition.format(distance=distance)}"
+                f" ORDER BY {distance} LIMIT {self._k}")
 
     def setup_sql(self, variant: str, knob: int | None) -> str:
         """Settings for one point; nothing at all for the defaults."""
@@ -207,9 +209,9 @@ class PostgresContender(Contender):
         measure("warm", warmup=20)
         return seconds
 
-    def measure_filtered(self, one_in: int, forced: bool, seconds: float) -> tuple[str, Timing]:
-        """Queries whose WHERE clause keeps one row in `one_in`: plan and timing."""
-        sql = self.query_sql(f"WHERE bucket < {max(1, BUCKETS // one_in)}")
+    def measure_filtered(self, condition: str, forced: bool, seconds: float) -> tuple[str, Timing]:
+        """Queries with a WHERE clause: plan and timing."""
+        sql = self.query_sql(condition)
         commands = [self._kind.filter_setup] if self._kind.filter_setup else []
         if forced:
             commands += ["SET enable_seqscan = off", "SET enable_sort = off"]

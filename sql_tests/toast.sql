@@ -8,7 +8,7 @@ SET ivfpq.epsilon = 100;
 -- table, or both; rows that are there when the index is made, and later ones
 CREATE FUNCTION embedding_of(id int) RETURNS real[] IMMUTABLE LANGUAGE sql
 AS $$ SELECT array_agg(sin(id * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 1536) j $$;
-CREATE FUNCTION try_storage(storage text, OUT itself bigint, OUT first_10 boolean, OUT in_toast boolean) LANGUAGE plpgsql AS $$
+CREATE FUNCTION try_storage(storage text, OUT itself bigint, OUT first_10 boolean, OUT in_toast boolean, OUT advised boolean) LANGUAGE plpgsql AS $$
 BEGIN
 	CREATE TABLE items (id int, embedding real[]);
 	EXECUTE format('ALTER TABLE items ALTER embedding SET STORAGE %s', storage);
@@ -20,6 +20,7 @@ BEGIN
 	first_10 := (SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t) =
 				(SELECT array_agg(id) FROM (SELECT id FROM originals ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t);
 	in_toast := pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE relname = 'items';
+	advised := advice LIKE '%ALTER TABLE public.items ALTER embedding SET STORAGE PLAIN%' IS TRUE FROM ivfpq_index_info('items_index');
 	PERFORM ivfpq_check('items_index', true);
 	DROP TABLE items;
 END $$;

@@ -14,9 +14,11 @@
 
 #include <math.h>
 
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "catalog/index.h"
 #include "catalog/objectaddress.h"
+#include "catalog/pg_attribute.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
@@ -30,6 +32,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
+#include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
 #include "am/ivfpq.h"
@@ -54,6 +57,7 @@ PG_FUNCTION_INFO_V1(ivfpq_check);
 #define ADVISE_MIN_DEAD_SLOTS	10000
 #define ADVISE_IMBALANCE		4.0f
 #define ADVISE_WORSE			1.5f	/* times the imbalance of the build */
+#define ADVISE_OTHER_COLUMNS	100		/* bytes of a row, beside its vector */
 
 /* What the walk over the blocks counts */
 typedef struct ListCounts
@@ -228,11 +232,40 @@ imbalance_factor(const ListCounts *lists, uint32 nlists)
 	return (float4) vq_kmeans_imbalance(counts, nlists);
 }
 
+/*
+ * The column of an index, with its table, whose vectors are compressed or stored out of line although
+ * they fit into rows on their pages; else NULL
+ */
+static const char *
+toasted_column(Relation index, uint32 dim)
+{
+	Oid			table = index->rd_index->indrelid;
+	AttrNumber	attno = index->rd_index->indkey.values[0];
+	size_t		bytes = dim * (ivfpq_datum_kind(index, index->rd_opcintype[0]) == VQ_DATUM_HALFVEC ?
+							   sizeof(uint16) : sizeof(float));
+	HeapTuple	tuple;
+	char		storage;
+
+	if (attno == 0 || bytes <= TOAST_TUPLE_TARGET || bytes + ADVISE_OTHER_COLUMNS > MaxHeapTupleSize)
+		return NULL;
+	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(attno));
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	storage = ((Form_pg_attribute) GETSTRUCT(tuple))->attstorage;
+	ReleaseSysCache(tuple);
+	if (storage != TYPSTORAGE_EXTENDED && storage != TYPSTORAGE_EXTERNAL)
+		return NULL;
+	return psprintf("%s ALTER %s",
+					quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), get_rel_name(table)),
+					quote_identifier(get_attname(table, attno, false)));
+}
+
 /* What could be better about an index, a sentence each; NULL if all is well */
 static const char *
-advice(const IvfpqMetaPageData *meta, const IvfpqOptions *options,
+advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *options,
 	   const ListCounts *total, float4 imbalance)
 {
+	const char *column = toasted_column(index, meta->dim);
 	StringInfoData sentences;
 
 	initStringInfo(&sentences);
@@ -262,6 +295,11 @@ advice(const IvfpqMetaPageData *meta, const IvfpqOptions *options,
 		appendStringInfo(&sentences, INT64_FORMAT " slots are dead, more than the " INT64_FORMAT
 						 " rows. Inserts will fill them, REINDEX gives their space back. ",
 						 total->dead_slots, total->rows);
+	if (column)
+		appendStringInfo(&sentences, "Vectors are stored out of line or compressed, which can take half of a search. "
+						 "ALTER TABLE %s SET STORAGE PLAIN and VACUUM FULL keep them in their rows; "
+						 "reading all of the table takes longer then. ",
+						 column);
 	if (sentences.len == 0)
 		return NULL;
 	sentences.data[sentences.len - 1] = '\0';
@@ -336,7 +374,7 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	column++;
 	values[column++] = Float4GetDatum(imbalance);
 	values[column++] = phase_times(&meta);
-	values[column] = text_or_null(advice(&meta, options, &total, imbalance), &nulls[column]);
+	values[column] = text_or_null(advice(index, &meta, options, &total, imbalance), &nulls[column]);
 
 	index_close(index, AccessShareLock);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
