@@ -111,8 +111,8 @@ class Server:
         with self._connection.transaction(force_rollback=True):
             if setup:
                 self.execute(setup)
-            node = self.value("EXPLAIN (FORMAT json) " + sql.replace("$1", "%s"),
-                              (vector.tolist(),))[0]["Plan"]
+            node = self.value("EXPLAIN (FORMAT json) " + sql.replace("$1", "%(query)s"),
+                              {"query": vector.tolist()})[0]["Plan"]
         while "Plans" in node:
             node = node["Plans"][0]
         return node.get("Index Name", node["Node Type"])

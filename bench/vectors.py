@@ -278,7 +278,8 @@ class Judge:
             answer = answer[answer >= 0]
             ids = np.unique(answer)
             exact = distances(self.metric, self.data.queries[i], self.data.base.take(answer))
-            slack = 1e-6 * max(1.0, abs(self.limit[i]))
+            # no row is near where none is expected
+            slack = 1e-6 * max(1.0, abs(self.limit[i])) if self.expected[i] else 0.0
             near = answer[exact <= self.limit[i] + slack]
             hits += min(len(np.unique(near)), self.expected[i])
             short += len(answer) < self.expected[i]
