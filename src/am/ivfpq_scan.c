@@ -14,7 +14,7 @@
  *
  * An executor that goes on asking throws rows away, or wants many.  The rows it
  * wants are then farther off than those that nprobe is made for, and in more
- * lists.  So each time that the number of rows returned has doubled, half as
+ * lists.  So each time that the number of rows returned or discarded has doubled, a third as
  * many lists again join in, and their rows come in one order with those that
  * are still waiting.
  *
@@ -48,13 +48,13 @@
 
 /*
  * Rows returned before further lists are taken, and how many as a share of
- * those so far.  Neighbours thin out: covering twice as many of them takes half
- * as many lists again.  Where lists are few that can be too little: of 20,000 rows in
+ * those so far.  Neighbours thin out: covering twice as many of them as well takes a third
+ * as many lists again (bench/README.md).  Where lists are few that can be too little: of 20,000 rows in
  * 512 lists, three of which are probed, the nearest thousand were found to .68.  So
  * there are to be so many codes for each row that may be returned before the next ones.
  */
 #define EXPAND_AFTER	20
-#define EXPAND_BY		0.5
+#define EXPAND_BY		0.35
 #define CODES_PER_ROW	10
 
 /*
