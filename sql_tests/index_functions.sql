@@ -57,6 +57,28 @@ SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> vector_of(0)) 
 SELECT * FROM ivfpq_last_scan();
 SELECT count(*) FROM (SELECT id FROM few ORDER BY embedding <-> vector_of(0) LIMIT 5) t;
 SELECT * FROM ivfpq_last_scan();
+
+-- From 18 on EXPLAIN ANALYZE tells it of each search in a plan: of two here
+CREATE FUNCTION explained(OUT lists bigint, OUT codes bigint, OUT compared bigint) LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+	search json;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, FORMAT json) SELECT n.id FROM (VALUES (1), (2)) q (id), LATERAL
+		(SELECT id FROM items ORDER BY embedding <=> vector_of(q.id) LIMIT 5) n' INTO plan;
+	search := plan #> '{0,Plan}';
+	WHILE search ->> 'Node Type' <> 'Index Scan' LOOP
+		search := search -> 'Plans' -> (json_array_length(search -> 'Plans') - 1);
+	END LOOP;
+	lists := search ->> 'Lists Probed';
+	codes := search ->> 'Codes Scored';
+	compared := search ->> 'Rows Compared';
+END $$;
+SELECT coalesce(lists, -1) AS lists, coalesce(codes, -1) AS codes, coalesce(compared, -1) AS compared FROM explained() \gset
+SELECT CASE WHEN current_setting('server_version_num')::int < 180000 THEN :lists + :codes + :compared = -3
+	ELSE :lists = 2 * lists_probed AND :codes > codes_scored AND :compared > candidates_reranked END AS are_told
+FROM ivfpq_last_scan();
+DROP FUNCTION explained;
 RESET enable_seqscan;
 
 -- Advice: an index that has outgrown its lists, one that is mostly dead, one whose rows are all in one list

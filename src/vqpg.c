@@ -29,4 +29,5 @@ _PG_init(void)
 	ivfpq_init_order();
 	ivfpq_init_paths();
 	ivfpq_init_filters();
+	ivfpq_init_explain();
 }

@@ -105,6 +105,7 @@ extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 extern void ivfpq_init_order(void); /* once per process, from _PG_init */
 extern void ivfpq_init_paths(void); /* likewise */
 extern void ivfpq_init_filters(void);	/* likewise */
+extern void ivfpq_init_explain(void);	/* likewise */
 
 /* ivfpq_validate.c */
 extern bool ivfpqvalidate(Oid opclassoid);
@@ -146,6 +147,9 @@ typedef struct IvfpqScanStats
 } IvfpqScanStats;
 
 extern IvfpqScanStats ivfpq_last_scan_stats;
+
+/* What all searches of a scan so far did */
+extern void ivfpq_scan_totals(IndexScanDesc scan, IvfpqScanStats *totals);
 
 /*----------
  * ivfpq_model.c: what a search or an insert needs besides the pages, cached

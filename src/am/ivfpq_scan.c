@@ -124,6 +124,7 @@ typedef struct IvfpqScan
 
 	double		last_distance;	/* of the last row returned */
 	IvfpqScanStats stats;
+	IvfpqScanStats before;		/* sums of the queries before */
 } IvfpqScan;
 
 IvfpqScanStats ivfpq_last_scan_stats;
@@ -140,6 +141,26 @@ ivfpqbeginscan(Relation index, int nkeys, int norderbys)
 	ivfpq_results_init(&state->results, state->context);
 	scan->opaque = state;
 	return scan;
+}
+
+static void
+add_stats(IvfpqScanStats *sum, const IvfpqScanStats *stats)
+{
+	sum->lists_probed += stats->lists_probed;
+	sum->codes_scored += stats->codes_scored;
+	sum->candidates_reranked += stats->candidates_reranked;
+	sum->rows_returned += stats->rows_returned;
+	sum->rows_filtered += stats->rows_filtered;
+}
+
+void
+ivfpq_scan_totals(IndexScanDesc scan, IvfpqScanStats *totals)
+{
+	const IvfpqScan *state = scan->opaque;
+
+	*totals = state->before;
+	if (state->is_started)
+		add_stats(totals, &state->stats);
 }
 
 /* Remember for the next query how many rows this one fetched; fewer than that come to be believed slowly */
@@ -165,6 +186,8 @@ ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int n
 		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
 
 	learn_from_query(state);
+	if (state->is_started)
+		add_stats(&state->before, &state->stats);
 	ivfpq_results_clear(&state->results);
 	MemoryContextReset(state->query_context);
 	state->model = NULL;
