@@ -60,12 +60,15 @@ FROM unnest(ARRAY['true', 'category = 7', 'category = 7 AND kind = ''kind 7''', 
 CREATE FUNCTION costs_much(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql COST 100 AS $$ BEGIN RETURN $1 = 7; END $$;
 CREATE FUNCTION has_effects(int) RETURNS boolean VOLATILE LANGUAGE plpgsql COST 1 AS $$ BEGIN RETURN $1 = 7; END $$;
 SELECT condition, s.*
-FROM unnest(ARRAY['costs_much(category)', 'has_effects(category)', 'embedding[1] > 0', 'items IS NOT NULL AND embedding[2] > 0',
+FROM unnest(ARRAY['costs_much(category)', 'has_effects(category)', 'embedding[1] > 0', 'items IS NOT NULL AND category = 7',
 				  'category = 7 OR EXISTS (SELECT FROM items i WHERE i.id = items.id - 1 AND i.category = 8)',
 				  'embedding <-> ''{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}'' > 0.7']) condition, search(condition) s;
 SELECT condition, s.* FROM unnest(ARRAY['costs_much(category) AND kind = ''kind 7''']) condition, search(condition) s;
+SET cpu_operator_cost = 0;
+SELECT s.* FROM search('costs_much(category)') s;
+RESET cpu_operator_cost;
 
--- A condition sees no row that one before it hides; but a leakproof one does not tell of it
+-- A condition sees no row that one before it hides; a leakproof one may, but nobody is told how many passed it
 CREATE TABLE secrets AS SELECT id, id % 2 = 0 AS is_hidden, category, embedding FROM items;
 CREATE TABLE keys AS SELECT false AS opens;
 CREATE INDEX ON secrets USING ivfpq (embedding) WITH (lists = 20, nprobe = 20);
@@ -89,12 +92,43 @@ ALTER POLICY cheap ON secrets USING (NOT is_hidden OR EXISTS (SELECT FROM keys W
 SET ROLE regress_vqpg_reader;
 SELECT count(*) FROM (SELECT FROM secrets WHERE tell(is_hidden, category) ORDER BY embedding <-> :query LIMIT 10) t;
 SELECT rows_filtered > 0 AS are_tried FROM ivfpq_last_scan();
-SELECT count(*) FROM (SELECT FROM secrets WHERE category = 7 ORDER BY embedding <-> :query LIMIT 10) t;
-SELECT rows_filtered > 0 AS are_tried FROM ivfpq_last_scan();
+SELECT count(*) FROM (SELECT FROM secrets WHERE id = 18 AND category = 18 ORDER BY embedding <-> :query LIMIT 10) t;
+SELECT * FROM ivfpq_last_scan();
+SELECT count(*) FROM (SELECT FROM secrets ORDER BY embedding <-> :query LIMIT 10) t;
+SELECT rows_returned > 0 AS is_told FROM ivfpq_last_scan();
 RESET ROLE;
+CREATE VIEW shown WITH (security_barrier) AS SELECT * FROM secrets WHERE costs_much(category) ORDER BY embedding <-> :query;
+GRANT SELECT ON shown TO regress_vqpg_reader;
+ALTER TABLE secrets DISABLE ROW LEVEL SECURITY;
+SET ROLE regress_vqpg_reader;
+SELECT count(*) FROM (SELECT FROM shown WHERE id = 18 AND category = 18 LIMIT 10) t;
+SELECT * FROM ivfpq_last_scan();
+RESET ROLE;
+DROP VIEW shown;
+CREATE TABLE all_secrets (LIKE secrets) PARTITION BY LIST (is_hidden);
+ALTER TABLE all_secrets ENABLE ROW LEVEL SECURITY;
+CREATE POLICY dear ON all_secrets USING (costs_much(category));
+ALTER TABLE all_secrets ATTACH PARTITION secrets DEFAULT;
+GRANT SELECT ON all_secrets TO regress_vqpg_reader;
+SET ROLE regress_vqpg_reader;
+SELECT count(*) FROM (SELECT FROM all_secrets WHERE id = 18 AND category = 18 ORDER BY embedding <-> :query LIMIT 10) t;
+SELECT * FROM ivfpq_last_scan();
+RESET ROLE;
+ALTER TABLE all_secrets DETACH PARTITION secrets;
+DROP TABLE all_secrets;
+
+-- Who may call a condition's function is asked once, when the query starts
+CREATE FUNCTION is_seven(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql COST 1 AS $$ BEGIN RETURN $1 = 7; END $$;
+REVOKE ALL ON FUNCTION is_seven FROM PUBLIC;
+BEGIN;
+DECLARE nearest CURSOR FOR SELECT id FROM secrets WHERE is_seven(category) ORDER BY embedding <-> :query LIMIT 3;
+SET ROLE regress_vqpg_reader;
+MOVE FORWARD ALL FROM nearest;
+SELECT rows_filtered > 0 AS are_tried FROM ivfpq_last_scan();
+ROLLBACK;
 DROP TABLE secrets, keys;
 DROP ROLE regress_vqpg_reader;
-DROP FUNCTION tell;
+DROP FUNCTION tell, is_seven;
 
 -- Conditions of parameters, of each search of a join, of each partition, of an expression's index
 CREATE TABLE parts (id int, category int, v float8[]) PARTITION BY RANGE (id);

@@ -138,7 +138,7 @@ extern void ivfpqendscan(IndexScanDesc scan);
 /* What this backend's last ivfpq scan did */
 typedef struct IvfpqScanStats
 {
-	bool		valid;			/* false until there was one */
+	bool		valid;			/* false until there was one, or if nobody is to know (ivfpq_filter.c) */
 	int64		lists_probed;
 	int64		codes_scored;
 	int64		candidates_reranked;
@@ -148,7 +148,7 @@ typedef struct IvfpqScanStats
 
 extern IvfpqScanStats ivfpq_last_scan_stats;
 
-/* What all searches of a scan so far did */
+/* What all searches of a scan so far did; not valid if there was none, or nobody is to know */
 extern void ivfpq_scan_totals(IndexScanDesc scan, IvfpqScanStats *totals);
 
 /*----------

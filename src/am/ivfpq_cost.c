@@ -220,13 +220,13 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	get_tablespace_page_costs(rel->reltablespace, &heap_random_page, NULL);
 
 	/*
-	 * One row looked at, and if the conditions of the query do not discard it, compared
-	 * exactly.  A vector in the TOAST table is a row more for each of its chunks,
+	 * One row looked at, on some other page than the one before, and if the conditions of the query
+	 * do not discard it, compared exactly.  A vector in the TOAST table is a row more for each of its chunks,
 	 * and an entry of the TOAST table's index.
 	 */
 	toasted = toasted_bytes(rel, shape.vector_bytes);
 	compared = ivfpq_filter_selectivity(root, info);
-	row_cost = cpu_tuple_cost + cpu_operator_cost +
+	row_cost = 2.0 * cpu_tuple_cost + cpu_operator_cost +
 		compared * (cpu_operator_cost * shape.dim / DIMS_PER_OPERATOR +
 					2.0 * cpu_tuple_cost * ceil(toasted / TOAST_MAX_CHUNK_SIZE));
 

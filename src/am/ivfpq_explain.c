@@ -30,6 +30,8 @@ explain_search(PlanState *state, List *ancestors, const char *relationship, cons
 	if (!es->analyze || scan == NULL || scan->indexRelation->rd_indam->amgettuple != ivfpqgettuple)
 		return;
 	ivfpq_scan_totals(scan, &stats);
+	if (!stats.valid)
+		return;
 	ExplainPropertyInteger("Lists Probed", NULL, stats.lists_probed, es);
 	ExplainPropertyInteger("Codes Scored", NULL, stats.codes_scored, es);
 	ExplainPropertyInteger("Rows Compared", NULL, stats.candidates_reranked, es);

@@ -6,34 +6,38 @@
  * The executor tries them on what a scan returns, so a scan that knows nothing of them
  * computes the distance of each row that they discard, and most of a long vector's is
  * getting it from where it is stored out of line.  So when a plan is started, each search
- * in it is told its node of the plan, by the one field of its distance key that the server
- * leaves to us: sk_func is never called, and so is its fn_extra.  Where nobody has told it (the
+ * in it is given the conditions, in the one field of its distance key that the server
+ * leaves to us: sk_func is never called, nor its fn_extra used.  A search that was given none (the
  * executor rechecks a row of a concurrent update by plan nodes of its own) a search returns
  * all rows, as do those of other access methods.
  *
  * That may not show but in time.  The executor tries all conditions again; only those are tried here that
  * have no effects and cost little.  One that stands before another may be there to hide rows from it (row
- * security), so what stands behind one that is not tried has to be leakproof.  They see the
- * rows that the snapshot sees.
+ * security), so what stands behind one that is not tried has to be leakproof; and as leakproof ones may stand
+ * before those that hide rows, counts of the rows that pass are a secret then, if the others are not tried.
+ * They see the rows that the snapshot sees.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/sysattr.h"
 #include "am/ivfpq_planner.h"
 #include "am/ivfpq_search.h"
+#include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 /* In operators.  Of rows looked at, some are never returned: a condition must not cost more than it spares. */
-#define LARGEST_COST	10
+#define LARGEST_COST	10.5
 
 struct IvfpqFilter
 {
@@ -42,6 +46,7 @@ struct IvfpqFilter
 	ExprContext *context;
 	int			nvariable;
 	AttrNumber *variable;		/* columns of variable length in it */
+	bool		is_secret;
 };
 
 static ExecutorStart_hook_type next_hook;
@@ -69,7 +74,7 @@ is_suitable(Node *clause, Index relid, const Bitmapset *vector, Bitmapset **colu
 	QualCost	cost;
 
 	/* the vector itself is not read for that */
-	if (IsA(clause, NullTest) && IsA(((NullTest *) clause)->arg, Var))
+	if (IsA(clause, NullTest) && !((NullTest *) clause)->argisrow && IsA(((NullTest *) clause)->arg, Var))
 		return true;
 	if (contain_subplans(clause) || contain_volatile_functions(clause))
 		return false;
@@ -77,7 +82,7 @@ is_suitable(Node *clause, Index relid, const Bitmapset *vector, Bitmapset **colu
 	if (bms_overlap(own, vector))
 		return false;
 	cost_qual_eval_node(&cost, clause, NULL);
-	if (cost.per_tuple > LARGEST_COST * cpu_operator_cost)
+	if (cost.per_tuple >= LARGEST_COST * cpu_operator_cost)
 		return false;
 	*columns = bms_add_members(*columns, own);
 	return true;
@@ -98,41 +103,72 @@ set_columns(IvfpqFilter *filter, TupleDesc desc, const Bitmapset *columns)
 	}
 }
 
-IvfpqFilter *
-ivfpq_filter_begin(IndexScanDesc scan)
+/*
+ * Whether there may be rows that a plan hides from some of its conditions: by a view that is a barrier, or by row
+ * security, which partitions may have from their parent.
+ */
+static bool
+may_hide_rows(const PlannedStmt *plan)
 {
-	IndexScanState *node = scan->orderByData[0].sk_func.fn_extra;
-	IvfpqFilter *filter = NULL;
-	List	   *clauses = NIL;
-	Bitmapset  *columns = NULL;
-	Bitmapset  *vector;
-	bool		is_complete = true;
 	ListCell   *cell;
-	MemoryContext old;
 
-	if (node == NULL)
-		return NULL;
-	old = MemoryContextSwitchTo(node->ss.ps.state->es_query_cxt);
-	vector = columns_of_vector(scan->indexRelation->rd_index->indkey.values[0],
-							   RelationGetIndexExpressions(scan->indexRelation), 1);
-	foreach(cell, node->ss.ps.plan->qual)
+	foreach(cell, plan->rtable)
+	{
+		const RangeTblEntry *entry = lfirst_node(RangeTblEntry, cell);
+		HeapTuple	tuple;
+		bool		has_row_security;
+
+		if (entry->security_barrier)
+			return true;
+		if (entry->rtekind != RTE_RELATION)
+			continue;
+		tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(entry->relid));
+		has_row_security = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
+		if (HeapTupleIsValid(tuple))
+			ReleaseSysCache(tuple);
+		if (has_row_security)
+			return true;
+	}
+	return false;
+}
+
+/* The conditions to try on the rows of a search; NULL if there are none */
+static IvfpqFilter *
+make_filter(IndexScanState *node)
+{
+	PlanState  *state = &node->ss.ps;
+	Relation	index = node->iss_RelationDesc;
+	Bitmapset  *vector = columns_of_vector(index->rd_index->indkey.values[0], RelationGetIndexExpressions(index), 1);
+	Bitmapset  *columns = NULL;
+	List	   *clauses = NIL;
+	bool		is_complete = true;
+	IvfpqFilter *filter;
+	ListCell   *cell;
+
+	foreach(cell, state->plan->qual)
 	{
 		if ((is_complete || !contain_leaked_vars(lfirst(cell))) &&
-			is_suitable(lfirst(cell), ((Scan *) node->ss.ps.plan)->scanrelid, vector, &columns))
+			is_suitable(lfirst(cell), ((Scan *) state->plan)->scanrelid, vector, &columns))
 			clauses = lappend(clauses, lfirst(cell));
 		else
 			is_complete = false;
 	}
-	if (clauses != NIL)
-	{
-		filter = palloc0(sizeof(IvfpqFilter));
-		filter->node = &node->ss.ps;
-		filter->qual = ExecInitQual(clauses, filter->node);
-		filter->context = CreateExprContext(node->ss.ps.state);
-		set_columns(filter, RelationGetDescr(scan->heapRelation), columns);
-	}
-	MemoryContextSwitchTo(old);
+	if (clauses == NIL)
+		return NULL;
+
+	filter = palloc0(sizeof(IvfpqFilter));
+	filter->node = state;
+	filter->qual = ExecInitQual(clauses, state);
+	filter->context = CreateExprContext(state->state);
+	filter->is_secret = !is_complete && may_hide_rows(state->state->es_plannedstmt);
+	set_columns(filter, RelationGetDescr(node->ss.ss_currentRelation), columns);
 	return filter;
+}
+
+IvfpqFilter *
+ivfpq_filter_of(IndexScanDesc scan)
+{
+	return scan->orderByData[0].sk_func.fn_extra;
 }
 
 bool
@@ -171,6 +207,12 @@ ivfpq_filter_selectivity(PlannerInfo *root, const IndexOptInfo *info)
 	return clauselist_selectivity(root, clauses, 0, JOIN_INNER, NULL);
 }
 
+bool
+ivfpq_filter_is_secret(const IvfpqFilter *filter)
+{
+	return filter != NULL && filter->is_secret;
+}
+
 static bool
 tell_searches(PlanState *state, void *context)
 {
@@ -180,7 +222,7 @@ tell_searches(PlanState *state, void *context)
 
 		if (node->iss_NumOrderByKeys == 1 && node->ss.ps.qual != NULL && node->iss_RelationDesc != NULL &&
 			node->iss_RelationDesc->rd_indam->amgettuple == ivfpqgettuple)
-			node->iss_OrderByKeys[0].sk_func.fn_extra = node;
+			node->iss_OrderByKeys[0].sk_func.fn_extra = make_filter(node);
 	}
 	return planstate_tree_walker(state, tell_searches, context);
 }
@@ -192,8 +234,15 @@ start_executor(QueryDesc *query, int eflags)
 		next_hook(query, eflags);
 	else
 		standard_ExecutorStart(query, eflags);
+
+	/* now, as who may call a function is asked for the role that starts the plan, not the one that fetches its rows */
 	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
+	{
+		MemoryContext old = MemoryContextSwitchTo(query->estate->es_query_cxt);
+
 		(void) tell_searches(query->planstate, NULL);
+		MemoryContextSwitchTo(old);
+	}
 }
 
 void

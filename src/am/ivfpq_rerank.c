@@ -59,7 +59,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 	reranker->may_ask =
 		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
-	reranker->filter = ivfpq_filter_begin(scan);
+	reranker->filter = ivfpq_filter_of(scan);
 	reranker->attno = index->rd_index->indkey.values[0];
 	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
 												  ALLOCSET_DEFAULT_SIZES);

@@ -146,6 +146,7 @@ ivfpqbeginscan(Relation index, int nkeys, int norderbys)
 static void
 add_stats(IvfpqScanStats *sum, const IvfpqScanStats *stats)
 {
+	sum->valid = stats->valid;
 	sum->lists_probed += stats->lists_probed;
 	sum->codes_scored += stats->codes_scored;
 	sum->candidates_reranked += stats->candidates_reranked;
@@ -309,7 +310,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	VQ_COUNT_SEARCH(scan);
 	ivfpq_reads_begin_search();
 	memset(&state->stats, 0, sizeof(IvfpqScanStats));
-	state->stats.valid = true;
+	state->stats.valid = !ivfpq_filter_is_secret(ivfpq_filter_of(scan));
 	state->last_distance = -INFINITY;
 	state->last_key = NAN;
 	state->last_fingerprint = 0;
@@ -492,15 +493,15 @@ compare_row(IvfpqScan *state, ItemPointer tid, double *distance, uint64 *fingerp
 
 /*
  * Have further lists join in, if so many rows are behind the search.  Of those that the query's conditions
- * have discarded, as large a part is taken to be nearer than the last row returned as of those compared.
+ * have discarded, as large a part is taken to be nearer than the row looked for as of those compared.
  */
 static void
 take_further_lists(IvfpqScan *state)
 {
 	const IvfpqScanStats *stats = &state->stats;
+	double		share = (stats->rows_returned + 1.0) / (stats->candidates_reranked + 1.0);
 
-	while (stats->rows_returned +
-		   stats->rows_filtered * (stats->rows_returned + 1.0) / (stats->candidates_reranked + 1.0) >= state->expand_at &&
+	while (stats->rows_returned + stats->rows_filtered * share + (stats->rows_filtered > 0) >= state->expand_at &&
 		   !ivfpq_results_are_spilled(&state->results))
 	{
 		state->expand_at *= 2;

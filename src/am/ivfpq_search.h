@@ -254,7 +254,10 @@ extern void ivfpq_results_clear(IvfpqResults *results);
 typedef struct IvfpqFilter IvfpqFilter;
 
 /* The conditions of the query to be tried on rows of a scan, for as long as the query; NULL if there are none */
-extern IvfpqFilter *ivfpq_filter_begin(IndexScanDesc scan);
+extern IvfpqFilter *ivfpq_filter_of(IndexScanDesc scan);
+
+/* Whether the numbers of rows that pass tell of rows that the user is not to know of.  filter may be NULL. */
+extern bool ivfpq_filter_is_secret(const IvfpqFilter *filter);
 
 /* False if the conditions discard the row.  True does not mean that they do not. */
 extern bool ivfpq_filter_passes(IvfpqFilter *filter, TupleTableSlot *slot);
