@@ -246,8 +246,12 @@ sub distance
 
 sub random_filter
 {
-	return pick('true', 'true', 'note < ' . int(rand(100)), 'id % ' . pick(2, 10, 100) . ' = 0',
-		'id > ' . int(rand($next_id)), 'note < 0');
+	my $n = int(rand(100));
+
+	return pick('true', 'true', "note < $n", 'id % ' . pick(2, 10, 100) . ' = 0',
+		'id > ' . int(rand($next_id)), 'note < 0', "v IS NOT NULL AND note < $n", "note = ANY ('{1,5,$n}')",
+		"note < (SELECT $n)", "(note < $n OR id % 3 = 0)", "note::text LIKE '%7'", "note + (random() * 0)::int < $n",
+		"EXISTS (SELECT FROM generate_series(1, 3) g WHERE g = note % 5)", "note < $n AND t IS NOT NULL");
 }
 
 # A condition on a distance: that it is at most that of some row
