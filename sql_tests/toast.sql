@@ -20,12 +20,24 @@ BEGIN
 	first_10 := (SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t) =
 				(SELECT array_agg(id) FROM (SELECT id FROM originals ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t);
 	in_toast := pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE relname = 'items';
-	advised := advice LIKE '%ALTER TABLE public.items ALTER embedding SET STORAGE PLAIN%' IS TRUE FROM ivfpq_index_info('items_index');
+	advised := advice LIKE '%ALTER TABLE public.items SET (toast_tuple_target = 8160)%' IS TRUE FROM ivfpq_index_info('items_index');
 	PERFORM ivfpq_check('items_index', true);
 	DROP TABLE items;
 END $$;
 CREATE TABLE originals AS SELECT i AS id, embedding_of(i) AS embedding FROM generate_series(1, 600) i;
 SELECT storage, t.* FROM unnest('{plain,main,external,extended}'::text[]) storage, try_storage(storage) t;
+
+-- The advice puts them into their rows
+CREATE TABLE advised AS SELECT id, embedding || '{}'::real[] AS embedding FROM originals;
+CREATE INDEX advised_index ON advised USING ivfpq (embedding) WITH (lists = 10, nprobe = 10);
+SELECT advice FROM ivfpq_index_info('advised_index');
+ALTER TABLE public.advised SET (toast_tuple_target = 8160);
+VACUUM FULL advised;
+SELECT advice, pg_relation_size(reltoastrelid) AS toast FROM ivfpq_index_info('advised_index'), pg_class WHERE relname = 'advised';
+INSERT INTO advised SELECT id, embedding || '{}'::real[] FROM originals;
+SELECT pg_relation_size(reltoastrelid) AS toast FROM pg_class WHERE relname = 'advised';
+SELECT count(*) FROM (SELECT FROM advised ORDER BY embedding <-> embedding_of(7) LIMIT 2) t;
+DROP TABLE advised;
 
 -- The same for vectors that compress well
 UPDATE originals SET embedding = array_fill(id::real, '{1000}') || array_fill((id % 7)::real, '{536}');

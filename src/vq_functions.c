@@ -16,6 +16,7 @@
 
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
+#include "access/reloptions.h"
 #include "catalog/index.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_attribute.h"
@@ -232,32 +233,50 @@ imbalance_factor(const ListCounts *lists, uint32 nlists)
 	return (float4) vq_kmeans_imbalance(counts, nlists);
 }
 
-/*
- * The column of an index, with its table, whose vectors are compressed or stored out of line although
- * they fit into rows on their pages; else NULL
- */
-static const char *
-toasted_column(Relation index, uint32 dim)
+/* How long a table's rows may be before long values are compressed or stored out of line */
+static int
+toast_tuple_target(Oid table)
 {
-	Oid			table = index->rd_index->indrelid;
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(table));
+	int			target = TOAST_TUPLE_TARGET;
+	Datum		options;
+	bool		isnull;
+	ListCell   *cell;
+
+	if (!HeapTupleIsValid(tuple))
+		return target;
+	options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	if (!isnull)
+		foreach(cell, untransformRelOptions(options))
+		{
+			DefElem    *option = lfirst_node(DefElem, cell);
+
+			if (strcmp(option->defname, "toast_tuple_target") == 0)
+				target = pg_strtoint32(strVal(option->arg));
+		}
+	ReleaseSysCache(tuple);
+	return target;
+}
+
+/* Whether vectors of so many dimensions are compressed or stored out of line although there is room for them in rows */
+static bool
+are_toasted(Relation index, uint32 dim)
+{
 	AttrNumber	attno = index->rd_index->indkey.values[0];
 	size_t		bytes = dim * (ivfpq_datum_kind(index, index->rd_opcintype[0]) == VQ_DATUM_HALFVEC ?
 							   sizeof(uint16) : sizeof(float));
 	HeapTuple	tuple;
 	char		storage;
 
-	if (attno == 0 || bytes <= TOAST_TUPLE_TARGET || bytes + ADVISE_OTHER_COLUMNS > MaxHeapTupleSize)
-		return NULL;
-	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(table), Int16GetDatum(attno));
+	if (attno == 0 || bytes <= TOAST_TUPLE_TARGET || bytes + ADVISE_OTHER_COLUMNS > TOAST_TUPLE_TARGET_MAIN)
+		return false;
+	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(index->rd_index->indrelid), Int16GetDatum(attno));
 	if (!HeapTupleIsValid(tuple))
-		return NULL;
+		return false;
 	storage = ((Form_pg_attribute) GETSTRUCT(tuple))->attstorage;
 	ReleaseSysCache(tuple);
-	if (storage != TYPSTORAGE_EXTENDED && storage != TYPSTORAGE_EXTERNAL)
-		return NULL;
-	return psprintf("%s ALTER %s",
-					quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), get_rel_name(table)),
-					quote_identifier(get_attname(table, attno, false)));
+	return (storage == TYPSTORAGE_EXTENDED || storage == TYPSTORAGE_EXTERNAL) &&
+		bytes + ADVISE_OTHER_COLUMNS > (size_t) toast_tuple_target(index->rd_index->indrelid);
 }
 
 /* What could be better about an index, a sentence each; NULL if all is well */
@@ -265,7 +284,6 @@ static const char *
 advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *options,
 	   const ListCounts *total, float4 imbalance)
 {
-	const char *column = toasted_column(index, meta->dim);
 	StringInfoData sentences;
 
 	initStringInfo(&sentences);
@@ -295,11 +313,13 @@ advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *option
 		appendStringInfo(&sentences, INT64_FORMAT " slots are dead, more than the " INT64_FORMAT
 						 " rows. Inserts will fill them, REINDEX gives their space back. ",
 						 total->dead_slots, total->rows);
-	if (column)
+	if (are_toasted(index, meta->dim))
 		appendStringInfo(&sentences, "Vectors are stored out of line or compressed, which can take half of a search. "
-						 "ALTER TABLE %s SET STORAGE PLAIN and VACUUM FULL keep them in their rows; "
+						 "ALTER TABLE %s SET (toast_tuple_target = %d) and VACUUM FULL keep them in their rows; "
 						 "reading all of the table takes longer then. ",
-						 column);
+						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(index->rd_index->indrelid)),
+													get_rel_name(index->rd_index->indrelid)),
+						 (int) TOAST_TUPLE_TARGET_MAIN);
 	if (sentences.len == 0)
 		return NULL;
 	sentences.data[sentences.len - 1] = '\0';
