@@ -151,6 +151,8 @@ def parse_arguments() -> argparse.Namespace:
         unknown = set(arguments.systems.split(",")) - set(SYSTEMS)
         if unknown:
             parser.error(f"unknown system: {', '.join(sorted(unknown))}")
+        if max(arguments.within, default=0) > arguments.k:
+            parser.error("--within takes ranks up to -k")
     return arguments
 
 
