@@ -284,12 +284,12 @@ extern void ivfpq_touch_page(Relation rel, BlockNumber blkno, size_t start, size
  * The same for a row of a heap (no other table access method), in four steps
  * some time apart: in which buffer its page was last; what tells whether it still
  * is; the page, which the system may be asked to read if it is not; and the row
- * itself.
+ * itself, or only its start and end.
  */
 extern void ivfpq_touch_row_guess(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row_buffer(Relation heap, ItemPointer tid);
 extern void ivfpq_touch_row_page(Relation heap, ItemPointer tid, bool asks_system);
-extern void ivfpq_touch_row(Relation heap, ItemPointer tid);
+extern void ivfpq_touch_row(Relation heap, ItemPointer tid, bool is_whole);
 
 /*
  * Pin the page of a row for the next table_index_fetch_tuple from a heap, which

@@ -265,7 +265,7 @@ ivfpq_touch_row_page(Relation heap, ItemPointer tid, bool asks_system)
  * now: it is believed only as far as to touch some bytes of that page.
  */
 void
-ivfpq_touch_row(Relation heap, ItemPointer tid)
+ivfpq_touch_row(Relation heap, ItemPointer tid, bool is_whole)
 {
 	Buffer		guess = *guess_of(heap, ItemPointerGetBlockNumber(tid));
 
@@ -275,9 +275,12 @@ ivfpq_touch_row(Relation heap, ItemPointer tid)
 		ItemIdData	item = *line_pointer(page, ItemPointerGetOffsetNumber(tid));
 		size_t		start = ItemIdGetOffset(&item);
 		size_t		end = Min(start + ItemIdGetLength(&item), BLCKSZ);
+		size_t		head_end = is_whole ? end : Min(end, start + 2 * CACHE_LINE);
 
-		for (size_t offset = start; offset < end; offset += CACHE_LINE)
+		for (size_t offset = start; offset < head_end; offset += CACHE_LINE)
 			__builtin_prefetch((const char *) page + offset);
+		if (head_end < end)
+			__builtin_prefetch((const char *) page + end - 1);
 	}
 }
 

@@ -25,6 +25,13 @@
 
 #include "base/vqpg_compat.h"
 
+/*
+ * Where a filter has let less than this share of about so many rows pass, only those bytes of a row are
+ * brought into the processor's caches ahead that filters mostly want: the first ones and the last
+ */
+#define WHOLE_ROW_SHARE		0.25f
+#define PASSING_WINDOW		8
+
 struct IvfpqReranker
 {
 	VqMetric	metric;
@@ -36,6 +43,7 @@ struct IvfpqReranker
 	bool		may_ask;		/* for pages, as far as effective_io_concurrency goes */
 	TupleTableSlot *slot;
 	IvfpqFilter *filter;		/* NULL if there is none */
+	float		passing;		/* share of the last rows that it has let pass */
 	AttrNumber	attno;			/* of the indexed column, or 0 */
 	MemoryContext row_context;	/* reset for each row */
 
@@ -60,6 +68,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
 	reranker->filter = ivfpq_filter_of(scan);
+	reranker->passing = 1.0f;
 	reranker->attno = index->rd_index->indkey.values[0];
 	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -133,7 +142,7 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 			ivfpq_touch_row_page(heap, &tid, reranker->may_ask && ivfpq_reads_wait());
 			break;
 		case IVFPQ_APPROACH_ROW:
-			ivfpq_touch_row(heap, &tid);
+			ivfpq_touch_row(heap, &tid, reranker->passing >= WHOLE_ROW_SHARE);
 			break;
 	}
 }
@@ -152,10 +161,16 @@ ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, do
 	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
 								 &call_again, &all_dead))
 		return IVFPQ_ROW_UNSEEN;
-	if (reranker->filter && !ivfpq_filter_passes(reranker->filter, reranker->slot))
+	if (reranker->filter)
 	{
-		ExecClearTuple(reranker->slot);
-		return IVFPQ_ROW_FILTERED;
+		bool		passes = ivfpq_filter_passes(reranker->filter, reranker->slot);
+
+		reranker->passing += (passes - reranker->passing) / PASSING_WINDOW;
+		if (!passes)
+		{
+			ExecClearTuple(reranker->slot);
+			return IVFPQ_ROW_FILTERED;
+		}
 	}
 
 	value = indexed_value(reranker, &isnull);
