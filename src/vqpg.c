@@ -28,6 +28,6 @@ _PG_init(void)
 	ivfpq_init_reloptions();
 	ivfpq_init_order();
 	ivfpq_init_paths();
-	ivfpq_init_filters();
+	ivfpq_init_executor();
 	ivfpq_init_explain();
 }

@@ -104,7 +104,7 @@ extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 /* ivfpq_order.c and ivfpq_paths.c (ivfpq_planner.h has the rest of them) */
 extern void ivfpq_init_order(void); /* once per process, from _PG_init */
 extern void ivfpq_init_paths(void); /* likewise */
-extern void ivfpq_init_filters(void);	/* likewise */
+extern void ivfpq_init_executor(void);	/* likewise */
 extern void ivfpq_init_explain(void);	/* likewise */
 
 /* ivfpq_validate.c */
@@ -169,6 +169,7 @@ typedef struct IvfpqModel
 	const uint32 *group_blocks; /* [ngroups + 1], its first block of centroid codes */
 	size_t		usual_reranks;	/* rows that recent searches of this backend fetched */
 	int64		usual_rows;		/* and returned */
+	bool		usually_out_of_line;	/* as their vectors were stored */
 } IvfpqModel;
 
 /*

@@ -5,11 +5,8 @@
  *
  * The executor tries them on what a scan returns, so a scan that knows nothing of them
  * computes the distance of each row that they discard, and most of a long vector's is
- * getting it from where it is stored out of line.  So when a plan is started, each search
- * in it is given the conditions, in the one field of its distance key that the server
- * leaves to us: sk_func is never called, nor its fn_extra used.  A search that was given none (the
- * executor rechecks a row of a concurrent update by plan nodes of its own) a search returns
- * all rows, as do those of other access methods.
+ * getting it from where it is stored out of line.  So each search is given the conditions
+ * (ivfpq_executor.c).
  *
  * That may not show but in time.  The executor tries all conditions again; only those are tried here that
  * have no effects and cost little.  One that stands before another may be there to hide rows from it (row
@@ -49,8 +46,6 @@ struct IvfpqFilter
 	AttrNumber *variable;		/* columns of variable length in it */
 	bool		is_secret;
 };
-
-static ExecutorStart_hook_type next_hook;
 
 /* Columns that the indexed vector is made of, as pull_varattnos numbers them; expressions are about relation relid */
 static Bitmapset *
@@ -133,9 +128,8 @@ may_hide_rows(const PlannedStmt *plan)
 	return false;
 }
 
-/* The conditions to try on the rows of a search; NULL if there are none */
-static IvfpqFilter *
-make_filter(IndexScanState *node)
+IvfpqFilter *
+ivfpq_filter_make(IndexScanState *node)
 {
 	PlanState  *state = &node->ss.ps;
 	Relation	index = node->iss_RelationDesc;
@@ -166,12 +160,6 @@ make_filter(IndexScanState *node)
 	return filter;
 }
 
-IvfpqFilter *
-ivfpq_filter_of(IndexScanDesc scan)
-{
-	return scan->orderByData[0].sk_func.fn_extra;
-}
-
 bool
 ivfpq_filter_passes(IvfpqFilter *filter, TupleTableSlot *slot)
 {
@@ -187,10 +175,13 @@ ivfpq_filter_passes(IvfpqFilter *filter, TupleTableSlot *slot)
 
 	ResetExprContext(filter->context);
 	filter->context->ecxt_scantuple = slot;
-	if (ExecQual(filter->qual, filter->context))
-		return true;
+	return ExecQual(filter->qual, filter->context);
+}
+
+void
+ivfpq_filter_count(IvfpqFilter *filter)
+{
 	InstrCountFiltered1(filter->node, 1);
-	return false;
 }
 
 Selectivity
@@ -212,43 +203,4 @@ bool
 ivfpq_filter_is_secret(const IvfpqFilter *filter)
 {
 	return filter != NULL && filter->is_secret;
-}
-
-static bool
-tell_searches(PlanState *state, void *context)
-{
-	if (IsA(state, IndexScanState))
-	{
-		IndexScanState *node = (IndexScanState *) state;
-
-		if (node->iss_NumOrderByKeys == 1 && node->ss.ps.qual != NULL && node->iss_RelationDesc != NULL &&
-			node->iss_RelationDesc->rd_indam->amgettuple == ivfpqgettuple)
-			node->iss_OrderByKeys[0].sk_func.fn_extra = make_filter(node);
-	}
-	return planstate_tree_walker(state, tell_searches, context);
-}
-
-static void
-start_executor(QueryDesc *query, int eflags)
-{
-	if (next_hook)
-		next_hook(query, eflags);
-	else
-		standard_ExecutorStart(query, eflags);
-
-	/* now, as who may call a function is asked for the role that starts the plan, not the one that fetches its rows */
-	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
-	{
-		MemoryContext old = MemoryContextSwitchTo(query->estate->es_query_cxt);
-
-		(void) tell_searches(query->planstate, NULL);
-		MemoryContextSwitchTo(old);
-	}
-}
-
-void
-ivfpq_init_filters(void)
-{
-	next_hook = ExecutorStart_hook;
-	ExecutorStart_hook = start_executor;
 }

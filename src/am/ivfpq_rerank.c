@@ -8,6 +8,9 @@
  * state is left alone.  For an expression index the expression is computed
  * anew: it is what the distances are about.
  *
+ * Rows whose vectors are out of line are fetched some candidates before their turn, so that
+ * the pages of several vectors are on their way at once (ivfpq_toast.c).
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -32,8 +35,17 @@
 #define WHOLE_ROW_SHARE		0.25f
 #define PASSING_WINDOW		8
 
+/* A row that was fetched before its turn */
+typedef struct ReadyRow
+{
+	ItemPointerData tid;		/* as the index has it; invalid if there is none */
+	IvfpqRowFate fate;			/* IVFPQ_ROW_COMPARED if it is to be */
+	IvfpqToastValue value;		/* then, its vector */
+} ReadyRow;
+
 struct IvfpqReranker
 {
+	MemoryContext context;
 	VqMetric	metric;
 	VqDatumKind datum_kind;		/* of the indexed value */
 	Snapshot	snapshot;
@@ -43,21 +55,37 @@ struct IvfpqReranker
 	bool		may_ask;		/* for pages, as far as effective_io_concurrency goes */
 	TupleTableSlot *slot;
 	IvfpqFilter *filter;		/* NULL if there is none */
+	IvfpqReturned *returned;	/* likewise */
+	const ScanKeyData *query;	/* the distance key */
 	float		passing;		/* share of the last rows that it has let pass */
 	AttrNumber	attno;			/* of the indexed column, or 0 */
 	MemoryContext row_context;	/* reset for each row */
+
+	/* where vectors are out of line */
+	bool		is_out_of_line; /* that of the last row compared */
+	IvfpqToast *toast;			/* NULL before there was one */
+	uint32		next_ready;		/* place of the next */
+	ReadyRow	ready[IVFPQ_MAX_READY];
 
 	/* only for an expression index */
 	IndexInfo  *info;
 	EState	   *estate;
 };
 
+/* Whether the indexed column may be out of line */
+static bool
+has_toast(const IvfpqReranker *reranker)
+{
+	return reranker->attno != 0 && OidIsValid(reranker->fetch->rel->rd_rel->reltoastrelid);
+}
+
 IvfpqReranker *
-ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
+ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric, bool is_out_of_line)
 {
 	IvfpqReranker *reranker = palloc0(sizeof(IvfpqReranker));
 	Relation	index = scan->indexRelation;
 
+	reranker->context = CurrentMemoryContext;
 	reranker->metric = metric;
 	reranker->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
 	reranker->snapshot = scan->xs_snapshot;
@@ -68,7 +96,8 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 		get_tablespace_io_concurrency(scan->heapRelation->rd_rel->reltablespace) > 0;
 	reranker->slot = table_slot_create(scan->heapRelation, NULL);
 	reranker->filter = ivfpq_filter_of(scan);
-	reranker->passing = 1.0f;
+	reranker->returned = ivfpq_returned_of(scan);
+	reranker->query = &scan->orderByData[0];
 	reranker->attno = index->rd_index->indkey.values[0];
 	reranker->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
 												  ALLOCSET_DEFAULT_SIZES);
@@ -78,7 +107,23 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric)
 		reranker->estate = CreateExecutorState();
 		GetPerTupleExprContext(reranker->estate)->ecxt_scantuple = reranker->slot;
 	}
+	reranker->is_out_of_line = is_out_of_line && has_toast(reranker);
+	ivfpq_rerank_clear(reranker);
 	return reranker;
+}
+
+void
+ivfpq_rerank_clear(IvfpqReranker *reranker)
+{
+	reranker->passing = 1.0f;
+	for (int i = 0; i < IVFPQ_MAX_READY; i++)
+		ItemPointerSetInvalid(&reranker->ready[i].tid);
+}
+
+bool
+ivfpq_rerank_is_out_of_line(const IvfpqReranker *reranker)
+{
+	return reranker->is_out_of_line;
 }
 
 static Datum
@@ -121,6 +166,135 @@ exact_distance(const IvfpqReranker *reranker, const VqVector *query, const VqVec
 	return isnan(distance) ? INFINITY : distance;
 }
 
+/* Fetch a row into the slot and try the query's conditions; IVFPQ_ROW_COMPARED if it is to be compared */
+static IvfpqRowFate
+fetch_row(IvfpqReranker *reranker, ItemPointer tid)
+{
+	ItemPointerData row = *tid; /* overwritten with that of the row's version */
+	bool		call_again = false;
+	bool		all_dead = false;
+	bool		passes;
+
+	if (reranker->is_heap)
+		(void) ivfpq_pin_for_fetch(reranker->fetch, tid);
+	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
+								 &call_again, &all_dead))
+		return IVFPQ_ROW_UNSEEN;
+	if (reranker->filter == NULL)
+		return IVFPQ_ROW_COMPARED;
+	passes = ivfpq_filter_passes(reranker->filter, reranker->slot);
+	reranker->passing += (passes - reranker->passing) / PASSING_WINDOW;
+	return passes ? IVFPQ_ROW_COMPARED : IVFPQ_ROW_FILTERED;
+}
+
+/* Where the vector of the row in the slot is, if that is out of line */
+static bool
+find_out_of_line(IvfpqReranker *reranker, Datum value, IvfpqToastValue *found)
+{
+	reranker->is_out_of_line = has_toast(reranker) &&
+		VARATT_IS_EXTERNAL_ONDISK((struct varlena *) DatumGetPointer(value));
+	if (!reranker->is_out_of_line)
+		return false;
+	if (reranker->toast == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(reranker->context);
+
+		reranker->toast = ivfpq_toast_begin(reranker->fetch->rel);
+		MemoryContextSwitchTo(old);
+	}
+	return ivfpq_toast_find(reranker->toast, value, found);
+}
+
+/* The indexed value of the row in the slot; false if it is NULL */
+static bool
+value_of_row(IvfpqReranker *reranker, Datum *value)
+{
+	bool		isnull;
+	IvfpqToastValue found;
+
+	*value = indexed_value(reranker, &isnull);
+	if (isnull)
+		return false;
+	if (find_out_of_line(reranker, *value, &found))
+		(void) ivfpq_toast_read(reranker->toast, &found, value);
+	return true;
+}
+
+/* What the operator gives, where the executor is going to ask and would have to get the vector once more */
+static double
+returned_distance(const IvfpqReranker *reranker, Datum value)
+{
+	IvfpqReturned *returned = reranker->returned;
+
+	if (returned == NULL || !reranker->is_out_of_line)
+		return NAN;
+	return DatumGetFloat8(FunctionCall2Coll(&returned->function, returned->collation, value,
+											reranker->query->sk_argument));
+}
+
+/* False if the value has not as many dimensions as the query */
+static bool
+compare(IvfpqReranker *reranker, const VqVector *query, Datum value, IvfpqResult *result, uint64 *fingerprint)
+{
+	MemoryContext old = MemoryContextSwitchTo(reranker->row_context);
+	VqVector	vector;
+	bool		is_like = true;
+
+	vq_datum_open(value, reranker->datum_kind, &vector);
+	is_like = vector.dim == query->dim;
+	if (is_like)
+	{
+		result->distance = exact_distance(reranker, query, &vector);
+		result->returned = returned_distance(reranker, value);
+		if (unlikely(fingerprint != NULL))
+			*fingerprint = hash_bytes_extended((const unsigned char *) vector.x, vector.dim * sizeof(float), 0);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(reranker->row_context);
+	return is_like;
+}
+
+/* What is kept of a row, or NULL */
+static ReadyRow *
+ready_row(IvfpqReranker *reranker, ItemPointer tid)
+{
+	if (reranker->toast != NULL)
+		for (int i = 0; i < IVFPQ_MAX_READY; i++)
+			if (ItemPointerEquals(&reranker->ready[i].tid, tid))
+				return &reranker->ready[i];
+	return NULL;
+}
+
+/* Fetch a row before its turn, and have the pages of its vector on their way */
+static void
+make_ready(IvfpqReranker *reranker, ItemPointer tid)
+{
+	ReadyRow   *row = &reranker->ready[reranker->next_ready];
+	bool		isnull;
+	Datum		value;
+
+	if (ready_row(reranker, tid) != NULL)
+		return;
+	ItemPointerSetInvalid(&row->tid);
+	row->fate = fetch_row(reranker, tid);
+	if (row->fate == IVFPQ_ROW_COMPARED)
+	{
+		value = indexed_value(reranker, &isnull);
+		if (isnull)
+			row->fate = IVFPQ_ROW_UNSEEN;
+		else if (find_out_of_line(reranker, value, &row->value))
+			ivfpq_toast_approach(reranker->toast, &row->value, reranker->may_ask && ivfpq_reads_wait());
+		else
+		{
+			ExecClearTuple(reranker->slot);
+			return;
+		}
+	}
+	ExecClearTuple(reranker->slot);
+	row->tid = *tid;
+	reranker->next_ready = (reranker->next_ready + 1) % IVFPQ_MAX_READY;
+}
+
 void
 ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item)
 {
@@ -144,55 +318,33 @@ ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem 
 		case IVFPQ_APPROACH_ROW:
 			ivfpq_touch_row(heap, &tid, reranker->passing >= WHOLE_ROW_SHARE);
 			break;
+		case IVFPQ_APPROACH_VALUE:
+			make_ready(reranker, &tid);
+			break;
 	}
 }
 
 IvfpqRowFate
-ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance, uint64 *fingerprint)
+ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, IvfpqResult *result, uint64 *fingerprint)
 {
-	ItemPointerData row = *tid; /* overwritten with that of the row's version */
-	bool		call_again = false;
-	bool		all_dead = false;
-	bool		isnull = true;
+	ReadyRow   *ready = ready_row(reranker, &result->tid);
+	IvfpqRowFate fate = ready ? ready->fate : fetch_row(reranker, &result->tid);
 	Datum		value;
 
-	if (reranker->is_heap)
-		(void) ivfpq_pin_for_fetch(reranker->fetch, tid);
-	if (!table_index_fetch_tuple(reranker->fetch, &row, reranker->snapshot, reranker->slot,
-								 &call_again, &all_dead))
-		return IVFPQ_ROW_UNSEEN;
-	if (reranker->filter)
+	if (ready)
+		ItemPointerSetInvalid(&ready->tid);
+	if (fate == IVFPQ_ROW_COMPARED && ready && !ivfpq_toast_read(reranker->toast, &ready->value, &value))
 	{
-		bool		passes = ivfpq_filter_passes(reranker->filter, reranker->slot);
-
-		reranker->passing += (passes - reranker->passing) / PASSING_WINDOW;
-		if (!passes)
-		{
-			ExecClearTuple(reranker->slot);
-			return IVFPQ_ROW_FILTERED;
-		}
+		ready = NULL;
+		fate = fetch_row(reranker, &result->tid);
 	}
-
-	value = indexed_value(reranker, &isnull);
-	if (!isnull)
-	{
-		MemoryContext old = MemoryContextSwitchTo(reranker->row_context);
-		VqVector	vector;
-
-		vq_datum_open(value, reranker->datum_kind, &vector);
-		if (vector.dim == query->dim)
-		{
-			*distance = exact_distance(reranker, query, &vector);
-			if (unlikely(fingerprint != NULL))
-				*fingerprint = hash_bytes_extended((const unsigned char *) vector.x, vector.dim * sizeof(float), 0);
-		}
-		else
-			isnull = true;
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(reranker->row_context);
-	}
+	if (fate == IVFPQ_ROW_COMPARED && !((ready || value_of_row(reranker, &value)) &&
+										compare(reranker, query, value, result, fingerprint)))
+		fate = IVFPQ_ROW_UNSEEN;
+	if (fate == IVFPQ_ROW_FILTERED)
+		ivfpq_filter_count(reranker->filter);
 	ExecClearTuple(reranker->slot);
-	return isnull ? IVFPQ_ROW_UNSEEN : IVFPQ_ROW_COMPARED;
+	return fate;
 }
 
 void
@@ -200,6 +352,8 @@ ivfpq_rerank_pause(IvfpqReranker *reranker, IndexScanDesc scan)
 {
 	ExecClearTuple(reranker->slot);
 	table_index_fetch_reset(reranker->fetch);
+	if (reranker->toast)
+		ivfpq_toast_pause(reranker->toast);
 	if (reranker->is_heap)
 		ivfpq_unpin_for_fetch(reranker->fetch);
 
@@ -213,6 +367,8 @@ ivfpq_rerank_end(IvfpqReranker *reranker)
 {
 	ExecDropSingleTupleTableSlot(reranker->slot);
 	table_index_fetch_end(reranker->fetch);
+	if (reranker->toast)
+		ivfpq_toast_end(reranker->toast);
 	if (reranker->estate)
 		FreeExecutorState(reranker->estate);
 }

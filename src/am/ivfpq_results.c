@@ -7,6 +7,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "am/ivfpq_search.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
@@ -111,6 +113,7 @@ read_from_sort(IvfpqResults *results)
 		results->sort = NULL;
 		return;
 	}
+	results->current.returned = NAN;
 	results->current.distance = DatumGetFloat8(slot_getattr(results->sort_out, 1, &isnull));
 	row_from_int64(DatumGetInt64(slot_getattr(results->sort_out, 2, &isnull)), &results->current);
 }
@@ -182,11 +185,9 @@ ivfpq_results_have_room(const IvfpqResults *results)
 }
 
 void
-ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid, bool is_assumed)
+ivfpq_results_add(IvfpqResults *results, const IvfpqResult *result)
 {
-	IvfpqResult result = {distance, *tid, is_assumed};
-
-	lower_ceiling(results, distance);
+	lower_ceiling(results, result->distance);
 	results->capacity = heap_capacity();
 	if (!ivfpq_results_have_room(results) && results->sort == NULL)
 	{
@@ -196,7 +197,7 @@ ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid, bool 
 	}
 	if (results->sort)
 	{
-		put_into_sort(results, &result);
+		put_into_sort(results, result);
 		return;
 	}
 	if (results->nresults == results->allocated)
@@ -207,7 +208,7 @@ ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid, bool 
 		else
 			results->heap = repalloc_huge(results->heap, results->allocated * sizeof(IvfpqResult));
 	}
-	put_into_heap(results, &result);
+	put_into_heap(results, result);
 }
 
 const IvfpqResult *

@@ -68,6 +68,8 @@
 #define ROWS_AHEAD			3
 #define PAGES_AHEAD			8
 #define PAGES_AHEAD_OF_DISK	24
+#define VALUES_AHEAD		3
+#define VALUES_AHEAD_OF_DISK	8
 #define BUFFERS_AHEAD		6
 #define GUESSES_AHEAD		6
 
@@ -109,6 +111,7 @@ typedef struct IvfpqScan
 	IvfpqReranker *reranker;
 	bool		asks_disk;		/* for pages of candidates ahead of their turn */
 	uint32		npages_asked;	/* of the candidates to come */
+	uint32		nvalues_asked;	/* the same, where vectors are out of line */
 	IvfpqResults results;
 
 	/*
@@ -173,6 +176,8 @@ learn_from_query(IvfpqScan *state)
 		state->model->usual_reranks = Max((size_t) (state->stats.candidates_reranked + state->stats.rows_filtered),
 										  state->model->usual_reranks / 4 * 3);
 		state->model->usual_rows = Max(state->stats.rows_returned, state->model->usual_rows / 4 * 3);
+		if (state->reranker)
+			state->model->usually_out_of_line = ivfpq_rerank_is_out_of_line(state->reranker);
 	}
 }
 
@@ -355,8 +360,10 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	if (state->reranker == NULL)
 	{
 		MemoryContextSwitchTo(state->context);
-		state->reranker = ivfpq_rerank_begin(scan, model->meta.metric);
+		state->reranker = ivfpq_rerank_begin(scan, model->meta.metric, model->usually_out_of_line);
 	}
+	else
+		ivfpq_rerank_clear(state->reranker);
 	MemoryContextSwitchTo(old);
 }
 
@@ -449,17 +456,19 @@ static void
 look_ahead(IvfpqScan *state)
 {
 	bool		waits = ivfpq_reads_wait();
-	uint32		pages_ahead = waits ? PAGES_AHEAD_OF_DISK : PAGES_AHEAD;
+	uint32		values_ahead = !ivfpq_rerank_is_out_of_line(state->reranker) ? 0 :
+		waits ? VALUES_AHEAD_OF_DISK : VALUES_AHEAD;
+	uint32		pages_ahead = waits ? PAGES_AHEAD_OF_DISK : PAGES_AHEAD + values_ahead;
 	double		ceiling = Min(state->largest, state->stats.rows_returned >= state->model->usual_rows ? INFINITY :
 							  ivfpq_results_ceiling(&state->results)) * state->query.unit;
 	const VqItem *item;
 
-	approach(state, IVFPQ_APPROACH_GUESS, PAGES_AHEAD + BUFFERS_AHEAD + GUESSES_AHEAD, ceiling);
-	approach(state, IVFPQ_APPROACH_BUFFER, PAGES_AHEAD + BUFFERS_AHEAD, ceiling);
+	approach(state, IVFPQ_APPROACH_GUESS, values_ahead + PAGES_AHEAD + BUFFERS_AHEAD + GUESSES_AHEAD, ceiling);
+	approach(state, IVFPQ_APPROACH_BUFFER, values_ahead + PAGES_AHEAD + BUFFERS_AHEAD, ceiling);
 
 	/* pages looked for before reads waited have not been asked for */
 	if (state->candidates.is_fresh || waits != state->asks_disk)
-		state->npages_asked = 0;
+		state->npages_asked = state->nvalues_asked = 0;
 	state->asks_disk = waits;
 	while (state->npages_asked <= pages_ahead &&
 		   (item = candidate_ahead(state, state->npages_asked, ceiling)) != NULL)
@@ -467,7 +476,13 @@ look_ahead(IvfpqScan *state)
 		ivfpq_rerank_approach(state->reranker, IVFPQ_APPROACH_PAGE, item);
 		state->npages_asked++;
 	}
-	approach(state, IVFPQ_APPROACH_ROW, ROWS_AHEAD, ceiling);
+	approach(state, IVFPQ_APPROACH_ROW, values_ahead + ROWS_AHEAD, ceiling);
+	while (values_ahead > 0 && state->nvalues_asked <= values_ahead &&
+		   (item = candidate_ahead(state, state->nvalues_asked, ceiling)) != NULL)
+	{
+		ivfpq_rerank_approach(state->reranker, IVFPQ_APPROACH_VALUE, item);
+		state->nvalues_asked++;
+	}
 }
 
 /* Whether it is taken to be as far as the last row compared, while there is memory for such rows */
@@ -478,11 +493,11 @@ is_copy(const IvfpqScan *state, const VqItem *candidate)
 		ivfpq_results_have_room(&state->results);
 }
 
-/* False if the snapshot sees no row there, or the query does not want it */
+/* Distances of the row of result->tid; false if the snapshot sees no row there, or the query does not want it */
 static bool
-compare_row(IvfpqScan *state, ItemPointer tid, double *distance, uint64 *fingerprint)
+compare_row(IvfpqScan *state, IvfpqResult *result, uint64 *fingerprint)
 {
-	IvfpqRowFate fate = ivfpq_rerank(state->reranker, &state->vector, tid, distance, fingerprint);
+	IvfpqRowFate fate = ivfpq_rerank(state->reranker, &state->vector, result, fingerprint);
 
 	if (fate == IVFPQ_ROW_FILTERED)
 		state->stats.rows_filtered++;
@@ -522,11 +537,12 @@ take_result(IvfpqScan *state, IvfpqResult *result)
 	if (likely(!result->is_assumed))
 		return true;
 	assumed = result->distance;
-	if (!compare_row(state, &result->tid, &result->distance, NULL))
+	if (!compare_row(state, result, NULL))
 		return false;
+	result->is_assumed = false;
 	if (result->distance <= assumed || ivfpq_results_are_spilled(&state->results))
 		return true;
-	ivfpq_results_add(&state->results, result->distance, &result->tid, false);
+	ivfpq_results_add(&state->results, result);
 	return false;
 }
 
@@ -544,8 +560,7 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		const VqItem *next;
 		bool		is_beyond;
 		const IvfpqResult *nearest;
-		ItemPointerData tid;
-		double		distance;
+		IvfpqResult row = {0};
 		float		key;
 		bool		is_copied;
 		bool		may_be_copy;
@@ -573,7 +588,7 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		if (next == NULL)
 			return false;
 
-		ivfpq_item_tid(next, &tid);
+		ivfpq_item_tid(next, &row.tid);
 		key = next->key;
 		is_copied = is_copy(state, next);
 		may_be_copy = unlikely(key == state->last_key) && !isinf(key);
@@ -581,14 +596,19 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 			look_ahead(state);
 		ivfpq_candidates_skip(&state->candidates);
 		state->npages_asked = Max(state->npages_asked, 1) - 1;
+		state->nvalues_asked = Max(state->nvalues_asked, 1) - 1;
 		if (is_copied)
-			ivfpq_results_add(&state->results, state->last_compared, &tid, true);
-		else if (compare_row(state, &tid, &distance, may_be_copy ? &fingerprint : NULL))
 		{
-			ivfpq_results_add(&state->results, distance, &tid, false);
+			row.distance = state->last_compared;
+			row.is_assumed = true;
+			ivfpq_results_add(&state->results, &row);
+		}
+		else if (compare_row(state, &row, may_be_copy ? &fingerprint : NULL))
+		{
+			ivfpq_results_add(&state->results, &row);
 			state->has_copies = fingerprint != 0 && fingerprint == state->last_fingerprint;
 			state->last_key = key;
-			state->last_compared = distance;
+			state->last_compared = row.distance;
 			state->last_fingerprint = fingerprint;
 		}
 	}
@@ -598,6 +618,7 @@ bool
 ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 {
 	IvfpqScan  *state = scan->opaque;
+	IvfpqReturned *returned = ivfpq_returned_of(scan);
 	MemoryContext old;
 	bool		found = false;
 
@@ -621,6 +642,8 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 			scan->xs_recheck = scan->numberOfKeys > 0;
 			scan->xs_recheckorderby = false;
 			state->last_distance = result.distance;
+			if (returned)
+				returned->distance = result.returned;
 			state->stats.rows_returned++;
 			found = true;
 		}

@@ -189,6 +189,7 @@ ivfpq_item_tid(const VqItem *item, ItemPointer tid)
 typedef struct IvfpqResult
 {
 	double		distance;
+	double		returned;		/* what the operator gives (IvfpqReturned), NaN if that is not known */
 	ItemPointerData tid;
 	bool		is_assumed;		/* the row has not been fetched: it is taken to be a copy of one that was */
 } IvfpqResult;
@@ -214,7 +215,7 @@ typedef struct IvfpqResults
 } IvfpqResults;
 
 extern void ivfpq_results_init(IvfpqResults *results, MemoryContext context);
-extern void ivfpq_results_add(IvfpqResults *results, double distance, ItemPointer tid, bool is_assumed);
+extern void ivfpq_results_add(IvfpqResults *results, const IvfpqResult *result);
 
 /* Whether one more stays in the heap */
 extern bool ivfpq_results_have_room(const IvfpqResults *results);
@@ -253,8 +254,8 @@ extern void ivfpq_results_clear(IvfpqResults *results);
 /* ivfpq_filter.c */
 typedef struct IvfpqFilter IvfpqFilter;
 
-/* The conditions of the query to be tried on rows of a scan, for as long as the query; NULL if there are none */
-extern IvfpqFilter *ivfpq_filter_of(IndexScanDesc scan);
+/* The conditions to be tried on the rows of a search, for as long as its plan; NULL if there are none */
+extern IvfpqFilter *ivfpq_filter_make(struct IndexScanState *node);
 
 /* Whether the numbers of rows that pass tell of rows that the user is not to know of.  filter may be NULL. */
 extern bool ivfpq_filter_is_secret(const IvfpqFilter *filter);
@@ -262,25 +263,97 @@ extern bool ivfpq_filter_is_secret(const IvfpqFilter *filter);
 /* False if the conditions discard the row.  True does not mean that they do not. */
 extern bool ivfpq_filter_passes(IvfpqFilter *filter, TupleTableSlot *slot);
 
+/* Tell EXPLAIN of a row that the conditions have discarded */
+extern void ivfpq_filter_count(IvfpqFilter *filter);
+
+/*----------
+ * ivfpq_executor.c: what a search is told when its plan is started; NULL if it is told nothing
+ *----------
+ */
+extern IvfpqFilter *ivfpq_filter_of(IndexScanDesc scan);
+
+/* The executor computes distances of the rows returned */
+typedef struct IvfpqReturned
+{
+	FmgrInfo	function;		/* of the operator: its arguments are the indexed value and the query's */
+	Oid			collation;
+	double		distance;		/* what it gives for the row returned last, NaN if the executor is to call it */
+} IvfpqReturned;
+
+extern IvfpqReturned *ivfpq_returned_of(IndexScanDesc scan);
+
+/*----------
+ * ivfpq_toast.c: vectors that are stored out of line
+ *----------
+ */
+
+/* Those of 16,000 floats have 33; what has more is left to the server */
+#define IVFPQ_MAX_CHUNKS	34
+
+/* Where the chunks of a value are */
+typedef struct IvfpqToastValue
+{
+	struct varatt_external pointer;
+	uint32		nchunks;
+	ItemPointerData tids[IVFPQ_MAX_CHUNKS];
+} IvfpqToastValue;
+
+typedef struct IvfpqToast IvfpqToast;
+
+/*
+ * Of a table that has a TOAST table, which is locked in access share mode until the end.
+ * Memory comes from the current context.
+ */
+extern IvfpqToast *ivfpq_toast_begin(Relation heap);
+
+/* Where a value is, by the index; false if it is not out of line, or is to be read by the server's own functions */
+extern bool ivfpq_toast_find(IvfpqToast *toast, Datum value, IvfpqToastValue *found);
+
+/* Its pages are going to be read: fetch what tells where they are, and ask the system for them if so wanted */
+extern void ivfpq_toast_approach(IvfpqToast *toast, const IvfpqToastValue *value, bool asks_system);
+
+/*
+ * The value in line, compressed if it is stored so, until the next one is read; false if it is not there: the
+ * server will say what is wrong.  Until the next pause a page stays pinned.
+ */
+extern bool ivfpq_toast_read(IvfpqToast *toast, const IvfpqToastValue *value, Datum *read);
+
+extern void ivfpq_toast_pause(IvfpqToast *toast);
+extern void ivfpq_toast_end(IvfpqToast *toast);
+
 /* ivfpq_rerank.c */
 typedef struct IvfpqReranker IvfpqReranker;
 
-/* Memory comes from the current context; the scan's heap and snapshot are set */
-extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric);
+/*
+ * Memory comes from the current context; the scan's heap and snapshot are set.  What is expected of
+ * vectors, that they are stored out of line, the first one compared corrects.
+ */
+extern IvfpqReranker *ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric, bool is_out_of_line);
+
+/* The scan has another query: forget what rows were like for the one before */
+extern void ivfpq_rerank_clear(IvfpqReranker *reranker);
+
+/* Whether rows have their vectors out of line, as far as has been seen: then IVFPQ_APPROACH_VALUE pays */
+extern bool ivfpq_rerank_is_out_of_line(const IvfpqReranker *reranker);
 
 /*
  * A row comes into the processor's caches step by step, each some candidates
  * after the one before: where its page was last, what tells whether it is still
  * there, the page, which is asked of the system where reads have to wait
- * (ivfpq_reads_wait), the row.  item may be NULL.
+ * (ivfpq_reads_wait), the row, and the pages of its vector where this is stored out of
+ * line.  item may be NULL.  The last step fetches the row and tries the conditions, and
+ * keeps what comes of that for the last IVFPQ_MAX_READY rows.
  */
 typedef enum IvfpqApproach
 {
 	IVFPQ_APPROACH_GUESS,
 	IVFPQ_APPROACH_BUFFER,
 	IVFPQ_APPROACH_PAGE,
-	IVFPQ_APPROACH_ROW
+	IVFPQ_APPROACH_ROW,
+	IVFPQ_APPROACH_VALUE
 } IvfpqApproach;
+
+#define IVFPQ_MAX_READY		9
 
 extern void ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item);
 
@@ -292,10 +365,11 @@ typedef enum IvfpqRowFate
 } IvfpqRowFate;
 
 /*
- * Distance of the indexed value of a row, by the scan's snapshot: squared for
- * L2, else as the operator gives it; and if it is not NULL, a hash of the value.
+ * Distance of the indexed value of the row of result->tid, by the scan's snapshot: squared for
+ * L2, else as the operator gives it; what this gives, if the executor is going to ask and it is dear to say;
+ * and if fingerprint is not NULL, a hash of the value.
  */
-extern IvfpqRowFate ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, ItemPointer tid, double *distance,
+extern IvfpqRowFate ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, IvfpqResult *result,
 								 uint64 *fingerprint);
 
 /*

@@ -11,6 +11,7 @@
 #include "postgres.h"
 
 #include "utils/rel.h"
+#include "utils/snapshot.h"
 
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
@@ -54,6 +55,26 @@
 #define VQ_FETCH_BEGIN(rel)		table_index_fetch_begin(rel)
 #define VQ_BEGINSCAN_PARALLEL(rel, scan)	table_beginscan_parallel((rel), (scan))
 #define VQ_TUPDESC_DONE(desc)	((void) 0)
+#endif
+
+/* A scan of the index of a TOAST table, and the snapshot that sees its chunks */
+#if PG_VERSION_NUM >= 190000
+#define VQ_INDEX_BEGINSCAN(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, NULL, nkeys, 0, SO_NONE)
+#elif PG_VERSION_NUM >= 180000
+#define VQ_INDEX_BEGINSCAN(rel, index, snapshot, nkeys)	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
+#else
+#define VQ_INDEX_BEGINSCAN(rel, index, snapshot, nkeys)	index_beginscan(rel, index, snapshot, nkeys, 0)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+typedef struct SnapshotData *VqToastSnapshot;
+#define VQ_TOAST_SNAPSHOT_INIT(snapshot)	((void) (*(snapshot) = get_toast_snapshot()))
+#define VQ_TOAST_SNAPSHOT(snapshot)	(*(snapshot))
+#else
+typedef struct SnapshotData VqToastSnapshot;
+#define VQ_TOAST_SNAPSHOT_INIT(snapshot)	init_toast_snapshot(snapshot)
+#define VQ_TOAST_SNAPSHOT(snapshot)	(snapshot)
 #endif
 
 /*
