@@ -43,6 +43,44 @@ DROP TABLE advised;
 UPDATE originals SET embedding = array_fill(id::real, '{1000}') || array_fill((id % 7)::real, '{536}');
 SELECT storage, itself, in_toast FROM unnest('{main,external,extended}'::text[]) storage, try_storage(storage) t;
 
+-- Vectors out of line: the executor is given the distances of rows that are returned, as its operator gives them,
+-- wherever it computes them; and does not read the vectors once more
+CREATE TABLE items AS SELECT i AS id, i % 3 AS remainder, embedding_of(i) AS embedding FROM generate_series(1, 600) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding);
+CREATE FUNCTION buffers_of(query text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE query;
+	EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT json) ' || query INTO plan;
+	RETURN (plan -> 0 -> 'Plan' ->> 'Shared Hit Blocks')::int + (plan -> 0 -> 'Plan' ->> 'Shared Read Blocks')::int;
+END $$;
+CREATE VIEW searches AS SELECT q.id AS query, q.embedding AS q, n.* FROM items q, LATERAL (
+	SELECT id, embedding, embedding <-> q.embedding AS distance, 1 - (embedding <-> q.embedding) AS similarity FROM items
+	WHERE remainder = 1 AND embedding <-> q.embedding > .01
+	ORDER BY embedding <-> q.embedding LIMIT 5) n WHERE q.id % 30 = 0;
+SELECT count(*), count(*) FILTER (WHERE distance = array_l2_distance(embedding, q) AND distance > .01) AS same_distance,
+	count(*) FILTER (WHERE similarity = 1 - array_l2_distance(embedding, q)) AS same_similarity FROM searches;
+SET jit_above_cost = 0;
+SELECT count(*), count(*) FILTER (WHERE distance = array_l2_distance(embedding, q)) AS same_distance FROM searches;
+RESET jit_above_cost;
+SELECT buffers_of($$SELECT id FROM items ORDER BY embedding <-> embedding_of(5) LIMIT 40$$) + 80 <=
+	   buffers_of($$SELECT id FROM items ORDER BY embedding_of(5) <-> embedding LIMIT 40$$) AS is_less;
+
+-- Rows fetched before their turn and never looked at are not among those that EXPLAIN counts
+CREATE FUNCTION removed_by_filter() RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	plan json;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, FORMAT json) SELECT id FROM items WHERE remainder = 2 ORDER BY embedding <-> embedding_of(5) LIMIT 3' INTO plan;
+	RETURN jsonb_path_query_first(plan::jsonb, 'strict $.**."Rows Removed by Filter"');
+END $$;
+SELECT removed_by_filter() AS removed \gset
+SELECT :removed > 0 AS some, :removed = rows_filtered AS as_many FROM ivfpq_last_scan();
+DROP VIEW searches;
+DROP TABLE items;
+DROP FUNCTION buffers_of, removed_by_filter;
+
 -- Queries are read from TOAST as well, and from arrays that PL/pgSQL expanded
 CREATE INDEX originals_index ON originals USING ivfpq (embedding);
 CREATE FUNCTION search_expanded(id int) RETURNS int LANGUAGE plpgsql AS $$

@@ -64,7 +64,8 @@ struct IvfpqReranker
 	/* where vectors are out of line */
 	bool		is_out_of_line; /* that of the last row compared */
 	IvfpqToast *toast;			/* NULL before there was one */
-	uint32		next_ready;		/* place of the next */
+	int			nready;
+	int			next_ready;		/* place of the next, the oldest if all are taken */
 	ReadyRow	ready[IVFPQ_MAX_READY];
 
 	/* only for an expression index */
@@ -116,8 +117,8 @@ void
 ivfpq_rerank_clear(IvfpqReranker *reranker)
 {
 	reranker->passing = 1.0f;
-	for (int i = 0; i < IVFPQ_MAX_READY; i++)
-		ItemPointerSetInvalid(&reranker->ready[i].tid);
+	reranker->nready = 0;
+	reranker->next_ready = 0;
 }
 
 bool
@@ -258,10 +259,9 @@ compare(IvfpqReranker *reranker, const VqVector *query, Datum value, IvfpqResult
 static ReadyRow *
 ready_row(IvfpqReranker *reranker, ItemPointer tid)
 {
-	if (reranker->toast != NULL)
-		for (int i = 0; i < IVFPQ_MAX_READY; i++)
-			if (ItemPointerEquals(&reranker->ready[i].tid, tid))
-				return &reranker->ready[i];
+	for (int i = 0; i < reranker->nready; i++)
+		if (ItemPointerEquals(&reranker->ready[i].tid, tid))
+			return &reranker->ready[i];
 	return NULL;
 }
 
@@ -292,6 +292,7 @@ make_ready(IvfpqReranker *reranker, ItemPointer tid)
 	}
 	ExecClearTuple(reranker->slot);
 	row->tid = *tid;
+	reranker->nready = Max(reranker->nready, reranker->next_ready + 1);
 	reranker->next_ready = (reranker->next_ready + 1) % IVFPQ_MAX_READY;
 }
 
