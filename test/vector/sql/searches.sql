@@ -131,6 +131,21 @@ FROM items WHERE id < 10;
 SELECT bool_and(n.id = i.id) AS finds_itself
 FROM items i, LATERAL (SELECT id FROM items ORDER BY half <-> i.half LIMIT 1) n WHERE i.id % 500 = 0;
 
+-- Vectors out of line: distances of rows that are returned are those of pgvector's functions, to the last bit
+CREATE TABLE long AS SELECT i AS id, a::vector(1200) AS embedding, a::halfvec(1200) AS half
+FROM generate_series(1, 700) i, LATERAL (SELECT array_agg(sin(i * (j + .7) * 12.9898) ORDER BY j) AS a FROM generate_series(1, 1200) j) s;
+CREATE INDEX ON long USING ivfpq (embedding);
+CREATE INDEX ON long USING ivfpq (half halfvec_cosine_ops);
+SELECT pg_relation_size(reltoastrelid) > 0 AS in_toast FROM pg_class WHERE relname = 'long';
+SELECT count(*), count(*) FILTER (WHERE l2 = l2_distance(embedding, q)) AS same_l2, count(*) FILTER (WHERE nearer = 1 / (1 + l2_distance(embedding, q))) AS same_inverse
+FROM (SELECT id, embedding AS q FROM long WHERE id % 100 = 0) q,
+	LATERAL (SELECT embedding, embedding <-> q.q AS l2, 1 / (1 + (embedding <-> q.q)) AS nearer FROM long
+			 WHERE long.id % 2 = 0 ORDER BY embedding <-> q.q LIMIT 8) n;
+SELECT count(*), count(*) FILTER (WHERE cosine = cosine_distance(half, q)) AS same_cosine
+FROM (SELECT id, half AS q FROM long WHERE id % 100 = 0) q,
+	LATERAL (SELECT half, half <=> q.q AS cosine FROM long ORDER BY half <=> q.q LIMIT 8) n;
+DROP TABLE long;
+
 -- Neither another type nor other dimensions
 SELECT id FROM items ORDER BY embedding <-> '[1,2,3]' LIMIT 1;
 RESET enable_seqscan;
