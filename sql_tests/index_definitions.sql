@@ -146,6 +146,17 @@ SELECT count(*) FROM (SELECT id FROM items WHERE embedding = '{1,1}'::real[] ORD
 DROP TABLE items;
 DROP OPERATOR FAMILY searching_ops USING ivfpq;
 
+-- nor is it asked whether there are any
+CREATE FUNCTION is_same(real[], real[]) RETURNS boolean IMMUTABLE STRICT LANGUAGE sql AS $$ SELECT $1::text = $2::text $$;
+CREATE OPERATOR =~= (LEFTARG = real[], RIGHTARG = real[], COMMUTATOR = =~=, FUNCTION = is_same);
+CREATE OPERATOR CLASS excluding_ops FOR TYPE real[] USING ivfpq AS OPERATOR 2 =~= (real[], real[]), FUNCTION 1 ivfpq_l2_metric();
+CREATE TABLE items (embedding real[], EXCLUDE USING ivfpq (embedding excluding_ops WITH =~=));
+INSERT INTO items VALUES ('{1,2,3}');
+DROP TABLE items;
+DROP OPERATOR FAMILY excluding_ops USING ivfpq;
+DROP OPERATOR =~= (real[], real[]);
+DROP FUNCTION is_same;
+
 RESET ivfpq.epsilon;
 RESET enable_seqscan;
 DROP FUNCTION normalised;

@@ -99,6 +99,24 @@ EXECUTE near (6);
 EXECUTE near (99);
 RESET plan_cache_mode;
 
+-- A sub-select is the same one to the scans of all partitions
+CREATE TABLE parts (id int, embedding real[]) PARTITION BY RANGE (id);
+CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (5);
+CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (5) TO (10);
+INSERT INTO parts SELECT id, embedding FROM items WHERE id < 10;
+SET enable_seqscan = off;
+SELECT count(*), count(*) FILTER (WHERE nearest = id) AS itself FROM
+	(SELECT p.id, (SELECT i.id FROM items i ORDER BY i.embedding <-> p.embedding LIMIT 1) AS nearest FROM parts p OFFSET 0) s;
+DROP TABLE parts;
+
+-- Expressions that are compiled
+SET jit_above_cost = 0;
+SELECT count(*), count(*) FILTER (WHERE n.id = i.id AND n.distance < .001) AS itself FROM items i, LATERAL (
+	SELECT id, embedding <-> i.embedding::numeric[] AS distance FROM items ORDER BY embedding <-> i.embedding::numeric[] LIMIT 1) n
+WHERE i.id % 100 = 0;
+RESET jit_above_cost;
+RESET enable_seqscan;
+
 -- Whatever the order of joins is looked for with
 CREATE TABLE tags (id int UNIQUE);
 INSERT INTO tags SELECT generate_series(1, 90);

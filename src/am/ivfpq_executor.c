@@ -11,7 +11,7 @@
  * So in these places a function of ours stands before the operator's: it returns what the
  * search has from the operator for the row returned last, which is the row that the executor is
  * at, and where the search has nothing it calls the operator.  Expressions that are compiled
- * (jit) do not know of it.
+ * (jit) are left alone.
  *
  * All hangs on the one field of a search's distance key that the server leaves to us:
  * sk_func is never called, nor its fn_extra used.  A search that was told nothing (the
@@ -83,7 +83,10 @@ returned_distance(PG_FUNCTION_ARGS)
 static void
 replace_distance(ExprState *expression, const OpExpr *distance, IvfpqReturned **returned)
 {
-	for (int i = 0; expression != NULL && i < expression->steps_len; i++)
+	/* compiled code calls the operator's function, but with what we would have put beside it */
+	if (expression == NULL || (expression->flags & EEO_FLAG_INTERPRETER_INITIALIZED) == 0)
+		return;
+	for (int i = 0; i < expression->steps_len; i++)
 	{
 		ExprEvalStep *step = &expression->steps[i];
 		FmgrInfo   *info;
@@ -138,8 +141,10 @@ tell_searches(PlanState *state, void *context)
 	{
 		IndexScanState *node = (IndexScanState *) state;
 
+		/* once: scans of partitions share the state of a subplan, which is met at each of them */
 		if (node->iss_NumOrderByKeys == 1 && node->iss_RelationDesc != NULL &&
-			node->iss_RelationDesc->rd_indam->amgettuple == ivfpqgettuple)
+			node->iss_RelationDesc->rd_indam->amgettuple == ivfpqgettuple &&
+			node->iss_OrderByKeys[0].sk_func.fn_extra == NULL)
 		{
 			Told	   *told = palloc(sizeof(Told));
 

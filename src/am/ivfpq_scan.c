@@ -618,7 +618,7 @@ bool
 ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 {
 	IvfpqScan  *state = scan->opaque;
-	IvfpqReturned *returned = ivfpq_returned_of(scan);
+	IvfpqReturned *returned;
 	MemoryContext old;
 	bool		found = false;
 
@@ -626,6 +626,7 @@ ivfpqgettuple(IndexScanDesc scan, ScanDirection dir)
 	if (!state->is_started)
 		start_query(scan, state);
 
+	returned = ivfpq_returned_of(scan);
 	old = MemoryContextSwitchTo(state->query_context);
 	while (!found && !state->is_finished)
 	{
