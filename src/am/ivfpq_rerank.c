@@ -62,7 +62,7 @@ struct IvfpqReranker
 	MemoryContext row_context;	/* reset for each row */
 
 	/* where vectors are out of line */
-	bool		is_out_of_line; /* that of the last row compared */
+	bool		is_out_of_line; /* that of the last row looked at */
 	IvfpqToast *toast;			/* NULL before there was one */
 	int			nready;
 	int			next_ready;		/* place of the next, the oldest if all are taken */
@@ -223,7 +223,7 @@ value_of_row(IvfpqReranker *reranker, Datum *value)
 
 /* What the operator gives, where the executor is going to ask and would have to get the vector once more */
 static double
-returned_distance(const IvfpqReranker *reranker, Datum value)
+operator_distance(const IvfpqReranker *reranker, Datum value)
 {
 	IvfpqReturned *returned = reranker->returned;
 
@@ -246,7 +246,7 @@ compare(IvfpqReranker *reranker, const VqVector *query, Datum value, IvfpqResult
 	if (is_like)
 	{
 		result->distance = exact_distance(reranker, query, &vector);
-		result->returned = returned_distance(reranker, value);
+		result->returned = operator_distance(reranker, value);
 		if (unlikely(fingerprint != NULL))
 			*fingerprint = hash_bytes_extended((const unsigned char *) vector.x, vector.dim * sizeof(float), 0);
 	}
@@ -329,18 +329,24 @@ IvfpqRowFate
 ivfpq_rerank(IvfpqReranker *reranker, const VqVector *query, IvfpqResult *result, uint64 *fingerprint)
 {
 	ReadyRow   *ready = ready_row(reranker, &result->tid);
-	IvfpqRowFate fate = ready ? ready->fate : fetch_row(reranker, &result->tid);
+	IvfpqRowFate fate = IVFPQ_ROW_COMPARED;
+	bool		is_read = false;
 	Datum		value;
 
 	if (ready)
-		ItemPointerSetInvalid(&ready->tid);
-	if (fate == IVFPQ_ROW_COMPARED && ready && !ivfpq_toast_read(reranker->toast, &ready->value, &value))
 	{
-		ready = NULL;
-		fate = fetch_row(reranker, &result->tid);
+		ItemPointerSetInvalid(&ready->tid);
+		fate = ready->fate;
+		if (fate == IVFPQ_ROW_COMPARED)
+			is_read = ivfpq_toast_read(reranker->toast, &ready->value, &value);
 	}
-	if (fate == IVFPQ_ROW_COMPARED && !((ready || value_of_row(reranker, &value)) &&
-										compare(reranker, query, value, result, fingerprint)))
+	if (fate == IVFPQ_ROW_COMPARED && !is_read)
+	{
+		fate = fetch_row(reranker, &result->tid);
+		if (fate == IVFPQ_ROW_COMPARED)
+			is_read = value_of_row(reranker, &value);
+	}
+	if (fate == IVFPQ_ROW_COMPARED && !(is_read && compare(reranker, query, value, result, fingerprint)))
 		fate = IVFPQ_ROW_UNSEEN;
 	if (fate == IVFPQ_ROW_FILTERED)
 		ivfpq_filter_count(reranker->filter);
