@@ -110,11 +110,13 @@ SELECT count(*), count(*) FILTER (WHERE nearest = id) AS itself FROM
 DROP TABLE parts;
 
 -- Expressions that are compiled
+SET jit = on;
 SET jit_above_cost = 0;
 SELECT count(*), count(*) FILTER (WHERE n.id = i.id AND n.distance < .001) AS itself FROM items i, LATERAL (
 	SELECT id, embedding <-> i.embedding::numeric[] AS distance FROM items ORDER BY embedding <-> i.embedding::numeric[] LIMIT 1) n
 WHERE i.id % 100 = 0;
 RESET jit_above_cost;
+RESET jit;
 RESET enable_seqscan;
 
 -- Whatever the order of joins is looked for with

@@ -61,9 +61,11 @@ CREATE VIEW searches AS SELECT q.id AS query, q.embedding AS q, n.* FROM items q
 	ORDER BY embedding <-> q.embedding LIMIT 5) n WHERE q.id % 30 = 0;
 SELECT count(*), count(*) FILTER (WHERE distance = array_l2_distance(embedding, q) AND distance > .01) AS same_distance,
 	count(*) FILTER (WHERE similarity = 1 - array_l2_distance(embedding, q)) AS same_similarity FROM searches;
+SET jit = on;
 SET jit_above_cost = 0;
 SELECT count(*), count(*) FILTER (WHERE distance = array_l2_distance(embedding, q)) AS same_distance FROM searches;
 RESET jit_above_cost;
+RESET jit;
 SELECT buffers_of($$SELECT id FROM items ORDER BY embedding <-> embedding_of(5) LIMIT 40$$) + 80 <=
 	   buffers_of($$SELECT id FROM items ORDER BY embedding_of(5) <-> embedding LIMIT 40$$) AS is_less;
 
