@@ -44,6 +44,11 @@ $node->safe_psql('postgres', qq{
 my $toast = $node->safe_psql('postgres', "SELECT reltoastrelid::regclass FROM pg_class WHERE relname = 'items'");
 cmp_ok($node->safe_psql('postgres', "SELECT pg_relation_size('$toast') / 8192"), '>', 128 * 4,
 	'vectors are out of line, and more than buffers hold');
+like(
+	$node->safe_psql('postgres', q{
+		SET enable_seqscan = off;
+		EXPLAIN SELECT t.id, t.v <-> q.v FROM queries q, LATERAL (SELECT * FROM items t ORDER BY t.v <-> q.v LIMIT 30) t}),
+	qr/Index Scan using items_v/, 'searches use the index');
 is($node->safe_psql('postgres', 'SELECT differences()'), 0, 'rows and distances are those of an exact search');
 
 # Each search again and again while values come and go in the TOAST table, and their place is used again
