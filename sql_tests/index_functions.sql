@@ -99,7 +99,7 @@ SELECT imbalance BETWEEN 10 AND 30 AS is_large, regexp_replace(advice, '[0-9.]+ 
 
 -- VACUUM says when an index has not been trained and should be, but not of one that has few rows itself
 CREATE TABLE grown (id int, embedding real[]) WITH (autovacuum_enabled = off);
-CREATE INDEX grown_index ON grown USING ivfpq (embedding);
+CREATE INDEX grown_index ON grown USING ivfpq (embedding) WITH (autoreindex = off);
 CREATE INDEX grown_few ON grown USING ivfpq (embedding) WHERE id <= 100;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 9000) i;
 VACUUM grown;
@@ -113,7 +113,7 @@ DROP TABLE grown;
 -- or has many times the rows that it was trained on
 CREATE TABLE grown (id int, embedding real[]) WITH (autovacuum_enabled = off);
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 640) i;
-CREATE INDEX grown_index ON grown USING ivfpq (embedding) WITH (lists = 8);
+CREATE INDEX grown_index ON grown USING ivfpq (embedding) WITH (lists = 8, autoreindex = off);
 CREATE INDEX grown_few ON grown USING ivfpq (embedding) WITH (lists = 8) WHERE id <= 640;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(641, 10200) i;
 VACUUM grown;

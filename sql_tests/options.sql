@@ -70,6 +70,7 @@ CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 16001);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (nbits = 3);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (nbits = 5);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (rotation = 'random');
+CREATE INDEX ON items USING ivfpq (embedding) WITH (autoreindex = 'sometimes');
 CREATE INDEX ON items USING ivfpq (embedding) WITH (dims = 16001);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (train_rows = 67108865);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (nprobe = 262145);
@@ -87,7 +88,7 @@ CREATE INDEX ON items USING ivfpq (embedding DESC);
 
 -- All at once, they are kept, shown, and changed
 CREATE INDEX items_index ON items USING ivfpq (embedding array_l2_ops)
-	WITH (lists = 4, m = 3, nbits = 8, rotation = none, dims = 3, train_rows = 50, nprobe = 2);
+	WITH (lists = 4, m = 3, nbits = 8, rotation = none, dims = 3, train_rows = 50, nprobe = 2, autoreindex = off);
 SELECT reloptions FROM pg_class WHERE relname = 'items_index';
 SELECT pg_get_indexdef('items_index'::regclass);
 SELECT metric, dims, rows FROM ivfpq_index_info('items_index');

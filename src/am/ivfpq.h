@@ -59,6 +59,7 @@ typedef struct IvfpqOptions
 	int			dims;			/* 0 = from the data */
 	int			train_rows;		/* 0 = auto */
 	int			nprobe;			/* 0 = auto */
+	bool		autoreindex;	/* VACUUM may have it rebuilt */
 } IvfpqOptions;
 
 /* Phases of CREATE INDEX, for pg_stat_progress_create_index and the metapage's build_ms */
@@ -128,6 +129,20 @@ extern bool ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer
 extern IndexBulkDeleteResult *ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 											  IndexBulkDeleteCallback callback, void *state);
 extern IndexBulkDeleteResult *ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats);
+
+/* ivfpq_autoreindex.c */
+typedef enum IvfpqAutoreindex
+{
+	IVFPQ_AUTOREINDEX_STARTED,
+	IVFPQ_AUTOREINDEX_OFF,		/* by a setting, or as this index cannot be */
+	IVFPQ_AUTOREINDEX_NO_WORKER	/* max_worker_processes are busy */
+} IvfpqAutoreindex;
+
+/* Start a background worker that rebuilds the index as soon as its table is free; one worker for an index works */
+extern IvfpqAutoreindex ivfpq_autoreindex_start(Relation index);
+
+/* In the leader of a build: ERROR if the build is such a worker's and somebody waits for the table */
+extern void ivfpq_autoreindex_yield(void);
 
 /* ivfpq_scan.c */
 extern IndexScanDesc ivfpqbeginscan(Relation index, int nkeys, int norderbys);

@@ -262,6 +262,7 @@ finish_batch(EncodeState *state)
 
 	if (batch->nrows == 0)
 		return;
+	ivfpq_autoreindex_yield();
 	state->nfilled++;
 	if (state->gpu_batch)
 	{
@@ -493,6 +494,7 @@ ivfpq_encode_write(IvfpqBuild *build)
 		{
 			pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, written);
 			CHECK_FOR_INTERRUPTS();
+			ivfpq_autoreindex_yield();
 		}
 	}
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, (int64) build->meta.build_rows);

@@ -78,13 +78,16 @@ ivfpq_init_reloptions(void)
 					   "Rotation of vectors before they are coded",
 					   rotation_options, IVFPQ_DEFAULT_ROTATION,
 					   "Valid values are \"learned\", \"hadamard\" and \"none\".", ShareUpdateExclusiveLock);
+	add_bool_reloption(ivfpq_relopt_kind, "autoreindex",
+					   "Whether VACUUM has the index rebuilt when it has outgrown its build",
+					   true, ShareUpdateExclusiveLock);
 }
 
 /* amoptions */
 static bytea *
 ivfpqoptions(Datum reloptions, bool validate)
 {
-	relopt_parse_elt table[lengthof(int_options) + 1];
+	relopt_parse_elt table[lengthof(int_options) + 2];
 	IvfpqOptions *options;
 
 	memset(table, 0, sizeof(table));
@@ -97,6 +100,9 @@ ivfpqoptions(Datum reloptions, bool validate)
 	table[lengthof(int_options)].optname = "rotation";
 	table[lengthof(int_options)].opttype = RELOPT_TYPE_ENUM;
 	table[lengthof(int_options)].offset = offsetof(IvfpqOptions, rotation);
+	table[lengthof(int_options) + 1].optname = "autoreindex";
+	table[lengthof(int_options) + 1].opttype = RELOPT_TYPE_BOOL;
+	table[lengthof(int_options) + 1].offset = offsetof(IvfpqOptions, autoreindex);
 
 	options = build_reloptions(reloptions, validate, ivfpq_relopt_kind,
 							   sizeof(IvfpqOptions), table, lengthof(table));
@@ -124,6 +130,7 @@ ivfpq_options(Relation index)
 	SET_VARSIZE(options, sizeof(IvfpqOptions));
 	options->nbits = IVFPQ_DEFAULT_NBITS;
 	options->rotation = IVFPQ_DEFAULT_ROTATION;
+	options->autoreindex = true;
 	return options;
 }
 

@@ -93,7 +93,8 @@ forget_idle_dim(Relation index)
 
 /*
  * An index made before its rows came, or most of them, is right but slow, and nobody who
- * searches is told.  VACUUM sees it grow; autovacuum tells the server's log.
+ * searches is told.  VACUUM sees it grow, has it rebuilt, and says so; autovacuum tells the
+ * server's log.
  */
 static void
 report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
@@ -103,6 +104,7 @@ report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
 	IvfpqMetaPageData meta;
 	VqBlockShape shape;
 	double		row_bytes;
+	IvfpqAutoreindex started;
 
 	if (nrows < OUTGROWN_ROWS)
 		return;
@@ -112,20 +114,25 @@ report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
 	/* what was taken from the table is too much for a partial index, but not what there is room for */
 	row_bytes = (double) vq_block_bytes(&shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
 	nrows = Min(nrows, (stats->num_pages - meta.list_start) * (IVFPQ_PAGE_BYTES / row_bytes));
-	if (nrows < OUTGROWN_ROWS)
+	if (nrows < OUTGROWN_ROWS ||
+		(meta.codec != IVFPQ_CODEC_NONE && nrows < (double) OUTGROWN_TIMES * meta.build_rows))
 		return;
-	if (meta.codec == IVFPQ_CODEC_NONE)
-		ereport(level,
-				(errmsg("index \"%s\" is not trained: its searches compare each of about %.0f rows",
-						RelationGetRelationName(index), nrows),
-				 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows),
-				 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
-	else if (nrows >= (double) OUTGROWN_TIMES * meta.build_rows)
-		ereport(level,
-				(errmsg("index \"%s\" has outgrown its %u lists: it has about %.0f rows",
-						RelationGetRelationName(index), meta.nlists, nrows),
-				 errdetail("It was built on " UINT64_FORMAT " rows.", meta.build_rows),
-				 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
+	started = ivfpq_autoreindex_start(index);
+	ereport(level,
+			(meta.codec == IVFPQ_CODEC_NONE ?
+			 errmsg("index \"%s\" is not trained: its searches compare each of about %.0f rows",
+					RelationGetRelationName(index), nrows) :
+			 errmsg("index \"%s\" has outgrown its %u lists: it has about %.0f rows",
+					RelationGetRelationName(index), meta.nlists, nrows),
+			 meta.codec == IVFPQ_CODEC_NONE ?
+			 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows) :
+			 errdetail("It was built on " UINT64_FORMAT " rows.", meta.build_rows),
+			 started == IVFPQ_AUTOREINDEX_STARTED ?
+			 errhint("A background worker rebuilds it after this VACUUM.") :
+			 started == IVFPQ_AUTOREINDEX_NO_WORKER ?
+			 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now, or "
+					 "increase \"max_worker_processes\" so that VACUUM finds a background worker for it.") :
+			 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now.")));
 }
 
 IndexBulkDeleteResult *

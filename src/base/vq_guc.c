@@ -22,6 +22,7 @@ int			ivfpq_iterative_scan;
 double		ivfpq_epsilon;
 int			ivfpq_gpu;
 int			ivfpq_gpu_device;
+bool		ivfpq_autoreindex;
 
 const VqKernels *vq_kernels;
 
@@ -144,5 +145,12 @@ vq_guc_init(int max_lists)
 							&ivfpq_gpu_device,
 							-1, -1, MAX_GPU_DEVICE,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("ivfpq.autoreindex",
+							 "Whether VACUUM has indexes rebuilt that have outgrown their build.",
+							 "A background worker runs REINDEX INDEX CONCURRENTLY. The storage parameter "
+							 "\"autoreindex\" says it for one index.",
+							 &ivfpq_autoreindex,
+							 true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("ivfpq");
 }

@@ -33,6 +33,7 @@ extern int	ivfpq_iterative_scan;	/* VqIterativeScan */
 extern double ivfpq_epsilon;	/* confidence of the re-rank bound, standard errors */
 extern int	ivfpq_gpu;			/* VqUseGpu */
 extern int	ivfpq_gpu_device;	/* -1 = all */
+extern bool ivfpq_autoreindex;	/* VACUUM has indexes rebuilt that have outgrown their build */
 
 /* The table in use; never NULL after vq_guc_init */
 extern const VqKernels *vq_kernels;

@@ -1,0 +1,228 @@
+# An index that was made before its rows came is trained without anybody asking:
+# VACUUM starts a background worker that reindexes it.  The worker leaves nothing
+# behind, whether it fails or the server does, and gives way to who waits for the table.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep);
+use VqpgTest;
+
+my $dim = 8;
+my $node = new_vqpg_node('main', conf => "log_lock_waits = off\nmax_worker_processes = 8\n");
+
+sub fill
+{
+	my ($table, $rows) = @_;
+
+	$node->safe_psql('postgres',
+		"INSERT INTO $table SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, $rows) id");
+	return;
+}
+
+# VACUUM, and what it says
+sub vacuum
+{
+	my ($table, $settings) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', ($settings // '') . ";VACUUM $table");
+
+	is($code, 0, "VACUUM of $table succeeds") or diag($err);
+	return $err;
+}
+
+sub is_trained
+{
+	my ($index) = @_;
+
+	return $node->safe_psql('postgres', "SELECT lists > 1 FROM ivfpq_index_info('$index')") eq 't';
+}
+
+sub wait_until_trained
+{
+	my ($index, $name) = @_;
+
+	return ok($node->poll_query_until('postgres', "SELECT lists > 1 FROM ivfpq_index_info('$index')"),
+		"$name: $index is trained");
+}
+
+sub wait_until_no_worker
+{
+	return $node->poll_query_until('postgres',
+		q{SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex')});
+}
+
+sub log_has
+{
+	my ($pattern) = @_;
+
+	return slurp_file($node->logfile) =~ $pattern;
+}
+
+# Indexes of a table and whether they are valid
+sub indexes
+{
+	my ($table) = @_;
+
+	return $node->safe_psql('postgres', qq{
+		SELECT string_agg(indexrelid::regclass || ' ' || indisvalid, ', ' ORDER BY indexrelid::regclass::text)
+		FROM pg_index WHERE indrelid = '$table'::regclass});
+}
+
+# By VACUUM
+$node->safe_psql('postgres', q{
+	CREATE TABLE items (id bigint, v real[], note int);
+	CREATE INDEX "Items v" ON items USING ivfpq (v) WITH (m = 4)});
+fill('items', 9000);
+is(vacuum('items'), '', 'VACUUM says nothing of an index of few rows');
+fill('items', 3000);
+like(vacuum('items'), qr/is not trained.*background worker rebuilds it/s, 'VACUUM has it rebuilt');
+wait_until_trained('"Items v"', 'VACUUM');
+ok(wait_until_no_worker(), 'the worker ends');
+ok(log_has(qr/LOG:  index public."Items v" has been rebuilt/), 'the log tells');
+is(indexes('items'), '"Items v" true', 'there is one index');
+ok_check($node, '"Items v"', 'true', 'reindexed');
+is($node->safe_psql('postgres', 'SELECT m FROM ivfpq_index_info(\'"Items v"\')'), 4, 'options are as they were');
+is(vacuum('items'), '', 'then VACUUM says nothing');
+
+# Not if that is not wanted, nor of a temporary table
+$node->safe_psql('postgres', q{
+	CREATE TABLE manual (id bigint, v real[], note int);
+	CREATE INDEX manual_v ON manual USING ivfpq (v) WITH (autoreindex = off)});
+fill('manual', 12000);
+like(vacuum('manual'), qr/HINT:  Use REINDEX/, 'off by the storage parameter');
+$node->safe_psql('postgres', 'ALTER INDEX manual_v RESET (autoreindex)');
+like(vacuum('manual', 'SET ivfpq.autoreindex = off'), qr/HINT:  Use REINDEX/, 'off by the setting');
+my ($code, $out, $err) = $node->psql('postgres', qq{
+	CREATE TEMP TABLE mine (v real[]);
+	CREATE INDEX ON mine USING ivfpq (v);
+	INSERT INTO mine SELECT v FROM manual;
+	VACUUM mine});
+like($err, qr/HINT:  Use REINDEX/, 'nor of a temporary table');
+ok(wait_until_no_worker(), 'no worker is there');
+ok(!is_trained('manual_v'), 'and nothing has been rebuilt');
+
+# A table whose index is built slowly while a session holds advisory lock 1
+my $brake = $node->background_psql('postgres', on_error_stop => 0);
+my $writer = $node->background_psql('postgres', on_error_stop => 0);
+
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION slowly(v real[]) RETURNS real[] LANGUAGE plpgsql IMMUTABLE AS $$
+	BEGIN
+		IF pg_try_advisory_lock_shared(1) THEN
+			PERFORM pg_advisory_unlock_shared(1);
+		ELSE
+			PERFORM pg_sleep(0.01);
+		END IF;
+		RETURN v;
+	END $$;
+	CREATE TABLE slow (id bigint, v real[], note int);
+	CREATE INDEX slow_v ON slow USING ivfpq (slowly(v))});
+fill('slow', 12000);
+$brake->query_safe('SELECT pg_advisory_lock(1)');
+
+# Wait until a worker builds
+sub wait_until_build
+{
+	return ok($node->poll_query_until('postgres',
+			q{SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase ~ 'sampling')}),
+		'a slow build has begun');
+}
+
+# It gives way to who waits for the table
+vacuum('slow');
+wait_until_build();
+($code, $out, $err) = $node->psql('postgres', q{SET lock_timeout = '60s'; ALTER TABLE slow ADD COLUMN more int});
+is($err, '', 'ALTER TABLE has its way');
+ok(wait_until_no_worker(), 'the worker ends');
+ok(log_has(qr/ERROR:  automatic reindex gives way to another command that waits for table "slow"/), 'the log tells why');
+is(indexes('slow'), 'slow_v true', 'and it leaves nothing');
+
+# What a crash leaves is dropped by the next; which begins when transactions that use the table have ended
+vacuum('slow');
+wait_until_build();
+$node->safe_psql('postgres', 'CHECKPOINT');
+crash($node);
+is(indexes('slow'), 'slow_v true, slow_v_ccnew false', 'a crash leaves an invalid index');
+$brake->reconnect_and_clear();
+$writer->reconnect_and_clear();
+$brake->query_safe('SELECT pg_advisory_lock(1)');
+$writer->query_safe('BEGIN; TABLE slow LIMIT 1');
+vacuum('slow');
+ok($node->poll_query_until('postgres',
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'Extension')}),
+	'the worker waits');
+is(indexes('slow'), 'slow_v true, slow_v_ccnew false', 'for a transaction that has read the table');
+$writer->query_safe('COMMIT');
+wait_until_build();
+is(indexes('slow'), 'slow_v true, slow_v_ccnew false', 'the worker builds');
+
+# A transaction that writes to the table meanwhile, and does not end: the worker does not wait for ever
+$writer->query_safe("BEGIN; INSERT INTO slow VALUES (0, test_vector(0, $dim), 0)");
+$brake->query_safe('SELECT pg_advisory_unlock(1)');
+ok($node->poll_query_until('postgres',
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'virtualxid')}),
+	'the worker has built, and waits for a writer');
+for my $attempt (1 .. 600)
+{
+	last if log_has(qr/canceling statement due to lock timeout/);
+	usleep(100_000);
+}
+ok(log_has(qr/canceling statement due to lock timeout\n.*automatic reindex of index public.slow_v/), 'but not for long');
+$writer->query_safe('ROLLBACK');
+ok(wait_until_no_worker(), 'the worker ends');
+is(indexes('slow'), 'slow_v true', 'and leaves nothing');
+ok(!is_trained('slow_v'), 'the index is as it was');
+vacuum('slow');
+wait_until_trained('slow_v', 'the next VACUUM');
+ok(wait_until_no_worker(), 'the worker ends');
+is(indexes('slow'), 'slow_v true', 'there is one index');
+ok_check($node, 'slow_v', 'true', 'after all that');
+
+# Invalid indexes that it has not made are left alone
+$node->safe_psql('postgres', q{
+	CREATE TABLE kept (id bigint, v real[], note int);
+	CREATE INDEX kept_v ON kept USING ivfpq (v);
+	CREATE INDEX kept_v_ccnew1 ON kept (id);
+	CREATE INDEX kept_w ON kept USING ivfpq (v) WITH (autoreindex = off);
+	CREATE INDEX kept_v_ccnewer ON kept USING ivfpq (v) WITH (autoreindex = off);
+	UPDATE pg_index SET indisvalid = false
+	WHERE indexrelid IN ('kept_v_ccnew1'::regclass, 'kept_w'::regclass, 'kept_v_ccnewer'::regclass)});
+fill('kept', 12000);
+vacuum('kept');
+wait_until_trained('kept_v', 'beside invalid indexes');
+ok(wait_until_no_worker(), 'the worker ends');
+is(indexes('kept'), 'kept_v true, kept_v_ccnew1 false, kept_v_ccnewer false, kept_w false',
+	'indexes of others are left');
+
+# By autovacuum, as rows come, and again as there are many more
+$node->append_conf('postgresql.conf', "autovacuum = on\nautovacuum_naptime = 1s\n");
+$node->restart;
+$node->safe_psql('postgres', q{
+	CREATE TABLE grown (id bigint, v real[], note int);
+	CREATE INDEX grown_v ON grown USING ivfpq (v)});
+fill('grown', 11000);
+wait_until_trained('grown_v', 'autovacuum');
+my $lists = $node->safe_psql('postgres', q{SELECT lists FROM ivfpq_index_info('grown_v')});
+fill('grown', 180000);
+ok($node->poll_query_until('postgres', qq{SELECT lists > $lists FROM ivfpq_index_info('grown_v')}),
+	'and again when it has outgrown its lists');
+ok(wait_until_no_worker(), 'the worker ends');
+is(indexes('grown'), 'grown_v true', 'there is one index');
+ok_check($node, 'grown_v', 'true', 'reindexed twice');
+
+# Without a process to spare VACUUM says what to do
+$node->append_conf('postgresql.conf', "autovacuum = off\nmax_worker_processes = 0\n");
+$node->restart;
+$node->safe_psql('postgres', q{
+	CREATE TABLE alone (id bigint, v real[], note int);
+	CREATE INDEX alone_v ON alone USING ivfpq (v)});
+fill('alone', 12000);
+like(vacuum('alone'), qr/HINT:  Use REINDEX.*max_worker_processes/, 'no worker to be had');
+
+done_testing();
