@@ -138,7 +138,13 @@ typedef enum IvfpqAutoreindex
 	IVFPQ_AUTOREINDEX_NO_WORKER	/* max_worker_processes are busy */
 } IvfpqAutoreindex;
 
-/* Start a background worker that rebuilds the index as soon as its table is free; one worker for an index works */
+/*
+ * How many rows an index has of which nrows are expected, which partial indexes have not; 0 if
+ * it was built on about as many, or few.  Fills *meta unless nrows are few.
+ */
+extern double ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta);
+
+/* Start a background worker that rebuilds this index, and others of the database, when their tables are free */
 extern IvfpqAutoreindex ivfpq_autoreindex_start(Relation index);
 
 /* In the leader of a build: ERROR if the build is such a worker's and somebody waits for the table */

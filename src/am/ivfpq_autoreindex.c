@@ -1,12 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_autoreindex.c
- *	  Rebuilding an index that has outgrown its build, in a background worker.
+ *	  Rebuilding indexes that have outgrown their build, in a background worker.
  *
  * An index that a migration made on an empty table is right but slow, and its
  * user waits for nobody to tell.  VACUUM, which sees it grow, starts a worker that
  * runs REINDEX INDEX CONCURRENTLY, the server's own way to a new index that stops
- * neither searches nor writes.  The worker
+ * neither searches nor writes.
+ *
+ * One worker works in a database, and one more may wait for it.  It looks at all
+ * indexes of the database: so a VACUUM of many tables need not find a process for
+ * each, and none is forgotten.  The worker
  *
  * - waits for the end of the VACUUM, and of all transactions that use the table,
  *	 without asking for a lock: REINDEX CONCURRENTLY waits for those transactions while
@@ -20,6 +24,9 @@
  *
  * The next VACUUM tries again what has failed.
  *
+ * What outlives a transaction here is in PortalContext, where REINDEX keeps such
+ * things, too.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -27,16 +34,21 @@
 #include <ctype.h>
 
 #include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
+#include "optimizer/plancat.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/bufmgr.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/lmgr.h"
@@ -54,49 +66,120 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
-/* How long the worker waits for others to end, seconds, and for any lock */
+/* Rows from which on an index should be trained, and how much more than those of the build */
+#define OUTGROWN_ROWS	10000
+#define OUTGROWN_TIMES	16
+
+/* How long the worker waits for those who use a table, seconds, and for any lock */
 #define QUIET_TIMEOUT	600
 #define LOCK_WAIT_MAX	"10s"
 
-/* What a worker is told, in bgw_extra */
-typedef struct Task
+/* What the worker's locks stand for: it works, and it waits for the one that works */
+#define LOCK_WORKING	1
+#define LOCK_WAITING	2
+
+typedef enum CandidateState
 {
-	Oid			database;
+	CANDIDATE_NEW,				/* not looked at yet */
+	CANDIDATE_OUTGROWN,			/* to be rebuilt when its users have ended */
+	CANDIDATE_FAILED,			/* what has been begun is to be dropped when its users have ended */
+	CANDIDATE_DONE
+} CandidateState;
+
+typedef struct Candidate
+{
+	CandidateState state;
 	Oid			heap;
 	Oid			index;
-	Oid			file;			/* pg_class.relfilenode: another one has been rebuilt */
-} Task;
-
-StaticAssertDecl(sizeof(Task) <= BGW_EXTRALEN, "a task fits into what a worker is told");
-
-/* What is known by name: a rebuild takes it to another Oid.  In the memory context of run_task. */
-typedef struct Names
-{
-	char	   *index;
+	Oid			file;			/* pg_class.relfilenode: an index with another one has been rebuilt */
+	char	   *name;			/* of the index: a rebuild takes it to another Oid */
 	char	   *quoted;			/* with its schema */
+	VirtualTransactionId *users;	/* transactions that the table was used by when it was looked at */
+	int			nusers;
+	int			waited;			/* rounds, a second each */
 	List	   *leftovers;		/* quoted: invalid indexes that a REINDEX CONCURRENTLY of this one has left */
-} Names;
+} Candidate;
 
 extern PGDLLEXPORT void ivfpq_autoreindex_main(Datum arg);
 
 /* The table whose index this process rebuilds as long as nobody waits for it; else InvalidOid */
 static Oid	table_to_yield = InvalidOid;
 
+double
+ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta)
+{
+	VqBlockShape shape;
+	double		row_bytes;
+	double		room;
+
+	if (nrows < OUTGROWN_ROWS)
+		return 0;
+	ivfpq_meta_read(index, meta);
+	shape = (VqBlockShape) {meta->m, meta->nbits};
+
+	/* what is in the table is too much for a partial index, but not what there is room for */
+	row_bytes = (double) vq_block_bytes(&shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
+	room = (RelationGetNumberOfBlocks(index) - meta->list_start) * (IVFPQ_PAGE_BYTES / row_bytes);
+	nrows = Min(nrows, room);
+	if (nrows < OUTGROWN_ROWS ||
+		(meta->codec != IVFPQ_CODEC_NONE && nrows < (double) OUTGROWN_TIMES * meta->build_rows))
+		return 0;
+	return nrows;
+}
+
+/* A worker cannot see tables of a session, nor can all others be reindexed concurrently */
+static bool
+may_rebuild(Relation index)
+{
+	const Form_pg_index form = index->rd_index;
+
+	return ivfpq_autoreindex && ivfpq_options(index)->autoreindex &&
+		index->rd_rel->relpersistence != RELPERSISTENCE_TEMP &&
+		form->indisvalid && !form->indisexclusion;
+}
+
+/*
+ * What a worker's lock stands for.  Locks of a session's own kind last through errors of
+ * transactions; those of the server and of users have other tags.
+ */
+static LOCKTAG
+worker_lock(uint16 what)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, AccessMethodRelationId, InvalidOid, what);
+	tag.locktag_lockmethodid = USER_LOCKMETHOD;
+	return tag;
+}
+
+/* Whether there is a worker in this database that has not looked at any index yet */
+static bool
+is_worker_coming(const BackgroundWorkerHandle *started)
+{
+	LOCKTAG		waiting = worker_lock(LOCK_WAITING);
+	pid_t		pid;
+
+	if (started != NULL && GetBackgroundWorkerPid((BackgroundWorkerHandle *) started, &pid) == BGWH_NOT_YET_STARTED)
+		return true;
+	if (LockAcquire(&waiting, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	LockRelease(&waiting, ExclusiveLock, true);
+	return false;
+}
+
 IvfpqAutoreindex
 ivfpq_autoreindex_start(Relation index)
 {
-	const Form_pg_index form = index->rd_index;
+	static BackgroundWorkerHandle *started = NULL;
 	BackgroundWorker worker = {0};
-	Task		task;
+	MemoryContext old;
+	bool		is_registered;
 
-	/* a worker cannot see tables of a session, nor can these be reindexed concurrently */
-	if (!ivfpq_autoreindex || !ivfpq_options(index)->autoreindex ||
-		index->rd_rel->relpersistence == RELPERSISTENCE_TEMP ||
-		!form->indisvalid || form->indisexclusion || !IsUnderPostmaster)
+	if (!may_rebuild(index) || !IsUnderPostmaster)
 		return IVFPQ_AUTOREINDEX_OFF;
-	task = (Task) {MyDatabaseId, form->indrelid, RelationGetRelid(index), index->rd_rel->relfilenode};
-
-	snprintf(worker.bgw_name, BGW_MAXLEN, "ivfpq reindex of index %u", task.index);
+	if (is_worker_coming(started))
+		return IVFPQ_AUTOREINDEX_STARTED;
+	snprintf(worker.bgw_name, BGW_MAXLEN, "ivfpq reindex");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "ivfpq reindex");
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 #ifdef BGWORKER_INTERRUPTIBLE
@@ -106,8 +189,14 @@ ivfpq_autoreindex_start(Relation index)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "$libdir/vqpg");
 	snprintf(worker.bgw_function_name, BGW_MAXLEN, "ivfpq_autoreindex_main");
-	memcpy(worker.bgw_extra, &task, sizeof(task));
-	return RegisterDynamicBackgroundWorker(&worker, NULL) ? IVFPQ_AUTOREINDEX_STARTED : IVFPQ_AUTOREINDEX_NO_WORKER;
+	worker.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId);
+	if (started != NULL)
+		pfree(started);
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = NULL;
+	is_registered = RegisterDynamicBackgroundWorker(&worker, &started);
+	MemoryContextSwitchTo(old);
+	return is_registered ? IVFPQ_AUTOREINDEX_STARTED : IVFPQ_AUTOREINDEX_NO_WORKER;
 }
 
 void
@@ -123,6 +212,58 @@ ivfpq_autoreindex_yield(void)
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("automatic reindex gives way to another command that waits for table \"%s\"",
 						get_rel_name(table_to_yield))));
+}
+
+static void
+show_index(void *arg)
+{
+	errcontext("automatic reindex of index %s", ((const Candidate *) arg)->quoted);
+}
+
+/* Run a command that has transactions of its own.  An error is logged, and makes it false. */
+static bool
+run_command(const char *verb, const char *name, Candidate *candidate)
+{
+	ErrorContextCallback callback = {.callback = show_index,.arg = candidate,.previous = error_context_stack};
+	volatile bool done = false;
+
+	error_context_stack = &callback;
+	PG_TRY();
+	{
+		PlannedStmt *statement = makeNode(PlannedStmt);
+		char	   *command = psprintf("%s %s", verb, name);
+
+		statement->commandType = CMD_UTILITY;
+		statement->canSetTag = true;
+		statement->utilityStmt = linitial_node(RawStmt, pg_parse_query(command))->stmt;
+
+		debug_query_string = command;
+		pgstat_report_activity(STATE_RUNNING, command);
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+
+		/* what ProcessUtility allocates must outlive the transactions of the command */
+		MemoryContextSwitchTo(PortalContext);
+		ProcessUtility(statement, command, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, NULL);
+		if (ActiveSnapshotSet())
+			PopActiveSnapshot();
+		CommitTransactionCommand();
+		done = true;
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	error_context_stack = callback.previous;
+	debug_query_string = NULL;
+	pgstat_report_activity(STATE_IDLE, NULL);
+	MemoryContextSwitchTo(PortalContext);
+	return done;
 }
 
 /* Whether a name is one that REINDEX CONCURRENTLY gives what it makes of an index, or has made anew: "..._ccnew1" */
@@ -144,218 +285,285 @@ quoted_name(Oid relation)
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relation)), get_rel_name(relation));
 }
 
+/* Whether REINDEX CONCURRENTLY has left an index of a table that is locked.  It is not opened: its own lock may be taken. */
+static bool
+is_leftover(Oid index, const Candidate *candidate)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
+	bool		is_valid = HeapTupleIsValid(tuple) && ((Form_pg_index) GETSTRUCT(tuple))->indisvalid;
+	HeapTuple	class_tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index));
+	bool		is_ours = false;
+
+	if (HeapTupleIsValid(class_tuple))
+	{
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(class_tuple);
+
+		is_ours = form->relam == get_index_am_oid("ivfpq", true) &&
+			is_leftover_name(NameStr(form->relname), candidate->name);
+		ReleaseSysCache(class_tuple);
+	}
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return is_ours && !is_valid;
+}
+
 /*
  * Take the table's lock if it is free, which no REINDEX CONCURRENTLY at work leaves it,
  * and look for what such a one has left.  False if it is not free.  In a transaction.
  */
 static bool
-find_leftovers(const Task *task, MemoryContext context, Names *names)
+find_leftovers(Candidate *candidate)
 {
-	MemoryContext old;
 	Relation	heap;
 	ListCell   *cell;
 
-	names->leftovers = NIL;
-	if (!ConditionalLockRelationOid(task->heap, ShareUpdateExclusiveLock))
+	candidate->leftovers = NIL;
+	if (!ConditionalLockRelationOid(candidate->heap, ShareUpdateExclusiveLock))
 		return false;
-	heap = try_table_open(task->heap, NoLock);
+	heap = try_table_open(candidate->heap, NoLock);
 	if (heap == NULL)
 		return true;
-	old = MemoryContextSwitchTo(context);
 	foreach(cell, RelationGetIndexList(heap))
 	{
-		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
-
-		if (!index->rd_index->indisvalid && index->rd_indam->ambuild == ivfpqbuild &&
-			is_leftover_name(RelationGetRelationName(index), names->index))
-			names->leftovers = lappend(names->leftovers, quoted_name(RelationGetRelid(index)));
-		index_close(index, NoLock);
+		if (is_leftover(lfirst_oid(cell), candidate))
+			candidate->leftovers = lappend(candidate->leftovers, quoted_name(lfirst_oid(cell)));
 	}
-	MemoryContextSwitchTo(old);
 	table_close(heap, NoLock);
 	return true;
 }
 
-/* The index as VACUUM saw it; false if it is gone or was rebuilt.  In a transaction. */
-static bool
-find_index(const Task *task, MemoryContext context, Names *names)
+static void
+drop_leftovers(Candidate *candidate)
 {
-	MemoryContext old = MemoryContextSwitchTo(context);
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(task->index));
-	bool		wanted = false;
+	ListCell   *cell;
 
-	if (HeapTupleIsValid(tuple))
-	{
-		wanted = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode == task->file;
-		ReleaseSysCache(tuple);
-	}
-	if (wanted)
-	{
-		names->index = get_rel_name(task->index);
-		names->quoted = quoted_name(task->index);
-	}
-	MemoryContextSwitchTo(old);
-	return wanted;
+	foreach(cell, candidate->leftovers)
+		(void) run_command("DROP INDEX CONCURRENTLY", lfirst(cell), candidate);
 }
 
-/* Whether all these transactions have ended */
-static bool
-have_ended(const VirtualTransactionId *users, int nusers)
+/* Who uses the table of a candidate now is to be waited for */
+static void
+note_users(Candidate *candidate)
 {
-	for (int i = 0; i < nusers; i++)
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, candidate->heap);
+	candidate->users = GetLockConflicts(&tag, AccessExclusiveLock, &candidate->nusers);
+	candidate->waited = 0;
+}
+
+static bool
+have_users_ended(const Candidate *candidate)
+{
+	for (int i = 0; i < candidate->nusers; i++)
 	{
-		if (!VirtualXactLock(users[i], false))
+		if (!VirtualXactLock(candidate->users[i], false))
 			return false;
 	}
 	return true;
 }
 
-/*
- * Wait until the transactions that use the table now have ended, and find the index, unless
- * its names are known, and leftovers.  False if it is gone, was rebuilt, or that takes longer
- * than QUIET_TIMEOUT.
- */
-static bool
-wait_for_table(const Task *task, MemoryContext context, Names *names)
-{
-	const bool	is_known = names->index != NULL;
-	VirtualTransactionId *users;
-	int			nusers;
-	LOCKTAG		tag;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, task->heap);
-	MemoryContextSwitchTo(context);
-	users = GetLockConflicts(&tag, AccessExclusiveLock, &nusers);
-	for (int waited = 0; waited < QUIET_TIMEOUT; waited++)
-	{
-		bool		wanted;
-		bool		quiet;
-
-		StartTransactionCommand();
-		wanted = is_known || find_index(task, context, names);
-		quiet = wanted && have_ended(users, nusers) && find_leftovers(task, context, names);
-		CommitTransactionCommand();
-		if (!wanted || quiet)
-			return wanted;
-
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return false;
-}
-
+/* See whether a new candidate has outgrown its build.  It stays new if its locks are not to be had.  In a transaction. */
 static void
-show_index(void *arg)
+look_at(Candidate *candidate)
 {
-	errcontext("automatic reindex of index %s", ((const Names *) arg)->quoted);
-}
+	Relation	heap;
+	Relation	index = NULL;
 
-/* Run a command that has transactions of its own.  An error is logged, and makes it false. */
-static bool
-run_command(const char *verb, const char *name, Names *names, MemoryContext context)
-{
-	char	   *command;
-	ErrorContextCallback callback = {.callback = show_index,.arg = names,.previous = error_context_stack};
-	volatile bool done = false;
-
-	error_context_stack = &callback;
-	PG_TRY();
-	{
-		PlannedStmt *statement = makeNode(PlannedStmt);
-
-		/* what is parsed, and what ProcessUtility makes, must outlive the transactions of the command */
-		MemoryContextSwitchTo(context);
-		command = psprintf("%s %s", verb, name);
-		statement->commandType = CMD_UTILITY;
-		statement->canSetTag = true;
-		statement->utilityStmt = linitial_node(RawStmt, pg_parse_query(command))->stmt;
-
-		debug_query_string = command;
-		pgstat_report_activity(STATE_RUNNING, command);
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		MemoryContextSwitchTo(context);
-		ProcessUtility(statement, command, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, NULL);
-		if (ActiveSnapshotSet())
-			PopActiveSnapshot();
-		CommitTransactionCommand();
-		done = true;
-	}
-	PG_CATCH();
-	{
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		AbortOutOfAnyTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
-	}
-	PG_END_TRY();
-	error_context_stack = callback.previous;
-	debug_query_string = NULL;
-	pgstat_report_activity(STATE_IDLE, NULL);
-	MemoryContextSwitchTo(context);
-	return done;
-}
-
-static void
-drop_leftovers(Names *names, MemoryContext context)
-{
-	ListCell   *cell;
-
-	foreach(cell, names->leftovers)
-		(void) run_command("DROP INDEX CONCURRENTLY", lfirst(cell), names, context);
-}
-
-static void
-run_task(const Task *task)
-{
-	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "ivfpq reindex", ALLOCSET_DEFAULT_SIZES);
-	Names		names = {0};
-
-	/* REINDEX keeps what outlives its transactions below it */
-	PortalContext = context;
-	if (!wait_for_table(task, context, &names))
+	if (!ConditionalLockRelationOid(candidate->heap, AccessShareLock) ||
+		!ConditionalLockRelationOid(candidate->index, AccessShareLock))
 		return;
-	drop_leftovers(&names, context);
-	table_to_yield = task->heap;
-	if (run_command("REINDEX INDEX CONCURRENTLY", names.quoted, &names, context))
+	candidate->state = CANDIDATE_DONE;
+	heap = try_table_open(candidate->heap, NoLock);
+	if (heap != NULL)
+		index = try_relation_open(candidate->index, NoLock);
+	if (index != NULL && may_rebuild(index))
+	{
+		IvfpqMetaPageData meta;
+		BlockNumber npages;
+		double		nrows;
+		double		all_visible;
+
+		estimate_rel_size(heap, NULL, &npages, &nrows, &all_visible);
+		if (ivfpq_outgrown(index, nrows, &meta) > 0)
+		{
+			candidate->state = CANDIDATE_OUTGROWN;
+			candidate->file = index->rd_rel->relfilenode;
+			candidate->name = pstrdup(RelationGetRelationName(index));
+			candidate->quoted = quoted_name(candidate->index);
+			note_users(candidate);
+		}
+	}
+	if (index != NULL)
+		relation_close(index, NoLock);
+	if (heap != NULL)
+		table_close(heap, NoLock);
+}
+
+/* Whether the index is the one that was looked at.  In a transaction. */
+static bool
+is_same(const Candidate *candidate)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(candidate->index));
+	bool		same;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	same = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode == candidate->file;
+	ReleaseSysCache(tuple);
+	return same;
+}
+
+static void
+rebuild(Candidate *candidate)
+{
+	bool		done;
+
+	table_to_yield = candidate->heap;
+	done = run_command("REINDEX INDEX CONCURRENTLY", candidate->quoted, candidate);
+	table_to_yield = InvalidOid;
+	if (done)
 	{
 		ereport(LOG,
-				(errmsg("index %s has been rebuilt, as it had outgrown its build", names.quoted)));
-		return;
+				(errmsg("index %s has been rebuilt, as it had outgrown its build", candidate->quoted)));
+		candidate->state = CANDIDATE_DONE;
 	}
-	table_to_yield = InvalidOid;
-	if (wait_for_table(task, context, &names))
-		drop_leftovers(&names, context);
+	else
+	{
+		candidate->state = CANDIDATE_FAILED;
+		note_users(candidate);
+	}
+}
+
+/* What can be done for a candidate without waiting */
+static void
+advance(Candidate *candidate)
+{
+	bool		is_free = false;
+
+	StartTransactionCommand();
+	MemoryContextSwitchTo(PortalContext);
+	if (candidate->state == CANDIDATE_NEW)
+		look_at(candidate);
+	else if (candidate->state == CANDIDATE_OUTGROWN && !is_same(candidate))
+		candidate->state = CANDIDATE_DONE;
+	else
+		is_free = have_users_ended(candidate) && find_leftovers(candidate);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(PortalContext);
+
+	if (is_free)
+	{
+		drop_leftovers(candidate);
+		if (candidate->state == CANDIDATE_OUTGROWN)
+			rebuild(candidate);
+		else
+			candidate->state = CANDIDATE_DONE;
+	}
+	else if (++candidate->waited > QUIET_TIMEOUT)
+		candidate->state = CANDIDATE_DONE;
+}
+
+/* All indexes of the database that are ours */
+static List *
+find_candidates(void)
+{
+	List	   *candidates = NIL;
+	Relation	pg_class;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	Oid			am;
+
+	StartTransactionCommand();
+	MemoryContextSwitchTo(PortalContext);
+	am = get_index_am_oid("ivfpq", true);
+	pg_class = table_open(RelationRelationId, AccessShareLock);
+	scan = systable_beginscan(pg_class, InvalidOid, false, NULL, 0, NULL);
+	while (OidIsValid(am) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
+
+		if (form->relkind == RELKIND_INDEX && form->relam == am)
+		{
+			Candidate  *candidate = palloc0(sizeof(Candidate));
+
+			candidate->index = form->oid;
+			candidate->heap = IndexGetRelation(form->oid, true);
+			if (OidIsValid(candidate->heap))
+				candidates = lappend(candidates, candidate);
+		}
+	}
+	systable_endscan(scan);
+	table_close(pg_class, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(PortalContext);
+	return candidates;
+}
+
+/* Become the only worker of the database that works; false if one waits for that, which will see all that we would */
+static bool
+begin_work(void)
+{
+	LOCKTAG		working = worker_lock(LOCK_WORKING);
+	LOCKTAG		waiting = worker_lock(LOCK_WAITING);
+
+	if (LockAcquire(&waiting, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	StartTransactionCommand();
+	(void) LockAcquire(&working, ExclusiveLock, true, false);
+	CommitTransactionCommand();
+	LockRelease(&waiting, ExclusiveLock, true);
+	return true;
+}
+
+static void
+set_option(const char *name, const char *value)
+{
+	SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 void
 ivfpq_autoreindex_main(Datum arg)
 {
-	Task		task;
-	LOCKTAG		tag;
+	List	   *candidates;
+	ListCell   *cell;
+	bool		is_done = false;
 
-	memcpy(&task, MyBgworkerEntry->bgw_extra, sizeof(task));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGINT, StatementCancelHandler);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(task.database, InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
+	PortalContext = AllocSetContextCreate(TopMemoryContext, "ivfpq reindex", ALLOCSET_DEFAULT_SIZES);
 
-	/* as autovacuum does; and nobody is to wait long for us */
-	SetConfigOption("search_path", "", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("synchronous_commit", "local", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", LOCK_WAIT_MAX, PGC_SUSET, PGC_S_OVERRIDE);
+	/* as autovacuum does */
+	set_option("search_path", "");
+	set_option("default_transaction_isolation", "read committed");
+	set_option("default_transaction_read_only", "off");
+	set_option("synchronous_commit", "local");
 #if PG_VERSION_NUM >= 170000
-	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+	set_option("transaction_timeout", "0");
 #endif
-
-	/* One worker for an index is enough: no relation is locked by such a tag, nor by users */
-	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, task.index, 1);
-	if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+	set_option("lock_timeout", "0");
+	if (!begin_work())
 		return;
-	run_task(&task);
+	set_option("lock_timeout", LOCK_WAIT_MAX);
+
+	candidates = find_candidates();
+	while (!is_done)
+	{
+		is_done = true;
+		foreach(cell, candidates)
+		{
+			Candidate  *candidate = lfirst(cell);
+
+			if (candidate->state != CANDIDATE_DONE)
+				advance(candidate);
+			is_done = is_done && candidate->state == CANDIDATE_DONE;
+		}
+		if (!is_done)
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }

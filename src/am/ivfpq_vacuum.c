@@ -21,10 +21,6 @@
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 
-/* Rows from which on VACUUM says that an index should be trained, and how much more than those of the build */
-#define OUTGROWN_ROWS	10000
-#define OUTGROWN_TIMES	16
-
 IndexBulkDeleteResult *
 ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 				IndexBulkDeleteCallback callback, void *state)
@@ -100,22 +96,11 @@ static void
 report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
 {
 	int			level = VQ_IS_AUTOVACUUM() ? LOG : NOTICE;
-	double		nrows = stats->num_index_tuples;
 	IvfpqMetaPageData meta;
-	VqBlockShape shape;
-	double		row_bytes;
+	double		nrows = ivfpq_outgrown(index, stats->num_index_tuples, &meta);
 	IvfpqAutoreindex started;
 
-	if (nrows < OUTGROWN_ROWS)
-		return;
-	ivfpq_meta_read(index, &meta);
-	shape = (VqBlockShape) {meta.m, meta.nbits};
-
-	/* what was taken from the table is too much for a partial index, but not what there is room for */
-	row_bytes = (double) vq_block_bytes(&shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
-	nrows = Min(nrows, (stats->num_pages - meta.list_start) * (IVFPQ_PAGE_BYTES / row_bytes));
-	if (nrows < OUTGROWN_ROWS ||
-		(meta.codec != IVFPQ_CODEC_NONE && nrows < (double) OUTGROWN_TIMES * meta.build_rows))
+	if (nrows == 0)
 		return;
 	started = ivfpq_autoreindex_start(index);
 	ereport(level,

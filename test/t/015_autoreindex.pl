@@ -106,6 +106,7 @@ my ($code, $out, $err) = $node->psql('postgres', qq{
 like($err, qr/HINT:  Use REINDEX/, 'nor of a temporary table');
 ok(wait_until_no_worker(), 'no worker is there');
 ok(!is_trained('manual_v'), 'and nothing has been rebuilt');
+$node->safe_psql('postgres', 'DROP TABLE manual');
 
 # A table whose index is built slowly while a session holds advisory lock 1
 my $brake = $node->background_psql('postgres', on_error_stop => 0);
@@ -130,7 +131,7 @@ $brake->query_safe('SELECT pg_advisory_lock(1)');
 sub wait_until_build
 {
 	return ok($node->poll_query_until('postgres',
-			q{SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE phase ~ 'sampling')}),
+			q{SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE relid = 'slow'::regclass AND phase ~ 'sampling')}),
 		'a slow build has begun');
 }
 
@@ -199,6 +200,22 @@ wait_until_trained('kept_v', 'beside invalid indexes');
 ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('kept'), 'kept_v true, kept_v_ccnew1 false, kept_v_ccnewer false, kept_w false',
 	'indexes of others are left');
+
+# One worker does all tables, as many as there may be
+$node->safe_psql('postgres', q{
+	CREATE TABLE parted (id bigint, v real[], note int) PARTITION BY HASH (id);
+	SELECT format('CREATE TABLE parted_%s PARTITION OF parted FOR VALUES WITH (MODULUS 12, REMAINDER %s)', i, i)
+	FROM generate_series(0, 11) i \gexec
+	CREATE INDEX parted_v ON parted USING ivfpq (v)});
+fill('parted', 150000);
+like(vacuum('parted'), qr/(is not trained.*){12}/s, 'VACUUM has all partitions reindexed');
+ok($node->poll_query_until('postgres', q{
+		SELECT bool_and(lists > 1) FROM pg_inherits, ivfpq_index_info(inhrelid) WHERE inhparent = 'parted_v'::regclass}),
+	'all are trained');
+ok(wait_until_no_worker(), 'the workers end');
+is($node->safe_psql('postgres', q{
+		SELECT count(*), bool_and(indisvalid) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relname ~ '^parted_'}),
+	'12|t', 'each has one index');
 
 # By autovacuum, as rows come, and again as there are many more
 $node->append_conf('postgresql.conf', "autovacuum = on\nautovacuum_naptime = 1s\n");
