@@ -54,6 +54,17 @@ RESET enable_seqscan;
 SELECT ivfpq_check('long_index', true);
 DROP TABLE long;
 
+-- The memory that the message asks for is enough
+CREATE TABLE hungry AS SELECT array_fill(sin(i)::real, '{60}') || array_fill(cos(i * 1.7)::real, '{40}') AS embedding FROM generate_series(1, 150000) i;
+SET max_parallel_maintenance_workers = 0;
+SET maintenance_work_mem = '1MB';
+CREATE INDEX ON hungry USING ivfpq (embedding) WITH (lists = 4000, rotation = none);
+SET maintenance_work_mem = '62MB';
+CREATE INDEX ON hungry USING ivfpq (embedding) WITH (lists = 4000, rotation = none);
+RESET maintenance_work_mem;
+RESET max_parallel_maintenance_workers;
+DROP TABLE hungry;
+
 -- The rows of a partial index may be in few blocks of the table
 CREATE TABLE sparse (id int, embedding real[]) WITH (fillfactor = 10);
 INSERT INTO sparse SELECT * FROM items WHERE id <= 5000;
@@ -116,6 +127,19 @@ SELECT id FROM replaced ORDER BY embedding <-> '{77,0,0,1,2}' LIMIT 1;
 RESET enable_seqscan;
 SELECT ivfpq_check('replaced_index', true);
 DROP TABLE replaced;
+
+-- nor values of other arrays that an operator class of one's own lets in
+CREATE OPERATOR CLASS double_ops FOR TYPE double precision[] USING ivfpq AS
+	OPERATOR 1 <-> (double precision[], double precision[]) FOR ORDER BY pg_catalog.float_ops, FUNCTION 1 ivfpq_l2_metric();
+CREATE TABLE doubles AS SELECT ARRAY[i, 1, 2]::double precision[] AS embedding FROM generate_series(1, 50) i;
+BEGIN;
+INSERT INTO doubles VALUES ('{NaN,1,2}'), ('{1e300,1,2}'), ('{1,2}');
+DELETE FROM doubles WHERE embedding = '{NaN,1,2}' OR embedding = '{1e300,1,2}' OR embedding = '{1,2}';
+CREATE INDEX doubles_index ON doubles USING ivfpq (embedding double_ops);
+COMMIT;
+SELECT dims, rows FROM ivfpq_index_info('doubles_index');
+DROP TABLE doubles;
+DROP OPERATOR FAMILY double_ops USING ivfpq;
 
 DROP TABLE items;
 DROP FUNCTION try_build, vector_of;

@@ -59,6 +59,19 @@ SELECT nprobe > 1 AS several_lists FROM ivfpq_index_info('items_index');
 DROP TABLE items, plain;
 DROP FUNCTION clustered;
 
+-- nor does it take lists for empty that no copy is in
+SELECT setseed(0.3);
+CREATE TABLE plain AS SELECT i AS id, (SELECT array_agg((CASE WHEN i % 7 < 4 THEN random() * 10
+	ELSE (i % 3 + 2) * 50 * (1 + (j % 3 = i % 3)::int) + random() * 0.1 END)::real) FROM generate_series(1, 16) j) AS embedding
+FROM generate_series(1, 20000) i;
+CREATE TABLE items AS SELECT * FROM plain UNION ALL SELECT id, embedding FROM plain WHERE id % 10 = 0;
+SET max_parallel_maintenance_workers = 0;
+CREATE INDEX plain_index ON plain USING ivfpq (embedding) WITH (lists = 64);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 64);
+RESET max_parallel_maintenance_workers;
+SELECT copies.nprobe >= 0.7 * none.nprobe AS as_many FROM ivfpq_index_info('items_index') copies, ivfpq_index_info('plain_index') none;
+DROP TABLE items, plain;
+
 -- Rows that are as far by chance, as most rows of a sparse set are orthogonal to a query, are no copies
 CREATE TABLE sparse AS
 SELECT i AS id, (SELECT array_agg(CASE WHEN sin(i * (j + 0.7) * 12.9898) > 0.8 THEN cos(i * (j + 0.3) * 78.233) ELSE 0 END::real ORDER BY j)

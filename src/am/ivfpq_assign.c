@@ -36,7 +36,10 @@
 /* With fewer groups than this, comparing with all lists takes no longer */
 #define MIN_GROUPS		(2 * IVFPQ_ASSIGNED_GROUPS)
 
-/* Elements of a product and multiplications in it from which on OpenBLAS rounds in one way */
+/*
+ * Elements of a product and multiplications in it from which on OpenBLAS does not take the ways of its small
+ * products, which round differently.  (How large ones round a row may still depend on its place.)
+ */
 #define MIN_PRODUCT			4096
 #define MIN_MULTIPLICATIONS	1e6
 

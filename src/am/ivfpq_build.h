@@ -57,6 +57,7 @@ typedef struct IvfpqBuild
 	Tuplesortstate *sort;		/* of a team of one */
 	int64		phase;
 	TimestampTz phase_start;
+	bool		takes_dead_dim; /* rows that only older snapshots see may say the dimension */
 
 	/* shared by the members, NULL in a team of one */
 	ParallelTableScanDesc parallel_scan;

@@ -162,7 +162,9 @@ find_own_neighbours(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
 
 				if (value >= nearest[PROBE_NEIGHBOURS - 1].value || is_query_row(queries, q, first + i))
 					continue;
-				if (value > copies[q] || (copies[q] < INFINITY && vq_kernels->l2sq_f32(x, queries->rows + q * dim, dim) > 0))
+				if (copies[q] == INFINITY)
+					continue;
+				if (value > copies[q] || vq_kernels->l2sq_f32(x, queries->rows + q * dim, dim) > 0)
 					add_neighbour(nearest, value, first + i);
 				else
 					queries->ncopies++;
@@ -196,7 +198,7 @@ count_occupying_rows(IvfpqTeam *team, const IvfpqSample *sample, const IvfpqList
 	memset(counts, 0, lists->nlists * sizeof(uint64));
 	rows = ivfpq_alloc_array(nrows, sizeof(uint32));
 	for (size_t i = 0; i < nrows; i++)
-		rows[i] = i;
+		rows[i] = i * sample->nrows / nrows;	/* which may be sorted by groups */
 	ivfpq_label(lists, sample->rows, rows, nrows, rows);
 	for (size_t i = 0; i < nrows; i++)
 		counts[rows[i]]++;

@@ -193,12 +193,23 @@ ivfpq_plan_check_m(const IvfpqBuild *build)
 typedef struct Sizes
 {
 	double		wanted_lists;
-	double		wanted_rows;
+	double		wanted_rows;	/* for as many lists as are wanted */
 	uint32		nlists;
 	uint64		train_rows;
+	double		needed_rows;	/* for nlists */
 	double		enough_bytes;	/* memory for what is wanted */
-	double		reserved;		/* for what is neither lists nor sample */
+	double		reserved;		/* see reserved_bytes */
 } Sizes;
+
+/* Memory for what is neither lists nor sample */
+static double
+reserved_bytes(const IvfpqBuild *build, int team_size, uint32 nlists)
+{
+	size_t		dim = build->meta.dim;
+
+	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + MEMBER_OVERHEAD) +
+		(build->plan.is_projected ? ivfpq_projection_bytes(dim, team_size) : 0);
+}
 
 static void
 find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
@@ -212,36 +223,40 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	double		list_bytes = (double) team_size * (dim * (sizeof(float) + sizeof(double)) + 64);
 	double		limit = 0;
 	double		most_rows;
+	uint32		most_lists;
 
 	sizes->wanted_lists = build->options->lists;
 	if (sizes->wanted_lists == 0)
 		sizes->wanted_lists = Min(LISTS_PER_ROOT * sqrt(plan->estimated_rows),
 								  Min(plan->estimated_rows / ROWS_PER_LIST, MAX_AUTO_LISTS));
-	sizes->nlists = Max(1, (uint32) Min(sizes->wanted_lists, plan->estimated_rows));
+	most_lists = Max(1, (uint32) Min(sizes->wanted_lists, plan->estimated_rows));
+	sizes->nlists = most_lists;
 
 	/* with fewer lists less is reserved, but no more lists are then made for that */
 	for (int round = 0; round < 2; round++)
 	{
-		sizes->reserved = (double) team_size * (ivfpq_assigner_bytes(sizes->nlists, dim) + MEMBER_OVERHEAD);
-		if (plan->is_projected)
-			sizes->reserved += ivfpq_projection_bytes(dim, team_size);
+		sizes->reserved = reserved_bytes(build, team_size, sizes->nlists);
 		limit = Max((double) maintenance_work_mem * 1024, 2 * sizes->reserved) - sizes->reserved;
 		if (sizes->nlists > limit / 2 / list_bytes)
 			sizes->nlists = Max(1, (uint32) (limit / 2 / list_bytes));
 	}
 
-	sizes->wanted_rows = build->options->train_rows;
-	most_rows = build->options->train_rows;
-	if (sizes->wanted_rows == 0)
+	sizes->wanted_rows = sizes->needed_rows = most_rows = build->options->train_rows;
+	if (build->options->train_rows == 0)
 	{
-		sizes->wanted_rows = Max((double) sizes->nlists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
+		sizes->wanted_rows = Max((double) most_lists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
+		sizes->needed_rows = Max((double) sizes->nlists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
 		most_rows = Max((double) sizes->nlists * MOST_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
 	}
 	sizes->wanted_rows = Min(sizes->wanted_rows, plan->estimated_rows);
+	sizes->needed_rows = Min(sizes->needed_rows, plan->estimated_rows);
 	most_rows = Min(most_rows, plan->estimated_rows);
 	sizes->train_rows = Max(1, (uint64) Min(most_rows, (limit - sizes->nlists * list_bytes) / row_bytes));
 	sizes->nlists = Min(sizes->nlists, sizes->train_rows);
-	sizes->enough_bytes = sizes->reserved + sizes->wanted_lists * list_bytes * 2 + sizes->wanted_rows * row_bytes;
+
+	/* lists may take half of what is not reserved */
+	sizes->enough_bytes = reserved_bytes(build, team_size, most_lists) +
+		most_lists * list_bytes + Max(most_lists * list_bytes, sizes->wanted_rows * row_bytes);
 }
 
 /* Shall the members of a team train together, and can they share memory without the index suffering? */
@@ -259,7 +274,7 @@ can_train_together(const IvfpqBuild *build, int team_size)
 	if (team_size > 1 && 2 * together.reserved > (double) maintenance_work_mem * 1024)
 		return false;
 	return together.nlists == alone.nlists &&
-		together.train_rows >= Min(alone.train_rows, alone.wanted_rows) * MIN_SAMPLE_PART;
+		together.train_rows >= Min(alone.train_rows, alone.needed_rows) * MIN_SAMPLE_PART;
 }
 
 int
@@ -292,7 +307,7 @@ ivfpq_plan_lists(IvfpqBuild *build, int team_size)
 	plan->train_rows = sizes.train_rows;
 	plan->member_bytes = (size_t) maintenance_work_mem * 1024 / team_size;
 
-	if (sizes.nlists < (uint32) sizes.wanted_lists || sizes.train_rows < (uint64) sizes.wanted_rows)
+	if (sizes.nlists < (uint32) sizes.wanted_lists || sizes.train_rows < (uint64) sizes.needed_rows)
 		ereport(NOTICE,
 				(errmsg("index \"%s\" is trained with less than it could use",
 						RelationGetRelationName(build->index)),

@@ -12,6 +12,7 @@
 
 #include "access/heapam.h"
 #include "am/ivfpq_build.h"
+#include "catalog/index.h"
 #include "commands/progress.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -43,10 +44,17 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqV
 {
 	if (isnull[0])
 		return false;
-	if (!alive && !vq_datum_is_vector(values[0], build->datum_kind, (int) build->meta.dim))
+	if (!alive)
 	{
-		build->info->ii_BrokenHotChain = true;
-		return false;
+		int			dim = vq_datum_dim(values[0], build->datum_kind);
+
+		if (build->meta.dim == 0 && build->takes_dead_dim)
+			build->meta.dim = dim;
+		if (dim == 0 || (uint32) dim != build->meta.dim)
+		{
+			build->info->ii_BrokenHotChain = true;
+			return false;
+		}
 	}
 	vq_datum_read(values[0], build->datum_kind, vector);
 	if (build->meta.dim == 0)
@@ -154,12 +162,24 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 	double		share;
 
 	build->plan.heap_blocks = RelationGetNumberOfBlocks(build->heap);
+	build->takes_dead_dim = false;
 
 	/* Of a partial index few blocks may have rows, and all of them: look at more, then at all */
 	for (;;)
 	{
 		state.nseen = 0;
 		share = scan_random_blocks(&state, max_blocks, 0, 1, count_row);
+
+		/*
+		 * Where all rows with a vector are dead, older snapshots that see them use an index
+		 * all the same after a REINDEX, whatever ii_BrokenHotChain says.
+		 */
+		if (build->meta.dim == 0 && share >= 1.0 && !build->takes_dead_dim &&
+			ReindexIsProcessingIndex(RelationGetRelid(build->index)))
+		{
+			build->takes_dead_dim = true;
+			continue;
+		}
 		if (state.nseen >= COUNTED_ROWS || share >= 1.0)
 			break;
 		max_blocks = max_blocks == COUNTING_BLOCKS && state.nseen > 0 ?

@@ -89,21 +89,21 @@ report_not_finite(const float *x, int dim)
 
 /*
  * Narrow to real.  What is too small becomes zero, as it does when a real[]
- * literal has more digits than fit; what is too large is an error.
+ * literal has more digits than fit; what is too large is an error, or infinity.
  */
 static float
-narrow(double value, int i)
+narrow(double value, int i, bool is_strict)
 {
 	float		narrowed = (float) value;
 
-	if (unlikely(isinf(narrowed) && !isinf(value)))
+	if (unlikely(isinf(narrowed) && !isinf(value) && is_strict))
 		report_element(i, psprintf("%g, which is out of range for type real", value));
 	return narrowed;
 }
 
 /* The elements of an array without NULLs, as float[dim], palloc'd */
 static float *
-convert_elements(ArrayType *array, int dim)
+convert_elements(ArrayType *array, int dim, bool is_strict)
 {
 	float	   *x = palloc(sizeof(float) * dim);
 	const char *data = ARR_DATA_PTR(array);
@@ -112,7 +112,7 @@ convert_elements(ArrayType *array, int dim)
 	{
 		case FLOAT8OID:
 			for (int i = 0; i < dim; i++)
-				x[i] = narrow(((const float8 *) data)[i], i);
+				x[i] = narrow(((const float8 *) data)[i], i, is_strict);
 			break;
 		case INT2OID:
 			for (int i = 0; i < dim; i++)
@@ -137,7 +137,7 @@ convert_elements(ArrayType *array, int dim)
 				{
 					Datum		value = DirectFunctionCall1(numeric_float8_no_overflow, elements[i]);
 
-					x[i] = narrow(DatumGetFloat8(value), i);
+					x[i] = narrow(DatumGetFloat8(value), i, is_strict);
 				}
 				pfree(elements);
 				break;
@@ -220,7 +220,7 @@ open_array(Datum value, VqVector *vector)
 	if (likely(ARR_ELEMTYPE(array) == FLOAT4OID))
 		vector->x = (const float *) ARR_DATA_PTR(array);
 	else
-		vector->x = vector->converted = convert_elements(array, vector->dim);
+		vector->x = vector->converted = convert_elements(array, vector->dim, true);
 }
 
 /*
@@ -277,26 +277,47 @@ vq_datum_read(Datum value, VqDatumKind kind, VqVector *vector)
 	vq_datum_check(vector);
 }
 
-bool
-vq_datum_is_vector(Datum value, VqDatumKind kind, int dim)
+/* vq_datum_dim of an array */
+static int
+array_dim(ArrayType *array)
+{
+	int			dim;
+	bool		is_fit;
+
+	if (ARR_NDIM(array) != 1 || ARR_DIMS(array)[0] > VQ_MAX_DIM || array_contains_nulls(array))
+		return 0;
+	dim = ARR_DIMS(array)[0];
+	if (ARR_ELEMTYPE(array) == FLOAT4OID)
+		is_fit = all_finite((const float *) ARR_DATA_PTR(array), dim);
+	else
+	{
+		float	   *x = convert_elements(array, dim, false);
+
+		is_fit = all_finite(x, dim);
+		pfree(x);
+	}
+	return is_fit ? dim : 0;
+}
+
+int
+vq_datum_dim(Datum value, VqDatumKind kind)
 {
 	VqVector	vector;
-	bool		is_fit = true;
+	int			dim;
 
 	if (kind == VQ_DATUM_ARRAY)
 	{
 		ArrayType  *array = DatumGetArrayTypeP(value);
 
-		is_fit = ARR_NDIM(array) == 1 && ARR_DIMS(array)[0] == dim && !array_contains_nulls(array) &&
-			(ARR_ELEMTYPE(array) != FLOAT4OID || all_finite((const float *) ARR_DATA_PTR(array), dim));
+		dim = array_dim(array);
 		if ((Pointer) array != DatumGetPointer(value))
 			pfree(array);
-		return is_fit;
+		return dim;
 	}
 	vq_datum_open(value, kind, &vector);
-	is_fit = vector.dim == dim && all_finite(vector.x, dim);
+	dim = all_finite(vector.x, vector.dim) ? vector.dim : 0;
 	vq_datum_free(&vector);
-	return is_fit;
+	return dim;
 }
 
 bool

@@ -50,11 +50,8 @@ extern void vq_datum_open(Datum value, VqDatumKind kind, VqVector *vector);
 extern void vq_datum_check(const VqVector *vector);
 extern void vq_datum_free(VqVector *vector);
 
-/*
- * Whether it is a vector of so many finite numbers, without an ERROR.  Of real[] and
- * pgvector's types; of other arrays only whether the shape is right.
- */
-extern bool vq_datum_is_vector(Datum value, VqDatumKind kind, int dim);
+/* Dimensions, or 0 if vq_datum_read would raise an ERROR */
+extern int	vq_datum_dim(Datum value, VqDatumKind kind);
 
 /* Whether it has no direction: all its numbers are 0 */
 extern bool vq_datum_is_zero(const VqVector *vector);

@@ -65,14 +65,19 @@ for my $workers (0, 1, 2, 5)
 	note("recall with $name: $recall{$workers}");
 	cmp_ok(abs($recall{$workers} - $recall{0}), '<', 0.03, "$name: recall as without workers");
 
-	# the same team makes the same index
-	my $fingerprint = q{
-		SELECT md5(string_agg(list || ':' || rows, ',' ORDER BY list)) FROM ivfpq_list_info('items_v')
-		UNION ALL SELECT md5(string_agg(ivfpq_reconstruct('items_v', ctid)::text, ',' ORDER BY id)) FROM items WHERE id % 3000 = 7};
-	my $first = $node->safe_psql('postgres', $fingerprint);
-
+	# The same team makes the same model.  Without workers all is the same; with them a row that is as near to
+	# two lists within rounding may be in the other, and codes may differ in a bit.
+	$node->safe_psql('postgres', q{
+		CREATE TABLE first_lists AS SELECT * FROM ivfpq_list_info('items_v');
+		CREATE TABLE first_codes AS SELECT id, ivfpq_reconstruct('items_v', ctid) AS v FROM items WHERE id % 300 = 7});
 	build($workers, 'REINDEX INDEX items_v', "$name: REINDEX");
-	is($node->safe_psql('postgres', $fingerprint), $first, "$name: REINDEX makes the same index");
+	cmp_ok($node->safe_psql('postgres', q{
+			SELECT sum(abs(a.rows - b.rows)) FROM ivfpq_list_info('items_v') a JOIN first_lists b USING (list)}),
+		'<=', $workers == 0 ? 0 : $rows / 1000, "$name: REINDEX makes the same lists");
+	cmp_ok($node->safe_psql('postgres', q{
+			SELECT count(*) FROM items JOIN first_codes b USING (id) WHERE ivfpq_reconstruct('items_v', items.ctid) <> b.v}),
+		'<=', $workers == 0 ? 0 : 2, "$name: and the same codes");
+	$node->safe_psql('postgres', 'DROP TABLE first_lists, first_codes');
 	$node->safe_psql('postgres', 'DROP INDEX items_v');
 }
 
