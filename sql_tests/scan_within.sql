@@ -156,6 +156,9 @@ DROP ROLE regress_vqpg_reader;
 -- The operator of the plan is of no use to others: it is true of all rows, and orders none
 SELECT bool_and(embedding @<= 0) FROM few;
 SELECT s.is_bounded, s.rows, s.is_right FROM by_index('SELECT id FROM few WHERE embedding @<= 0') s;
+SET enable_seqscan = off;
+SELECT count(*) FROM (SELECT id FROM few WHERE embedding @<= 0 ORDER BY embedding <-> :query LIMIT 10) s;
+RESET enable_seqscan;
 
 DROP TABLE items, few;
 DROP FUNCTION by_index, by_table, rows_of;

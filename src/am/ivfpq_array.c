@@ -65,9 +65,12 @@ ivfpq_array_write(Relation index, ForkNumber fork, const void *bytes, size_t nby
 static Buffer
 lock_array_page(Relation index, BlockNumber blkno, size_t nbytes)
 {
-	Buffer		buffer = ivfpq_read_buffer(index, blkno);
+	Buffer		buffer;
 	PageHeader	header;
 
+	if (blkno == InvalidBlockNumber)	/* which would make a new page */
+		ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO, "An array that is needed is missing.");
+	buffer = ivfpq_read_buffer(index, blkno);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	ivfpq_page_check(index, buffer, IVFPQ_PAGE_ARRAY);
 	header = (PageHeader) BufferGetPage(buffer);

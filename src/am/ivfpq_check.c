@@ -623,6 +623,9 @@ check_open_index(Relation heap, Relation index, bool heap_all_indexed)
 	BlockNumber nblocks;
 
 	ivfpq_meta_read(index, &check.meta);
+	if (check.meta.metric != ivfpq_metric(index))
+		ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO,
+							   psprintf("Metric %u is not that of the operator class.", check.meta.metric));
 	check.shape.m = check.meta.m;
 	check.shape.nbits = check.meta.nbits;
 

@@ -163,6 +163,20 @@ needs_true_order(const PlannerInfo *root, const RelOptInfo *rel)
 	return false;
 }
 
+/* Whether there is a condition with the search key's operator in the query, which the server takes for exact */
+static bool
+has_key_of_query(const IndexPath *path)
+{
+	ListCell   *cell;
+
+	foreach(cell, path->indexclauses)
+	{
+		if (!lfirst_node(IndexClause, cell)->lossy)
+			return true;
+	}
+	return false;
+}
+
 /* amcostestimate */
 void
 ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
@@ -197,7 +211,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	 * a sequential scan that the user disabled has one.  The cost is finite, as the
 	 * planner subtracts costs.
 	 */
-	if (list_length(path->indexorderbys) != 1 || needs_true_order(root, rel))
+	if (list_length(path->indexorderbys) != 1 || has_key_of_query(path) || needs_true_order(root, rel))
 	{
 		*startup = *total = NEVER_COST;
 		*selectivity = 0.0;

@@ -95,7 +95,8 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		return psprintf("Directory starts at block %u and lists at %u of %u.",
 						meta->directory_start, meta->list_start, nblocks);
 	if (!coded)
-		return (meta->m == 0 && meta->nbits == 0 && meta->coarse_m == 0) ? NULL : "Code parameters are set without a codec.";
+		return meta->m == 0 && meta->nbits == 0 && meta->coarse_m == 0 && meta->ngroups == 0 && !is_projected ?
+			NULL : "Code parameters are set without a codec.";
 	if (vq_codec_init(&codec, meta->dim, meta->m, meta->nbits, is_projected) != VQ_OK ||
 		vq_block_bytes(&shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
 		return psprintf("Codes have %u sub-quantisers of %u bits for %u dimensions.",

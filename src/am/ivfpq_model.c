@@ -186,6 +186,19 @@ load_model(Relation index, const IvfpqMetaPageData *meta)
 	return cached;
 }
 
+/* Whether two metapages of one file are those of one model.  What else differs is damage, which a new model meets. */
+static bool
+is_same_model(const IvfpqMetaPageData *cached, const IvfpqMetaPageData *meta)
+{
+	IvfpqMetaPageData expected = *cached;
+
+	/* what can change */
+	expected.zero_vectors = meta->zero_vectors;
+	if (meta->codec == IVFPQ_CODEC_NONE)
+		expected.dim = meta->dim;
+	return memcmp(&expected, meta, sizeof(expected)) == 0;
+}
+
 IvfpqModel *
 ivfpq_model_get(Relation index, MemoryContext owner)
 {
@@ -199,7 +212,7 @@ ivfpq_model_get(Relation index, MemoryContext owner)
 	{
 		CachedModel *cached = dlist_container(CachedModel, node, iter.cur);
 
-		if (cached->model.meta.build_id == meta.build_id &&
+		if (is_same_model(&cached->model.meta, &meta) &&
 			VQ_LOCATOR_EQUALS(cached->locator, VQ_LOCATOR(index)))
 		{
 			found = cached;

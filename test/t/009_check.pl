@@ -105,6 +105,7 @@ my @damages = (
 	[ 'magic', qr/is not an ivfpq index/, $contents, pack('L', 1) ],
 	[ 'format version', qr/unsupported format/, $contents + 4, pack('L', 77) ],
 	[ 'metric', qr/Metric 9/, $contents + 39, pack('C', 9) ],
+	[ 'metric of another class', qr/Metric 2 is not that of the operator class/, $contents + 39, pack('C', 2) ],
 	[ 'dimension', qr/block 0|at block/, $contents + 24, pack('L', 0xFFFF) ],
 	[ 'number of lists', qr/at block 0/, $contents + 28, pack('L', 0xFFFFFF) ],
 	[ 'sub-quantisers', qr/at block/, $contents + 32, pack('L', 7) ],
@@ -252,6 +253,64 @@ $node->start;
 $node->safe_psql('postgres', 'REINDEX INDEX items_v');
 is(check_error('true'), '', 'REINDEX cures a damaged metapage');
 ok_finds_every_row($node, 'items', $dim, 'after REINDEX');
+
+$node->stop;
+
+# An index without codes has no groups, and does not grow where it says so
+$node->start;
+$node->safe_psql('postgres', q{
+	CREATE TABLE few (id int, v real[]);
+	INSERT INTO few SELECT i, ARRAY[i, 1] FROM generate_series(1, 20) i;
+	CREATE INDEX few_v ON few USING ivfpq (v);
+	CHECKPOINT});
+$path = $node->data_dir . '/' . $node->safe_psql('postgres', "SELECT pg_relation_filepath('few_v')");
+$node->stop;
+$sound = read_file();
+for my $groups (5, 0xFFFFFFFF)
+{
+	my $damaged = $sound;
+
+	substr($damaged, $contents + 84, 4) = pack('L', $groups);
+	write_file($damaged);
+	$node->start;
+	for my $statement (
+		"SELECT ivfpq_check('few_v')",
+		"SELECT id FROM few ORDER BY v <-> '{1,1}' LIMIT 1",
+		"INSERT INTO few VALUES (1, '{1,2}')")
+	{
+		my ($code, $out, $err) = $node->psql('postgres', $statement);
+
+		like($err, qr/ERROR:.*damaged|ERROR:.*corrupt|Code parameters are set without a codec/s, "$groups groups without codes: $statement");
+	}
+	is($node->safe_psql('postgres', "SELECT pg_relation_size('few_v')"), length($sound), 'the index does not grow');
+	$node->stop;
+}
+write_file($sound);
+
+# A session that has read an index is told of damage that comes later
+$node->append_conf('postgresql.conf', "shared_buffers = '1MB'\nautovacuum = off\n");
+$node->start;
+$node->safe_psql('postgres', q{
+	CREATE TABLE wide (id int, v real[]);
+	INSERT INTO wide SELECT id, test_vector(id, 1500) FROM generate_series(1, 600) id;
+	CREATE INDEX wide_v ON wide USING ivfpq (v) WITH (lists = 5, rotation = none);
+	CREATE TABLE filler AS SELECT id, repeat('x', 500) AS text FROM generate_series(1, 20000) id;
+	CREATE INDEX ON filler (id);
+	CHECKPOINT});
+$path = $node->data_dir . '/' . $node->safe_psql('postgres', "SELECT pg_relation_filepath('wide_v')");
+
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+my $read_all = 'SET enable_bitmapscan = off; SELECT sum(length(text)) FROM (SELECT text FROM filler ORDER BY id) s';
+
+$session->query_safe("SELECT id FROM wide ORDER BY v <-> test_vector(1, 1500) LIMIT 1");
+$session->query_safe($read_all);
+$sound = read_file();
+substr($sound, $contents + 32, 4) = pack('L', 24);
+write_file($sound);
+$session->query("INSERT INTO wide SELECT id, test_vector(id, 1500) FROM generate_series(1, 500) id");
+is($session->query('SELECT 1'), '1', 'the session goes on when m is another suddenly');
+$session->quit;
+is($node->safe_psql('postgres', 'SELECT count(*) > 0 FROM wide'), 't', 'and so does the server');
 
 # What is refused, and why
 for my $refusal (
