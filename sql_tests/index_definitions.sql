@@ -160,3 +160,31 @@ DROP FUNCTION is_same;
 RESET ivfpq.epsilon;
 RESET enable_seqscan;
 DROP FUNCTION normalised;
+
+-- Who may call the functions of an index is asked of the role that starts a search, not of the one that fetches its rows
+CREATE ROLE regress_vqpg_owner;
+CREATE ROLE regress_vqpg_guest;
+CREATE SCHEMA regress_vqpg AUTHORIZATION regress_vqpg_owner;
+GRANT USAGE ON SCHEMA regress_vqpg TO regress_vqpg_guest;
+SET ROLE regress_vqpg_owner;
+CREATE FUNCTION regress_vqpg.vector_of(x float8[]) RETURNS real[] IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN x::real[]; END $$;
+REVOKE ALL ON FUNCTION regress_vqpg.vector_of(float8[]) FROM PUBLIC;
+CREATE TABLE regress_vqpg.items AS SELECT i AS id, ARRAY[i % 7, i, 1]::float8[] AS x FROM generate_series(1, 600) i;
+CREATE INDEX ON regress_vqpg.items USING ivfpq (regress_vqpg.vector_of(x));
+CREATE FUNCTION regress_vqpg.near(query real[]) RETURNS refcursor SECURITY DEFINER SET enable_seqscan = off LANGUAGE plpgsql AS $$
+DECLARE
+	c refcursor := 'found';
+BEGIN
+	OPEN c FOR SELECT id FROM regress_vqpg.items ORDER BY regress_vqpg.vector_of(x) <-> query LIMIT 3;
+	RETURN c;
+END $$;
+GRANT EXECUTE ON FUNCTION regress_vqpg.near(real[]) TO regress_vqpg_guest;
+SET ROLE regress_vqpg_guest;
+BEGIN;
+SELECT regress_vqpg.near('{0,7,1}');
+FETCH ALL FROM found;
+SELECT candidates_reranked > 0 AS is_search FROM ivfpq_last_scan();
+COMMIT;
+RESET ROLE;
+DROP OWNED BY regress_vqpg_owner, regress_vqpg_guest;
+DROP ROLE regress_vqpg_owner, regress_vqpg_guest;

@@ -63,6 +63,13 @@ SELECT out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:que
 CREATE FUNCTION neighbours() RETURNS SETOF float8 STABLE LANGUAGE sql AS $$
 	SELECT embedding <-> '{1,1,1,1,2,2,2,2,0,0,0,0,3,3,3,3}' FROM items ORDER BY 1 $$;
 SELECT out_of_order('SELECT n FROM neighbours() n LIMIT 1500') AS limit_of_function;
+CREATE FUNCTION page(rows bigint, first bigint) RETURNS SETOF float8 STABLE LANGUAGE sql AS $$
+	SELECT n FROM neighbours() n LIMIT rows OFFSET first $$;
+SELECT out_of_order('SELECT d FROM page(1500, 20) WITH ORDINALITY f(d, n) ORDER BY n') AS page_of_function, (SELECT count(*) FROM page(15, 20)) AS rows,
+	   (SELECT count(*) FROM page(15, NULL)) AS no_offset, (SELECT count(*) FROM page(NULL, 20)) AS no_limit,
+	   (SELECT count(*) FROM page(9223372036854775807, 9223372036854775807)) AS beyond, (SELECT count(*) FROM page(0, 5)) AS none;
+SELECT * FROM page(-1, 1);
+SELECT * FROM page(1, -1);
 PREPARE around (int) AS SELECT n FROM neighbours() n LIMIT $1;
 SET plan_cache_mode = force_generic_plan;
 EXPLAIN (COSTS off) EXECUTE around (100);
@@ -129,8 +136,42 @@ SELECT count(*), count(s.d) FROM (
 RESET enable_hashjoin;
 RESET enable_nestloop;
 
--- Rows that are locked may have changed meanwhile: the server promises no order of them, but these are sorted after it
+-- Rows that are locked come as they are found: a cursor is at the row that was locked last
 EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> :query LIMIT 3 FOR UPDATE;
+CREATE FUNCTION wrong_rows(query text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	c refcursor;
+	found int;
+	updated int;
+	wrong int := 0;
+BEGIN
+	OPEN c FOR EXECUTE query;
+	FOR i IN 1 .. 5 LOOP
+		FETCH c INTO found;
+		UPDATE items SET embedding = embedding WHERE CURRENT OF c RETURNING id INTO updated;
+		wrong := wrong + (found IS DISTINCT FROM updated)::int;
+	END LOOP;
+	RETURN wrong;
+END $$;
+CREATE VIEW near_first AS SELECT id FROM items ORDER BY embedding <-> :query;
+BEGIN;
+SELECT wrong_rows('SELECT id FROM items ORDER BY embedding <-> ' || quote_literal(:query) || ' LIMIT 5 FOR UPDATE') AS wrong_rows,
+	   wrong_rows('SELECT id FROM near_first LIMIT 5 FOR UPDATE') AS of_view,
+	   wrong_rows('SELECT id FROM (SELECT id FROM items ORDER BY embedding <-> ' || quote_literal(:query) || ' FOR UPDATE) s LIMIT 5') AS of_subquery;
+ROLLBACK;
+DROP VIEW near_first;
+DROP FUNCTION wrong_rows;
+
+-- What the server computes after a sort is computed after this one
+CREATE TEMP SEQUENCE numbers;
+SELECT count(*) AS rows, count(*) FILTER (WHERE d < d_before) AS wrong_numbers
+FROM (SELECT d, lag(d) OVER (ORDER BY n) AS d_before
+	  FROM (SELECT nextval('numbers') AS n, embedding <-> :query AS d FROM items ORDER BY d LIMIT 1500) s) s;
+SELECT count(*) AS rows, count(*) FILTER (WHERE d < d_before) AS wrong_numbers
+FROM (SELECT d, lag(d) OVER (ORDER BY n) AS d_before
+	  FROM (SELECT * FROM (SELECT nextval('numbers') AS n, embedding <-> :query AS d FROM items ORDER BY d) s LIMIT 1500) s) s;
+SELECT nextval('numbers') AS numbers_taken;
+EXPLAIN (COSTS off) SELECT nextval('numbers'), id FROM items ORDER BY embedding <-> :query LIMIT 3;
 
 -- Whatever is between the LIMIT and the search
 CREATE FUNCTION shape(query text) RETURNS text LANGUAGE plpgsql AS $$

@@ -144,8 +144,14 @@ SELECT s.is_bounded, s.is_right FROM by_index(replace(replace(:'search', 'items'
 CREATE ROLE regress_vqpg_reader;
 GRANT SELECT ON few TO regress_vqpg_reader;
 REVOKE EXECUTE ON FUNCTION ivfpq_may_be_within(real[], float8) FROM PUBLIC;
-SET ROLE regress_vqpg_reader;
 SET enable_seqscan = off;
+SET plan_cache_mode = force_generic_plan;
+PREPARE by_role (float8) AS SELECT count(*) FROM (SELECT id FROM few WHERE embedding <-> :query < $1 ORDER BY embedding <-> :query LIMIT 100) s;
+EXECUTE by_role (3);
+SET ROLE regress_vqpg_reader;
+EXECUTE by_role (3);
+RESET plan_cache_mode;
+DEALLOCATE by_role;
 SELECT count(*) FROM (SELECT id FROM few WHERE embedding <-> :query < 3 ORDER BY embedding <-> :query LIMIT 100) s;
 RESET enable_seqscan;
 RESET ROLE;

@@ -304,6 +304,7 @@ bound_by(PlannerInfo *root, IndexPath *path, const List *conditions)
 	ListCell   *cell;
 
 	/* who may call the distance need not be allowed to call what stands behind the key */
+	root->glob->dependsOnRole = true;
 	if (!OidIsValid(operator) || !VQ_MAY_EXECUTE(get_opcode(operator)))
 		return;
 	foreach(cell, conditions)

@@ -38,6 +38,7 @@ typedef struct Told
 {
 	IvfpqFilter *filter;
 	IvfpqReturned *returned;
+	List	   *expressions;	/* of the index, ready to be evaluated */
 } Told;
 
 static ExecutorStart_hook_type next_hook;
@@ -45,7 +46,7 @@ static ExecutorStart_hook_type next_hook;
 static const Told *
 told(IndexScanDesc scan)
 {
-	static const Told nothing = {NULL, NULL};
+	static const Told nothing = {NULL, NULL, NIL};
 	const Told *told = scan->orderByData[0].sk_func.fn_extra;
 
 	return told ? told : &nothing;
@@ -61,6 +62,12 @@ IvfpqReturned *
 ivfpq_returned_of(IndexScanDesc scan)
 {
 	return told(scan)->returned;
+}
+
+List *
+ivfpq_expressions_of(IndexScanDesc scan)
+{
+	return told(scan)->expressions;
 }
 
 /* Stands in for the operator's function */
@@ -150,6 +157,8 @@ tell_searches(PlanState *state, void *context)
 
 			told->filter = ivfpq_filter_make(node);
 			told->returned = distances_returned(node);
+			told->expressions = ExecPrepareExprList(RelationGetIndexExpressions(node->iss_RelationDesc),
+													node->ss.ps.state);
 			node->iss_OrderByKeys[0].sk_func.fn_extra = told;
 		}
 	}

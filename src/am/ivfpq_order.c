@@ -138,6 +138,50 @@ unpromised(PlannerInfo *root, Path *path)
 	return result;
 }
 
+/* Whether rows are locked on the way to a LIMIT */
+static bool
+are_locked(const Path *path)
+{
+	ListCell   *cell;
+
+	if (IsA(path, LockRowsPath))
+		return true;
+	foreach(cell, ordered_inputs(path))
+		if (are_locked(lfirst(cell)))
+			return true;
+	return false;
+}
+
+static Node *
+make_int8(int64 value)
+{
+	return (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(value), false, FLOAT8PASSBYVAL);
+}
+
+/* LEAST (which passes over NULL) or COALESCE of a number of rows and another */
+static Node *
+least(Node *rows, int64 other)
+{
+	MinMaxExpr *result = makeNode(MinMaxExpr);
+
+	result->minmaxtype = INT8OID;
+	result->op = IS_LEAST;
+	result->args = list_make2(rows, make_int8(other));
+	result->location = -1;
+	return (Node *) result;
+}
+
+static Node *
+coalesce(Node *rows, int64 other)
+{
+	CoalesceExpr *result = makeNode(CoalesceExpr);
+
+	result->coalescetype = INT8OID;
+	result->args = list_make2(rows, make_int8(other));
+	result->location = -1;
+	return (Node *) result;
+}
+
 /*
  * How many rows a query's LIMIT and OFFSET look at, as an expression that may be computed
  * twice; NULL if it has no LIMIT, or there is no such expression
@@ -145,28 +189,70 @@ unpromised(PlannerInfo *root, Path *path)
 static Node *
 rows_of_limit(const Query *query)
 {
-	int64		rows;
-	Const	   *count = (Const *) query->limitCount;
-	Const	   *offset = (Const *) query->limitOffset;
+	const int64 most = PG_INT64_MAX / 2;	/* of which a sum of two is a number as well */
+	Node	   *count = query->limitCount;
+	Node	   *offset = query->limitOffset;
 
-	if (count == NULL || query->limitOption != LIMIT_OPTION_COUNT || contain_volatile_functions(query->limitCount))
+	if (count == NULL || query->limitOption != LIMIT_OPTION_COUNT ||
+		contain_volatile_functions(count) || contain_volatile_functions(offset))
 		return NULL;
 	if (offset == NULL)
-		return query->limitCount;
-	if (!IsA(count, Const) || count->constisnull || !IsA(offset, Const) || offset->constisnull ||
-		pg_add_s64_overflow(DatumGetInt64(count->constvalue), DatumGetInt64(offset->constvalue), &rows))
-		return NULL;
-	return (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(rows), false, FLOAT8PASSBYVAL);
+		return count;
+	return eval_const_expressions(NULL, (Node *)
+								  makeFuncExpr(F_INT8PL, INT8OID,
+											   list_make2(least(count, most), least(coalesce(offset, 0), most)),
+											   InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL));
 }
 
-/* The first rows of a search, of which a query that builds on it wants no more, in order */
+/*
+ * A path that gives other columns of its rows, computed from what it reads; NULL if what it
+ * reads has been computed from volatile functions
+ */
+static Path *
+with_target(PlannerInfo *root, Path *path, PathTarget *target)
+{
+	Path	   *result = NULL;
+
+	switch (nodeTag(path))
+	{
+		case T_ProjectionPath:
+			return with_target(root, ((ProjectionPath *) path)->subpath, target);
+		case T_IndexPath:
+			result = (Path *) makeNode(IndexPath);
+			*(IndexPath *) result = *(IndexPath *) path;
+			break;
+		case T_NestPath:
+			result = (Path *) makeNode(NestPath);
+			*(NestPath *) result = *(NestPath *) path;
+			break;
+		default:
+			if (contain_volatile_functions((Node *) path->pathtarget->exprs))
+				return NULL;
+			return (Path *) create_projection_path(root, path->parent, path, target);
+	}
+	result->pathtarget = target;
+	return result;
+}
+
+/*
+ * The first rows of a search, of which a query that builds on it wants no more, in order.
+ * What the server computes after a sort is computed after this one (make_sort_input_target
+ * in planner.c: volatile functions, and what is dear).  NULL if that cannot be.
+ */
 static Path *
 first_sorted(PlannerInfo *root, Path *search, Node *rows, int64 estimate, List *pathkeys)
 {
-	Path	   *first = (Path *) create_limit_path(root, search->parent, search, NULL, rows,
-												   LIMIT_OPTION_COUNT, 0, estimate);
+	PathTarget *target = search->pathtarget;
+	PathTarget *before = root->upper_targets[UPPERREL_WINDOW];
+	bool		is_postponed = target == root->upper_targets[UPPERREL_FINAL] && before != NULL && before != target &&
+		!root->parse->hasTargetSRFs;
+	Path	   *path = is_postponed ? with_target(root, search, before) : search;
 
-	return sorted(root, search->parent, first, pathkeys);
+	if (path == NULL)
+		return NULL;
+	path = (Path *) create_limit_path(root, path->parent, path, NULL, rows, LIMIT_OPTION_COUNT, 0, estimate);
+	path = sorted(root, path->parent, path, pathkeys);
+	return is_postponed ? (Path *) create_projection_path(root, path->parent, path, target) : path;
 }
 
 /* The node below projections */
@@ -223,11 +309,13 @@ static Path *
 mended_ranks(PlannerInfo *root, LimitPath *limit, int64 estimate)
 {
 	Path	   *path = below_projections(limit->subpath);
+	Path	   *first;
 
 	if (!IsA(path, WindowAggPath) || !is_search_order(path) || !ivfpq_ranks_limited(root))
 		return NULL;
-	return with_input(&limit->path, first_sorted(root, ((WindowAggPath *) path)->subpath, rows_of_limit(root->parse),
-												 estimate, root->window_pathkeys));
+	first = first_sorted(root, ((WindowAggPath *) path)->subpath, rows_of_limit(root->parse), estimate,
+						 root->window_pathkeys);
+	return first ? with_input(&limit->path, first) : NULL;
 }
 
 /* Whether an expression is computed from what only its own level of the query knows */
@@ -251,6 +339,7 @@ mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 	Path	   *path = below_projections(limit->subpath);
 	Node	   *rows = rows_of_limit(root->parse);
 	Path	   *search;
+	Path	   *first;
 	PlannerInfo *subroot;
 
 	/* not what this query computes and that one could not */
@@ -264,7 +353,8 @@ mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 	if (!IsA(search, ProjectionPath) || search->pathkeys != NIL || subroot->sort_pathkeys == NIL ||
 		!is_search_order(((ProjectionPath *) search)->subpath))
 		return NULL;
-	return with_input(&limit->path, first_sorted(subroot, search, rows, estimate, subroot->sort_pathkeys));
+	first = first_sorted(subroot, search, rows, estimate, subroot->sort_pathkeys);
+	return first ? with_input(&limit->path, first) : NULL;
 }
 
 static bool
@@ -293,20 +383,48 @@ ivfpq_ranks_limited(const PlannerInfo *root)
 		!is_other_window_function((Node *) root->processed_tlist, NULL);
 }
 
-/* The rows that a LIMIT lets through, in order; NULL if they are not those of a search */
+/* Of a query that has the ORDER BY and the LIMIT: the first rows in their order; NULL if it is none */
+static Path *
+mended_search(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, int64 estimate)
+{
+	Node	   *rows = rows_of_limit(root->parse);
+	Path	   *first = NULL;
+	LimitPath  *copy;
+
+	if (!is_search_order(limit->subpath))
+		return NULL;
+
+	/* not of sets: how many rows must be read for those of the limit is not known */
+	if (rows != NULL && !root->parse->hasTargetSRFs &&
+		contain_volatile_functions((Node *) root->processed_tlist))
+		first = first_sorted(root, limit->subpath, rows, estimate, root->sort_pathkeys);
+	if (first == NULL)
+		return sorted(root, rel, &limit->path, root->sort_pathkeys);
+	copy = makeNode(LimitPath);
+	*copy = *limit;
+	copy->subpath = first;
+	copy->path.startup_cost = first->startup_cost;
+	copy->path.total_cost = first->total_cost;
+	return &copy->path;
+}
+
+/*
+ * The rows that a LIMIT lets through, in order; NULL if they are not those of a search.
+ * Not where rows are locked: who updates the row that a cursor is at (WHERE CURRENT OF) would
+ * meet the one that was locked last, as a sort has read all.
+ */
 static Path *
 mended_limit(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, const FinalPathExtraData *extra)
 {
 	int64		estimate = extra->count_est > 0 ? extra->count_est + Max(extra->offset_est, 0) : 0;
-	Path	   *result = mended_ranks(root, limit, estimate);
+	Path	   *result;
 
-	/* rows may be locked in between, which makes the server forget their order */
-	Path	   *limited = IsA(limit->subpath, LockRowsPath) ? ((LockRowsPath *) limit->subpath)->subpath : limit->subpath;
-
-	if (result == NULL && root->sort_pathkeys != NIL && is_search_order(limited))
-		result = sorted(root, rel, &limit->path, root->sort_pathkeys);
-	if (result == NULL && root->sort_pathkeys == NIL)
-		result = mended_subquery(root, limit, estimate);
+	if (are_locked(&limit->path))
+		return NULL;
+	result = mended_ranks(root, limit, estimate);
+	if (result == NULL)
+		result = root->sort_pathkeys != NIL ? mended_search(root, rel, limit, estimate) :
+			mended_subquery(root, limit, estimate);
 	return result;
 }
 

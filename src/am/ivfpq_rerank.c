@@ -105,6 +105,7 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric, bool is_out_of_line)
 	if (reranker->attno == 0)
 	{
 		reranker->info = BuildIndexInfo(index);
+		reranker->info->ii_ExpressionsState = ivfpq_expressions_of(scan);
 		reranker->estate = CreateExecutorState();
 		GetPerTupleExprContext(reranker->estate)->ecxt_scantuple = reranker->slot;
 	}

@@ -101,7 +101,7 @@ typedef struct IvfpqScan
 	double		least;			/* no distance is less: 0 where it is the square of one */
 	double		largest;		/* rows farther than that are not wanted */
 
-	/* as set when it began: a cursor stays as it was declared */
+	/* as set when its first row was asked for: a cursor stays as it has begun */
 	int			iterative_scan;
 	float		epsilon;
 

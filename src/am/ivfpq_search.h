@@ -282,6 +282,9 @@ typedef struct IvfpqReturned
 
 extern IvfpqReturned *ivfpq_returned_of(IndexScanDesc scan);
 
+/* The index's expressions, ready to be evaluated; NIL if it is told nothing */
+extern List *ivfpq_expressions_of(IndexScanDesc scan);
+
 /*----------
  * ivfpq_toast.c: vectors that are stored out of line
  *----------
