@@ -290,6 +290,23 @@ CREATE FUNCTION ivfpq_last_scan(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ivfpq_last_scan() IS 'what the last ivfpq scan of this session did';
 
+-- Searches as the caller: unsafe in parallel, as it changes settings while it runs
+CREATE FUNCTION ivfpq_recall(
+	index regclass,
+	queries text DEFAULT NULL,	-- SQL that returns vectors; rows of the table if NULL
+	nprobes int[] DEFAULT NULL,	-- from a quarter of the index's own to four times as many if NULL
+	k int DEFAULT 10,
+	sample int DEFAULT 100,		-- queries, at most
+	OUT nprobe int,
+	OUT recall double precision,
+	OUT milliseconds double precision,
+	OUT codes_scored double precision,
+	OUT rows_compared double precision,
+	OUT queries_asked int)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION ivfpq_recall(regclass, text, int[], int, int) IS 'share of the nearest rows that searches by an ivfpq index find, and how long they take';
+
 CREATE FUNCTION vqpg_kernels(
 	OUT name text,
 	OUT supported boolean,

@@ -1,0 +1,98 @@
+--
+-- ivfpq_recall: what searches find of what they should
+--
+CREATE FUNCTION vector_of(id int) RETURNS real[] IMMUTABLE LANGUAGE sql AS $$
+	SELECT array_agg((5 * sin(id % 60 * (j + 0.7) * 12.9898) + sin(id * (j + 0.3) * 78.233))::real ORDER BY j) FROM generate_series(1, 12) j $$;
+CREATE TABLE items AS SELECT i AS id, i % 3 AS kind, vector_of(i) AS embedding FROM generate_series(1, 6000) i;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 50, nprobe = 8);
+VACUUM ANALYZE items;
+
+-- Around the index's own nprobe, with rows for queries, which are not counted
+SELECT nprobe, recall BETWEEN 0.3 AND 1 AS is_share, milliseconds > 0 AS took_time, codes_scored > 0 AS scored,
+	   rows_compared >= 10 AS compared, queries_asked
+FROM ivfpq_recall('items_index', sample => 40);
+SELECT count(*) AS rows, bool_and(recall >= last_recall - 0.02) AS grows, bool_and(codes_scored > last_codes) AS costs
+FROM (SELECT recall, codes_scored, lag(recall) OVER w AS last_recall, lag(codes_scored) OVER w AS last_codes
+	  FROM ivfpq_recall('items_index', sample => 40, nprobes => '{1,4,16,50}') WINDOW w AS (ORDER BY nprobe)) s;
+
+-- All lists and codes that rule nothing out find everything
+SET ivfpq.epsilon = 20;
+SELECT nprobe, recall, queries_asked FROM ivfpq_recall('items_index', nprobes => '{50}', k => 25, sample => 30);
+SELECT nprobe, recall FROM ivfpq_recall('items_index', nprobes => '{50, 1000}', k => 6000, sample => 2);
+RESET ivfpq.epsilon;
+
+-- It agrees with what is counted by hand, for queries of one's own, that may be of another type
+CREATE TABLE queries AS SELECT i AS id, vector_of(i + 100000)::float8[] AS q FROM generate_series(1, 20) i;
+SET enable_seqscan = off;
+SET ivfpq.nprobe = 2;
+CREATE TABLE found AS SELECT queries.id AS query, n.id FROM queries, LATERAL (SELECT id FROM items ORDER BY embedding <-> q::real[] LIMIT 10) n;
+RESET enable_seqscan;
+SET enable_indexscan = off;
+CREATE TABLE truth AS SELECT queries.id AS query, n.id FROM queries, LATERAL (SELECT id FROM items ORDER BY embedding <-> q::real[] LIMIT 10) n;
+RESET enable_indexscan;
+SET ivfpq.nprobe = 3;
+SELECT recall = (SELECT count(*) / 200.0 FROM truth JOIN found USING (query, id)) AS is_same, queries_asked
+FROM ivfpq_recall('items_index', 'SELECT q FROM queries', '{2}');
+
+-- Settings are as before
+SHOW ivfpq.nprobe;
+SHOW enable_indexscan;
+RESET ivfpq.nprobe;
+
+-- Other indexes: of a part, of an expression, of few rows, cosine, several that could do
+CREATE INDEX items_part ON items USING ivfpq (embedding array_ip_ops) WITH (lists = 10) WHERE kind = 1;
+CREATE INDEX items_mapped ON items USING ivfpq ((embedding[1:6]) array_cosine_ops) WITH (lists = 10);
+CREATE INDEX "Items few" ON items USING ivfpq (embedding array_cosine_ops) WHERE id < 100;
+SET ivfpq.epsilon = 20;
+SELECT name, recall, queries_asked
+FROM unnest(ARRAY['items_part', 'items_mapped', '"Items few"']) name, ivfpq_recall(name::regclass, nprobes => '{10}', sample => 20);
+RESET ivfpq.epsilon;
+CREATE INDEX items_again ON items USING ivfpq (embedding) WITH (lists = 51);
+CREATE FUNCTION pg_temp.is_usable(name text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM ivfpq_recall(name::regclass, sample => 1);
+	RETURN true;
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+	RAISE NOTICE '%', regexp_replace(SQLERRM, '"items_(index|again)"', '"..."');
+	RETURN false;
+END $$;
+SELECT count(*) FILTER (WHERE usable) AS usable_of_two FROM (SELECT pg_temp.is_usable(name) AS usable FROM unnest('{items_index,items_again}'::text[]) name) s;
+DROP INDEX items_again;
+
+-- Nothing to ask, nothing to find
+CREATE TABLE none (embedding real[]);
+CREATE INDEX none_index ON none USING ivfpq (embedding);
+SELECT * FROM ivfpq_recall('none_index');
+SELECT nprobe, recall, queries_asked FROM ivfpq_recall('none_index', 'SELECT ARRAY[1,2]::real[]');
+SELECT * FROM ivfpq_recall('items_index', 'SELECT NULL::real[]');
+SELECT * FROM ivfpq_recall(NULL);
+
+-- Arguments that are out of range, or no queries
+SELECT * FROM ivfpq_recall('items_index', k => 0);
+SELECT * FROM ivfpq_recall('items_index', sample => NULL);
+SELECT * FROM ivfpq_recall('items_index', nprobes => '{5, NULL}');
+SELECT * FROM ivfpq_recall('items_index', nprobes => '{300000}');
+SELECT * FROM ivfpq_recall('items_index', 'DELETE FROM items RETURNING embedding');
+SELECT * FROM ivfpq_recall('items_index', 'SELECT ARRAY[1,2]::real[]');
+CREATE INDEX items_id ON items (id);
+SELECT * FROM ivfpq_recall('items_id');
+SELECT * FROM ivfpq_recall('items');
+
+-- Rights are those of the caller's queries, row security included
+CREATE ROLE regress_vqpg_reader;
+SET ROLE regress_vqpg_reader;
+SELECT * FROM ivfpq_recall('items_index');
+RESET ROLE;
+GRANT SELECT ON items TO regress_vqpg_reader;
+ALTER TABLE items ENABLE ROW LEVEL SECURITY;
+CREATE POLICY second ON items FOR SELECT USING (kind = 2);
+SET ROLE regress_vqpg_reader;
+SET ivfpq.epsilon = 20;
+SELECT recall, queries_asked FROM ivfpq_recall('items_index', nprobes => '{50}', sample => 10);
+RESET ivfpq.epsilon;
+RESET ROLE;
+DROP OWNED BY regress_vqpg_reader;
+DROP ROLE regress_vqpg_reader;
+
+DROP TABLE items, queries, found, truth, none;
+DROP FUNCTION vector_of;

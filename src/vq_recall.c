@@ -1,0 +1,428 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_recall.c
+ *	  ivfpq_recall: how much of what an index should find it does, and how fast.
+ *
+ * Everything is asked in SQL as the caller, so privileges, row security and
+ * settings (but nprobe, and those that choose plans) are those of the caller's own
+ * queries.  What should be found costs a scan of the table for each query.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/plannodes.h"
+#include "portability/instr_time.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/ruleutils.h"
+#include "utils/syscache.h"
+#include "utils/tuplestore.h"
+
+#include "am/ivfpq.h"
+
+PG_FUNCTION_INFO_V1(ivfpq_recall);
+
+#define MAX_NEIGHBOURS			10000
+#define MAX_QUERIES				100000
+
+/* Rows of random pages that are there to choose one query from: those of one page can be alike */
+#define ROWS_PER_QUERY			30
+
+/* What is asked for, and the nearest rows that there are */
+typedef struct RecallQuery
+{
+	Datum		vector;
+	ItemPointerData self;		/* the row that the query was taken from, which is not counted; invalid if none */
+	int			ntrue;			/* k, or fewer if there are not as many rows */
+	double		radius;			/* distance of the last of them */
+} RecallQuery;
+
+typedef struct RecallState
+{
+	Relation	index;
+	MemoryContext context;		/* of what outlives a statement */
+	Oid			type;			/* of queries */
+	char	   *search;			/* SQL: rows and distances in order, of query $1; without its LIMIT */
+	int			k;
+	int			nqueries;
+	RecallQuery *queries;
+} RecallState;
+
+/* What a search with one nprobe did, sums over all queries */
+typedef struct RecallSums
+{
+	int64		wanted;
+	int64		found;
+	double		milliseconds;
+	double		codes;
+	double		rows;
+} RecallSums;
+
+static char *
+operator_name(Oid operator)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	name = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)), NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+/* The parts of SQL about an index: its table, its key, and the condition of a partial one */
+static void
+describe_index(Relation index, char **table, char **key, char **condition)
+{
+	Oid			heap = index->rd_index->indrelid;
+	List	   *predicate = RelationGetIndexPredicate(index);
+
+	*table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(heap)), get_rel_name(heap));
+	*key = pg_get_indexdef_columns(RelationGetRelid(index), false);
+	*condition = predicate == NIL ? "true" :
+		deparse_expression((Node *) make_ands_explicit(predicate),
+						   deparse_context_for(get_rel_name(heap), heap), false, false);
+}
+
+static void
+set_option(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static void
+run(const char *sql)
+{
+	int			result = SPI_execute(sql, true, 0);
+
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute: %s: %s", SPI_result_code_string(result), sql);
+}
+
+/* Keep the queries that a statement has returned: a vector, and where it was taken from if that is known */
+static void
+keep_queries(RecallState *state)
+{
+	TupleDesc	desc = SPI_tuptable->tupdesc;
+	int16		length;
+	bool		by_value;
+	MemoryContext old = MemoryContextSwitchTo(state->context);
+
+	get_typlenbyval(state->type, &length, &by_value);
+	state->queries = palloc0(Max(SPI_processed, 1) * sizeof(RecallQuery));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		RecallQuery *query = &state->queries[state->nqueries];
+		bool		isnull;
+		Datum		vector = SPI_getbinval(SPI_tuptable->vals[i], desc, 1, &isnull);
+
+		if (isnull)
+			continue;
+		query->vector = datumCopy(vector, by_value, length);
+		ItemPointerSetInvalid(&query->self);
+		if (desc->natts > 1)
+			ItemPointerCopy((ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[i], desc, 2, &isnull)),
+							&query->self);
+		state->nqueries++;
+	}
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Random rows of the table.  Those of some random pages are enough to choose from, unless few of them are indexed. */
+static void
+sample_queries(RecallState *state, const char *table, const char *key, const char *condition, int count)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(state->index->rd_index->indrelid));
+	double		rows;
+	double		percent;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", state->index->rd_index->indrelid);
+	rows = ((Form_pg_class) GETSTRUCT(tuple))->reltuples;
+	ReleaseSysCache(tuple);
+
+	/* what has not been counted is looked at as a whole */
+	percent = 100.0 * ROWS_PER_QUERY * count / Max(1, rows);
+
+	for (;;)
+	{
+		percent = Min(percent, 100);
+		run(psprintf("SELECT query, row FROM (SELECT CAST(%s AS %s) AS query, ctid AS row FROM ONLY %s TABLESAMPLE SYSTEM (%g) "
+					 "WHERE %s) s WHERE query IS NOT NULL ORDER BY random() LIMIT %d",
+					 key, format_type_be_qualified(state->type), table, percent, condition, count));
+		if (SPI_processed >= (uint64) count || percent >= 100)
+			break;
+		SPI_freetuptable(SPI_tuptable);
+		percent *= 10;
+	}
+	keep_queries(state);
+}
+
+/*
+ * Of the first k rows that a search has returned, how many are no farther than radius; and the
+ * distance of the last of them.  Rows without a distance are not indexed.
+ */
+static int
+count_rows(const RecallState *state, const RecallQuery *query, double radius, double *last)
+{
+	int			nrows = 0;
+	int			nnear = 0;
+
+	for (uint64 i = 0; i < SPI_processed && nrows < state->k; i++)
+	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		bool		isnull;
+		ItemPointer tid = (ItemPointer) DatumGetPointer(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
+		double		distance = DatumGetFloat8(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
+
+		if (isnull || isnan(distance) || ItemPointerEquals(tid, &((RecallQuery *) query)->self))
+			continue;
+		nrows++;
+		nnear += distance <= radius;
+		*last = distance;
+	}
+	return nnear;
+}
+
+static SPIPlanPtr
+prepare_search(const RecallState *state)
+{
+	Oid			types[] = {state->type};
+	SPIPlanPtr	plan = SPI_prepare_cursor(psprintf("%s LIMIT %d", state->search, state->k + 1), lengthof(types), types,
+										  CURSOR_OPT_PARALLEL_OK);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare_cursor: %s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+static void
+execute_search(SPIPlanPtr plan, const RecallQuery *query)
+{
+	Datum		values[] = {query->vector};
+	int			result = SPI_execute_plan(plan, values, NULL, true, 0);
+
+	if (result != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute_plan: %s", SPI_result_code_string(result));
+}
+
+/* The k nearest rows of each query, without any index */
+static void
+find_truth(RecallState *state)
+{
+	int			level = NewGUCNestLevel();
+	SPIPlanPtr	plan;
+
+	set_option("enable_indexscan", "off");
+	set_option("enable_bitmapscan", "off");
+	set_option("enable_seqscan", "on");
+	plan = prepare_search(state);
+	for (int i = 0; i < state->nqueries; i++)
+	{
+		RecallQuery *query = &state->queries[i];
+
+		execute_search(plan, query);
+		query->ntrue = count_rows(state, query, INFINITY, &query->radius);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_freeplan(plan);
+	AtEOXact_GUC(true, level);
+}
+
+static bool
+is_scan_of(const Plan *plan, Oid index)
+{
+	while (plan != NULL && !IsA(plan, IndexScan))
+		plan = outerPlan(plan);
+	return plan != NULL && ((const IndexScan *) plan)->indexid == index;
+}
+
+/* ERROR if the planner would rather use something else, another index of the same column say */
+static void
+check_plan(const RecallState *state, SPIPlanPtr plan)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	bool		is_right = cached != NULL &&
+		is_scan_of(linitial_node(PlannedStmt, cached->stmt_list)->planTree, RelationGetRelid(state->index));
+
+	if (cached != NULL)
+		ReleaseCachedPlan(cached, NULL);
+	if (!is_right)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("searches do not use index \"%s\"", RelationGetRelationName(state->index)),
+				 errdetail("The planner prefers another plan for: %s.", state->search),
+				 errhint("If there is another index for this, drop one of them.")));
+}
+
+/* With enable_seqscan off, as a small table measures its index as well */
+static void
+measure(const RecallState *state, int nprobe, RecallSums *sums)
+{
+	int			level = NewGUCNestLevel();
+	SPIPlanPtr	plan;
+
+	memset(sums, 0, sizeof(RecallSums));
+	set_option("enable_indexscan", "on");
+	set_option("enable_seqscan", "off");
+	set_option("enable_bitmapscan", "off");
+	set_option("plan_cache_mode", "force_generic_plan");
+	set_option("ivfpq.nprobe", psprintf("%d", nprobe));
+	plan = prepare_search(state);
+	check_plan(state, plan);
+	for (int i = 0; i < state->nqueries; i++)
+	{
+		const RecallQuery *query = &state->queries[i];
+		double		last;
+		instr_time	start;
+		instr_time	end;
+
+		INSTR_TIME_SET_CURRENT(start);
+		execute_search(plan, query);
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_SUBTRACT(end, start);
+		sums->milliseconds += INSTR_TIME_GET_MILLISEC(end);
+		sums->codes += (double) ivfpq_last_scan_stats.codes_scored;
+		sums->rows += (double) ivfpq_last_scan_stats.candidates_reranked;
+		sums->wanted += query->ntrue;
+		sums->found += Min(query->ntrue, count_rows(state, query, query->radius, &last));
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_freeplan(plan);
+	AtEOXact_GUC(true, level);
+}
+
+static int
+checked_argument(FunctionCallInfo fcinfo, int number, const char *name, int most)
+{
+	int			value = PG_ARGISNULL(number) ? 0 : PG_GETARG_INT32(number);
+
+	if (value < 1 || value > most)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" must be between 1 and %d", name, most)));
+	return value;
+}
+
+/* What to try: the array, else from a quarter of the index's own to four times as many */
+static int
+choose_nprobes(FunctionCallInfo fcinfo, int number, Relation index, const IvfpqMetaPageData *meta, int **nprobes)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count = 0;
+
+	if (PG_ARGISNULL(number))
+	{
+		double		own = ivfpq_default_nprobe(index, meta);
+
+		*nprobes = palloc(5 * sizeof(int));
+		for (double nprobe = own / 4; nprobe <= own * 4; nprobe *= 2)
+		{
+			int			next = (int) Min(ceil(nprobe), meta->nlists);
+
+			if (count == 0 || next > (*nprobes)[count - 1])
+				(*nprobes)[count++] = next;
+		}
+		return count;
+	}
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, &nulls, &count);
+	*nprobes = palloc(Max(count, 1) * sizeof(int));
+	for (int i = 0; i < count; i++)
+	{
+		(*nprobes)[i] = nulls[i] ? 0 : DatumGetInt32(elements[i]);
+		if ((*nprobes)[i] < 1 || (*nprobes)[i] > IVFPQ_MAX_LISTS)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("elements of \"nprobes\" must be between 1 and %d", IVFPQ_MAX_LISTS)));
+	}
+	return count;
+}
+
+Datum
+ivfpq_recall(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	RecallState state = {.context = CurrentMemoryContext};
+	IvfpqMetaPageData meta;
+	Oid			type;
+	char	   *table;
+	char	   *key;
+	char	   *condition;
+	int			nsample;
+	int			nnprobes;
+	int		   *nprobes;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	state.k = checked_argument(fcinfo, 3, "k", MAX_NEIGHBOURS);
+	nsample = checked_argument(fcinfo, 4, "sample", MAX_QUERIES);
+	state.index = index_open(PG_GETARG_OID(0), AccessShareLock);
+	ivfpq_check_readable(state.index);
+	ivfpq_meta_read(state.index, &meta);
+	nnprobes = choose_nprobes(fcinfo, 2, state.index, &meta, &nprobes);
+
+	state.type = type = state.index->rd_opcintype[0];
+	describe_index(state.index, &table, &key, &condition);
+	state.search = psprintf("SELECT ctid, CAST(%s %s $1 AS float8) FROM ONLY %s WHERE %s ORDER BY %s %s $1",
+							key, operator_name(get_opfamily_member(state.index->rd_opfamily[0], type, type, 1)),
+							table, condition, key,
+							operator_name(get_opfamily_member(state.index->rd_opfamily[0], type, type, 1)));
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (PG_ARGISNULL(1))
+		sample_queries(&state, table, key, condition, nsample);
+	else
+	{
+		run(psprintf("SELECT CAST(query AS %s) FROM (%s) AS queries (query) LIMIT %d",
+					 format_type_be_qualified(type), text_to_cstring(PG_GETARG_TEXT_PP(1)), nsample));
+		keep_queries(&state);
+	}
+	if (state.nqueries > 0)
+		find_truth(&state);
+	for (int i = 0; i < nnprobes && state.nqueries > 0; i++)
+	{
+		RecallSums	sums;
+		Datum		values[6];
+		bool		nulls[6] = {false};
+
+		if (i == 0)
+			measure(&state, nprobes[i], &sums); /* to have in memory what searches read */
+		measure(&state, nprobes[i], &sums);
+		values[0] = Int32GetDatum(nprobes[i]);
+		values[1] = Float8GetDatum((double) sums.found / Max(1, sums.wanted));
+		nulls[1] = sums.wanted == 0;
+		values[2] = Float8GetDatum(rint(sums.milliseconds / state.nqueries * 1000) / 1000);
+		values[3] = Float8GetDatum(sums.codes / state.nqueries);
+		values[4] = Float8GetDatum(sums.rows / state.nqueries);
+		values[5] = Int32GetDatum(state.nqueries);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	SPI_finish();
+	index_close(state.index, NoLock);
+	return (Datum) 0;
+}
