@@ -273,9 +273,9 @@ CREATE FUNCTION ivfpq_list_info(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ivfpq_list_info(regclass) IS 'the lists of an ivfpq index';
 
-CREATE FUNCTION ivfpq_check(index regclass, heapallindexed boolean DEFAULT false) RETURNS void
+CREATE FUNCTION ivfpq_check(index regclass, heapallindexed boolean DEFAULT false, codes boolean DEFAULT false) RETURNS void
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION ivfpq_check(regclass, boolean) IS 'raise an error if an ivfpq index is damaged';
+COMMENT ON FUNCTION ivfpq_check(regclass, boolean, boolean) IS 'raise an error if an ivfpq index is damaged';
 
 CREATE FUNCTION ivfpq_reconstruct(index regclass, row_tid tid) RETURNS real[]
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
@@ -330,5 +330,5 @@ COMMENT ON FUNCTION vqpg_gpus() IS 'GPUs that CREATE INDEX can use; no rows and 
 
 -- ivfpq_check reads a whole index and its table, and ivfpq_reconstruct shows what
 -- codes tell of rows, those that no snapshot sees included
-REVOKE ALL ON FUNCTION ivfpq_check(regclass, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION ivfpq_check(regclass, boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION ivfpq_reconstruct(regclass, tid) FROM PUBLIC;

@@ -11,7 +11,7 @@ BEGIN
 	EXECUTE format('CREATE INDEX tried_index ON tried USING ivfpq (embedding) %s', options);
 	SELECT i.m > 0, i.lists, i.m, i.nbits, i.rotation, i.code_bytes, i.train_rows, i.rows, i.trained_on
 	INTO has_codes, lists, m, nbits, rotation, code_bytes, train_rows, rows, trained_on FROM ivfpq_index_info('tried_index') i;
-	PERFORM ivfpq_check('tried_index', true);
+	PERFORM ivfpq_check('tried_index', true, true);
 	DROP TABLE tried;
 END $$;
 
@@ -51,7 +51,7 @@ DROP INDEX long_sample, long_enough;
 SET enable_seqscan = off;
 SELECT count(DISTINCT id) FROM (SELECT id FROM long ORDER BY embedding <-> (SELECT embedding FROM long WHERE id = 7)) t;
 RESET enable_seqscan;
-SELECT ivfpq_check('long_index', true);
+SELECT ivfpq_check('long_index', true, true);
 DROP TABLE long;
 
 -- The memory that the message asks for is enough
@@ -73,7 +73,7 @@ CREATE INDEX sparse_one ON sparse USING ivfpq (embedding) WHERE id = 77;
 SELECT lists > 1 AS has_lists, rows FROM ivfpq_index_info('sparse_index');
 SELECT lists, rows FROM ivfpq_index_info('sparse_one');
 SELECT relname, reltuples FROM pg_class WHERE relname IN ('sparse', 'sparse_index', 'sparse_one') ORDER BY relname;
-SELECT ivfpq_check('sparse_index', true), ivfpq_check('sparse_one', true);
+SELECT ivfpq_check('sparse_index', true, true), ivfpq_check('sparse_one', true, true);
 DROP TABLE sparse;
 
 -- and then the table is not read again and again to find them
@@ -95,7 +95,7 @@ CREATE TABLE full_pages AS SELECT id, array_fill(id::real, '{1020}') || array_fi
 CREATE INDEX full_directory ON items USING ivfpq (embedding) WITH (lists = 408);
 CREATE INDEX full_mean ON full_pages USING ivfpq (embedding) WITH (lists = 2);
 SELECT i.lists, i.dims FROM unnest('{full_directory,full_mean}'::regclass[]) index, ivfpq_index_info(index) i;
-SELECT ivfpq_check('full_directory', true), ivfpq_check('full_mean', true);
+SELECT ivfpq_check('full_directory', true, true), ivfpq_check('full_mean', true, true);
 DROP INDEX full_directory;
 DROP TABLE full_pages;
 
@@ -125,7 +125,7 @@ COMMIT;
 SET enable_seqscan = off;
 SELECT id FROM replaced ORDER BY embedding <-> '{77,0,0,1,2}' LIMIT 1;
 RESET enable_seqscan;
-SELECT ivfpq_check('replaced_index', true);
+SELECT ivfpq_check('replaced_index', true, true);
 DROP TABLE replaced;
 
 -- nor values of other arrays that an operator class of one's own lets in

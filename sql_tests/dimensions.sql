@@ -12,7 +12,7 @@ SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{100.1}'
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{-1000}' LIMIT 5) t;
 INSERT INTO items VALUES (2001, '{100.2}');
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{100.3}' LIMIT 2) t;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- By inner product the largest one, by cosine those of the same sign
 CREATE INDEX items_ip ON items USING ivfpq (embedding array_ip_ops);
@@ -21,7 +21,7 @@ INSERT INTO items VALUES (2002, '{-5000}');
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <#> '{3}' LIMIT 2) t;
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <#> '{-3}' LIMIT 2) t;
 SELECT id FROM items ORDER BY embedding <=> '{-1e-10}' LIMIT 1;
-SELECT ivfpq_check('items_ip', true), ivfpq_check('items_cosine', true);
+SELECT ivfpq_check('items_ip', true, true), ivfpq_check('items_cosine', true, true);
 DROP TABLE items;
 
 -- Every number of dimensions to 18 and some others: each row is its own nearest
@@ -36,7 +36,7 @@ BEGIN
 	SELECT count(*) INTO itself FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n
 	WHERE (q.id > 515 OR q.id <= 5) AND n.id = q.id;
 	SELECT count(DISTINCT id) INTO rows FROM (SELECT id FROM items ORDER BY embedding <-> array_fill(0.1::real, ARRAY[dims])) t;
-	PERFORM ivfpq_check('items_index', true);
+	PERFORM ivfpq_check('items_index', true, true);
 	DROP TABLE items;
 END $$;
 SELECT count(*), min(itself) AS itself, min(t.rows) AS rows FROM generate_series(1, 18) dims, try_dimensions(dims, 'nbits = 4') t;
@@ -54,7 +54,7 @@ CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 5);
 SELECT dims, m, nbits, code_bytes, lists, rows FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (521, array_fill(0.5::real, '{16000}'));
 SELECT q.id, n.id = q.id AS itself FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id IN (1, 300, 521);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 INSERT INTO items SELECT 522, embedding || 1::real FROM items WHERE id = 1;
 
 -- A session keeps 16 MB of what it knows of indexes that it does not use, and what it uses
@@ -86,7 +86,7 @@ CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 4001);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 993);
 CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 992, lists = 1);
 SELECT m, code_bytes FROM ivfpq_index_info('items_index');
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 -- An index on an empty table takes its dimension from the first row, even from one that is rolled back
@@ -136,7 +136,7 @@ DELETE FROM items;
 REINDEX INDEX items_index;
 INSERT INTO items VALUES (1, '{1,2}');
 SELECT dims FROM ivfpq_index_info('items_index');
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 -- A zero vector is not in a cosine index, but has a dimension; REINDEX helps if it has gone
@@ -150,7 +150,7 @@ VACUUM items;
 INSERT INTO items VALUES (1, '{1,2}');
 REINDEX INDEX items_index;
 INSERT INTO items VALUES (1, '{1,2}');
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 -- An index that was trained keeps the dimension of what it has learnt
@@ -177,7 +177,7 @@ INSERT INTO items VALUES (1, '{1,2,3}');
 CREATE INDEX ON items USING ivfpq (embedding) WITH (dims = 4);
 ALTER INDEX items_index SET (dims = 4);
 REINDEX INDEX items_index;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 RESET enable_seqscan;
 RESET ivfpq.epsilon;

@@ -30,7 +30,7 @@ CREATE INDEX without ON items USING ivfpq (embedding);
 SET ivfpq.gpu = auto;
 CREATE INDEX too_small ON items USING ivfpq (embedding);
 SELECT trained_on FROM ivfpq_index_info('without') UNION ALL SELECT trained_on FROM ivfpq_index_info('too_small');
-SELECT ivfpq_check('without', true), ivfpq_check('too_small', true);
+SELECT ivfpq_check('without', true, true), ivfpq_check('too_small', true, true);
 
 -- An index without codes is not trained, on whatever
 SET ivfpq.gpu = on;

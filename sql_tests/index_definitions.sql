@@ -29,7 +29,7 @@ SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY normalis
 INSERT INTO items VALUES (2003, 1, '{}');
 INSERT INTO items VALUES (2003, 1, '{0,0,0}');
 INSERT INTO items VALUES (2003, 1, '{1e300,0,0}');
-SELECT ivfpq_check('items_cast', true), ivfpq_check('items_normalised', true);
+SELECT ivfpq_check('items_cast', true, true), ivfpq_check('items_normalised', true, true);
 DROP INDEX items_normalised, items_cast;
 
 -- A subvector, or a vector of several columns
@@ -37,7 +37,7 @@ CREATE INDEX items_part ON items USING ivfpq ((embedding[1:2]::real[]));
 CREATE INDEX items_columns ON items USING ivfpq ((ARRAY[id, category]::real[])) WITH (lists = 1);
 SELECT id FROM items ORDER BY embedding[1:2]::real[] <-> (SELECT embedding[1:2] FROM items WHERE id = 55) LIMIT 1;
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY ARRAY[id, category]::real[] <-> ARRAY[500, 0] LIMIT 3) t;
-SELECT ivfpq_check('items_part', true), ivfpq_check('items_columns', true);
+SELECT ivfpq_check('items_part', true, true), ivfpq_check('items_columns', true, true);
 DROP TABLE items;
 
 -- A partial index has the rows of its predicate, as they are now
@@ -59,7 +59,7 @@ FROM (SELECT * FROM items WHERE category = 3 ORDER BY embedding <-> '{1,2,3}') t
 SELECT count(*), bool_or(id = 13) AS has_13, bool_or(id = 14) AS has_14
 FROM (SELECT * FROM items WHERE category = 4 ORDER BY embedding <-> '{1,2,3}') t;
 SELECT id FROM items WHERE category = 3 ORDER BY embedding <-> '{100,100,100}' LIMIT 1;
-SELECT ivfpq_check('items_three', true), ivfpq_check('items_four', true);
+SELECT ivfpq_check('items_three', true, true), ivfpq_check('items_four', true, true);
 DROP INDEX items_three, items_four;
 
 -- Rows outside the predicate may be no vectors
@@ -67,7 +67,7 @@ UPDATE items SET embedding = '{}' WHERE category = 7;
 CREATE INDEX items_partial ON items USING ivfpq (embedding) WHERE category <> 7;
 CREATE INDEX items_full ON items USING ivfpq (embedding);
 UPDATE items SET category = 8 WHERE id = 7;
-SELECT ivfpq_check('items_partial', true);
+SELECT ivfpq_check('items_partial', true, true);
 DROP TABLE items;
 
 -- Two indexes on one column serve two distances
@@ -84,7 +84,7 @@ SELECT (SELECT id FROM items ORDER BY embedding <-> '{6,6,6}' LIMIT 1) AS l2,
 	   (SELECT id FROM items ORDER BY embedding <#> '{1,0,0}' LIMIT 1) AS ip,
 	   (SELECT id FROM items ORDER BY embedding <=> '{500,500,500}' LIMIT 1) AS cosine;
 SELECT relname, metric FROM pg_class, ivfpq_index_info(oid) WHERE relname ~ '^items_' AND relkind = 'i' ORDER BY relname;
-SELECT ivfpq_check('items_l2', true), ivfpq_check('items_ip', true), ivfpq_check('items_cosine', true);
+SELECT ivfpq_check('items_l2', true, true), ivfpq_check('items_ip', true, true), ivfpq_check('items_cosine', true, true);
 DROP TABLE items;
 
 -- A domain over real[] is a column like any other
@@ -95,7 +95,7 @@ CREATE INDEX items_index ON items USING ivfpq (embedding);
 EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
 SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 77) LIMIT 1;
 SELECT id FROM items ORDER BY embedding <-> (SELECT embedding::float8[] FROM items WHERE id = 78) LIMIT 1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 DROP DOMAIN embedding_3;
 
@@ -110,7 +110,7 @@ INSERT INTO items VALUES (1002, '{10,10,1e39}');
 EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
 SELECT id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 77) LIMIT 1;
 SELECT id FROM items ORDER BY embedding <-> '{9,9,9}' LIMIT 1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 DROP OPERATOR FAMILY double_ops USING ivfpq CASCADE;
 
@@ -134,7 +134,7 @@ EXPLAIN (COSTS off) SELECT id FROM items WHERE id <= 1000 ORDER BY embedding <->
 UPDATE items SET id = 2999 WHERE id = 5;
 SELECT tableoid::regclass, id FROM items ORDER BY embedding <-> (SELECT embedding FROM items WHERE id = 2999) LIMIT 1;
 SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,0,0}') t;
-SELECT relname, ivfpq_check(oid, true) FROM pg_class WHERE relname ~ '^items.*embedding' ORDER BY relname;
+SELECT relname, ivfpq_check(oid, true, true) FROM pg_class WHERE relname ~ '^items.*embedding' ORDER BY relname;
 DROP TABLE items, found;
 
 -- Rows are never found by a condition but one on the distance, whatever a class says

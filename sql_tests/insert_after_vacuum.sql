@@ -23,14 +23,14 @@ DELETE FROM items_bare WHERE id % 2 = 0;
 TABLE slots;
 VACUUM items, items_bare;
 TABLE slots;
-SELECT ivfpq_check('items_index', true), ivfpq_check('bare_index', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('bare_index', true, true);
 
 -- The same rows come back to the same lists
 INSERT INTO items SELECT i, vector_of(i) FROM generate_series(2, 2000, 2) i;
 INSERT INTO items_bare SELECT i, vector_of(i) FROM generate_series(2, 2000, 2) i;
 TABLE slots;
 SELECT pg_relation_size('items_index') = :items_size AS items_same_size, pg_relation_size('bare_index') = :bare_size AS bare_same_size;
-SELECT ivfpq_check('items_index', true), ivfpq_check('bare_index', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('bare_index', true, true);
 SET enable_seqscan = off;
 SET ivfpq.epsilon = 100;
 SELECT count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> vector_of(0)) t;
@@ -78,7 +78,7 @@ VACUUM items;
 VACUUM (FREEZE, ANALYZE) items;
 ANALYZE items;
 SELECT rows FROM slots WHERE has_codes;
-SELECT ivfpq_check('items_index', true), ivfpq_check('bare_index', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('bare_index', true, true);
 
 DROP VIEW slots;
 DROP TABLE items, items_bare;

@@ -55,7 +55,7 @@ BEGIN
 	is_right := bool_and((SELECT m.id FROM made m ORDER BY embedding <-> i.embedding LIMIT 1) = i.id)
 		FROM items i WHERE id <= 3000 AND id % 50 = 0;
 	PERFORM set_config('ivfpq.epsilon', '2', true);
-	PERFORM ivfpq_check('made_index', true);
+	PERFORM ivfpq_check('made_index', true, true);
 	DROP TABLE made;
 	RETURN is_right;
 END $$;
@@ -69,6 +69,6 @@ FROM supported() kernel, LATERAL (
 	FROM items, set_config('ivfpq.kernel', kernel, true) WHERE id = 77) t;
 
 RESET enable_seqscan;
-SELECT ivfpq_check('four_bits', true), ivfpq_check('eight_bits', true), ivfpq_check('odd_m', true);
+SELECT ivfpq_check('four_bits', true, true), ivfpq_check('eight_bits', true, true), ivfpq_check('odd_m', true, true);
 DROP TABLE items, queries;
 DROP FUNCTION search, supported, crossed;

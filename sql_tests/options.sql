@@ -128,7 +128,7 @@ ALTER INDEX none_index SET (dims = 5);
 INSERT INTO none VALUES ('{1,2,3}');
 INSERT INTO none VALUES ('{1,2,3,4,5}');
 SELECT dims FROM ivfpq_index_info('none_index');
-SELECT ivfpq_check('none_index', true);
+SELECT ivfpq_check('none_index', true, true);
 DROP TABLE none;
 
 -- A class for a type that is no vector is invalid, and cannot be used

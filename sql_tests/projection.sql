@@ -43,7 +43,7 @@ BEGIN
 	IF class = 'array_l2_ops' THEN
 		code_error := code_error('tried');
 	END IF;
-	PERFORM ivfpq_check('tried', true);
+	PERFORM ivfpq_check('tried', true, true);
 	DROP INDEX tried;
 END $$;
 
@@ -67,7 +67,7 @@ DELETE FROM items WHERE id % 2 = 0;
 VACUUM items;
 INSERT INTO items SELECT i, vector_of(i) FROM generate_series(2, 9000, 2) i;
 SELECT code_error('items_index') BETWEEN 0.9 * error AND 1.1 * error AS as_good FROM before;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 SET enable_seqscan = off;
 SET ivfpq.nprobe = 262144;
 SELECT count(*) FILTER (WHERE found) AS found FROM generate_series(2, 9000, 90) i,
@@ -92,7 +92,7 @@ BEGIN
 	CREATE TABLE tried AS SELECT i AS id, (vector_of(i))[1:dims] AS embedding FROM generate_series(1, nrows) i;
 	EXECUTE format('CREATE INDEX tried_index ON tried USING ivfpq (embedding) WITH (lists = 4%s)', options);
 	SELECT i.rotation INTO rotation FROM ivfpq_index_info('tried_index') i;
-	PERFORM ivfpq_check('tried_index', true);
+	PERFORM ivfpq_check('tried_index', true, true);
 	DROP TABLE tried;
 	RETURN rotation;
 END $$;
@@ -110,7 +110,7 @@ CREATE FUNCTION even_index(workers int, memory text, OUT rotation text, OUT m in
 BEGIN
 	PERFORM set_config('max_parallel_maintenance_workers', workers::text, true), set_config('maintenance_work_mem', memory, true);
 	CREATE INDEX even_index ON even USING ivfpq (embedding);
-	PERFORM ivfpq_check('even_index', true), set_config('enable_seqscan', 'off', true);
+	PERFORM ivfpq_check('even_index', true, true), set_config('enable_seqscan', 'off', true);
 	SELECT i.rotation, i.m INTO rotation, m FROM ivfpq_index_info('even_index') i;
 	SELECT count(*) FILTER (WHERE t.found) INTO finds FROM even e,
 		LATERAL (SELECT id = e.id AS found FROM even ORDER BY embedding <-> e.embedding LIMIT 1) t WHERE e.id % 90 = 0;

@@ -13,7 +13,7 @@ CREATE FUNCTION verdict(OUT codes boolean, OUT lists int, OUT all_found boolean,
 DECLARE
 	plan text;
 BEGIN
-	PERFORM ivfpq_check('items_index', true);
+	PERFORM ivfpq_check('items_index', true, true);
 	SELECT i.m > 0, i.lists INTO codes, lists FROM ivfpq_index_info('items_index') i;
 	all_found := (SELECT count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> vector_of(0)) t) = (SELECT count(*) FROM items)
 		AND coalesce((SELECT bool_and((SELECT n.id FROM items n ORDER BY embedding <-> i.embedding LIMIT 1) = i.id) FROM items i WHERE id % 100 = 0), true);
@@ -66,7 +66,7 @@ SELECT dims FROM ivfpq_index_info('damaged_index');
 SELECT count(*) FROM ivfpq_list_info('damaged_index');
 DELETE FROM damaged WHERE id = 3001;
 REINDEX INDEX CONCURRENTLY damaged_index;
-SELECT ivfpq_check('damaged_index', true);
+SELECT ivfpq_check('damaged_index', true, true);
 DROP TABLE damaged;
 
 -- A table that is rewritten
@@ -98,7 +98,7 @@ SELECT * FROM verdict();
 ALTER TABLE items DROP COLUMN id;
 ALTER TABLE items ADD id int;
 UPDATE items SET id = -1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 RESET search_path;
 DROP TABLE elsewhere.items;
 DROP SCHEMA elsewhere;

@@ -182,6 +182,6 @@ SELECT count(*) FROM items WHERE id <= 100 AND nearest_to(embedding) = id;
 
 RESET enable_seqscan;
 RESET ivfpq.epsilon;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items, nearest, joined, a, b, n, d, e, f, g, h;
 DROP FUNCTION fetched, nearest_to;

@@ -108,7 +108,7 @@ SELECT rows FROM search('true', 100);
 SELECT candidates_reranked > :trusting AS careful_compares_more FROM ivfpq_last_scan();
 RESET ivfpq.epsilon;
 
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 RESET enable_seqscan;
 DROP TABLE items;
 DROP FUNCTION search;

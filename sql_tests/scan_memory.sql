@@ -47,7 +47,7 @@ COMMIT;
 SELECT (search('64kB', 6))[6] AS sixth;
 SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}' LIMIT 3) t;
 RESET work_mem;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- A search that is cancelled ends at once, not with its first row: it has left nothing
 SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{0.1,0.2,0.3,0.4}' LIMIT 3) t;
@@ -91,7 +91,7 @@ REINDEX INDEX items_index;
 SELECT memory, cardinality(found) AS rows, (SELECT count(DISTINCT f) FROM unnest(found) f) AS distinct_rows
 FROM unnest('{64kB,4MB}'::text[]) memory, search(memory, 30000) found;
 
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 RESET enable_seqscan;
 RESET enable_sort;
 DROP TABLE items;

@@ -21,7 +21,7 @@ INSERT INTO items VALUES (901, 0, vector_of(901));
 SELECT id FROM items ORDER BY embedding <-> vector_of(901) LIMIT 1;
 REINDEX (TABLESPACE pg_default) INDEX CONCURRENTLY items_index;
 SELECT id FROM items ORDER BY embedding <-> vector_of(901) LIMIT 1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLESPACE regress_vqpg_space;
 
 -- The extension in another schema, which is not searched
@@ -29,7 +29,7 @@ CREATE SCHEMA elsewhere;
 ALTER EXTENSION vqpg SET SCHEMA elsewhere;
 INSERT INTO items VALUES (902, 0, vector_of(902));
 SELECT id FROM items ORDER BY embedding OPERATOR(elsewhere.<->) vector_of(902) LIMIT 1;
-SELECT elsewhere.ivfpq_check('items_index', true);
+SELECT elsewhere.ivfpq_check('items_index', true, true);
 ALTER EXTENSION vqpg SET SCHEMA public;
 DROP SCHEMA elsewhere;
 
@@ -52,9 +52,9 @@ CREATE INDEX copies_index ON copies USING ivfpq (embedding);
 UPDATE items SET embedding = vector_of(-id) WHERE id % 2 = 0;
 REFRESH MATERIALIZED VIEW CONCURRENTLY copies;
 SELECT id FROM copies ORDER BY embedding <-> vector_of(-100) LIMIT 1;
-SELECT ivfpq_check('copies_index', true);
+SELECT ivfpq_check('copies_index', true, true);
 REFRESH MATERIALIZED VIEW copies;
-SELECT ivfpq_check('copies_index', true);
+SELECT ivfpq_check('copies_index', true, true);
 DROP MATERIALIZED VIEW copies;
 
 -- Partitions are merged in the order of their distances
@@ -77,7 +77,7 @@ CREATE FUNCTION set_kind() RETURNS trigger LANGUAGE plpgsql AS
 CREATE TRIGGER set_kind BEFORE INSERT ON items FOR EACH ROW EXECUTE FUNCTION set_kind();
 INSERT INTO items SELECT 1000 + i, 0, vector_of(2000 + i % 2) FROM generate_series(1, 4) i;
 SELECT count(*) FILTER (WHERE kind > 1000) FROM items WHERE id > 1000;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- No room for temporary files
 SET work_mem = '64kB';

@@ -21,7 +21,7 @@ BEGIN
 				(SELECT array_agg(id) FROM (SELECT id FROM originals ORDER BY embedding <-> embedding_of(1000) LIMIT 10) t);
 	in_toast := pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE relname = 'items';
 	advised := advice LIKE '%ALTER TABLE public.items SET (toast_tuple_target = 8160)%' IS TRUE FROM ivfpq_index_info('items_index');
-	PERFORM ivfpq_check('items_index', true);
+	PERFORM ivfpq_check('items_index', true, true);
 	DROP TABLE items;
 END $$;
 CREATE TABLE originals AS SELECT i AS id, embedding_of(i) AS embedding FROM generate_series(1, 600) i;
@@ -128,7 +128,7 @@ SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '[3:5]={6
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY plain <-> '[3:5]={601.5,2,8}' LIMIT 4) t;
 SELECT count(*) FROM items q, LATERAL (SELECT id FROM items ORDER BY plain <-> q.embedding LIMIT 1) n WHERE n.id = q.id;
 
-SELECT ivfpq_check('items_index', true), ivfpq_check('items_plain', true), ivfpq_check('originals_index', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('items_plain', true, true), ivfpq_check('originals_index', true, true);
 RESET enable_seqscan;
 RESET ivfpq.epsilon;
 DROP TABLE items, originals;

@@ -24,7 +24,7 @@ SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embeddin
 SET ivfpq.iterative_scan = strict_order;
 SELECT count(*), count(DISTINCT id), max(d) AS farthest FROM (SELECT id, embedding <-> clustered(7) AS d FROM items ORDER BY d LIMIT 4000) t;
 RESET ivfpq.iterative_scan;
-SELECT ivfpq_check('items_index', true), ivfpq_check('items_cosine', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('items_cosine', true, true);
 
 -- A fresh index of them has no advice to give, although its lists are uneven
 SELECT imbalance > 4 AS uneven, advice FROM ivfpq_index_info('items_index');

@@ -22,7 +22,7 @@ EXECUTE search(NULL);
 SELECT * FROM ivfpq_last_scan();
 DEALLOCATE search;
 RESET plan_cache_mode;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 -- A table of nothing but NULL
@@ -32,7 +32,7 @@ SELECT dims, lists, rows FROM ivfpq_index_info('items_index');
 SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
 UPDATE items SET embedding = '{1,2,3}' WHERE id = 7;
 SELECT id FROM items ORDER BY embedding <-> '{1,2,3}' LIMIT 1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 -- Zero vectors have no direction: a cosine index leaves them out and counts
@@ -55,7 +55,7 @@ SELECT id FROM few ORDER BY embedding <=> '{1,0,0}' LIMIT 1;
 -- A search for a zero vector knows no order, and returns all the same
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <=> '{0,0,0}') t;
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM few ORDER BY embedding <=> '{0,0,0}') t;
-SELECT ivfpq_check('items_index', true), ivfpq_check('few_index', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('few_index', true, true);
 
 -- REINDEX counts anew, and nobody counts twice
 REINDEX INDEX CONCURRENTLY items_index;
@@ -75,7 +75,7 @@ INSERT INTO items VALUES (604, '{0,0,0}');
 SELECT rows, zero_vectors FROM ivfpq_index_info('items_l2') UNION ALL SELECT rows, zero_vectors FROM ivfpq_index_info('items_ip');
 SELECT count(*) FROM (SELECT embedding FROM items ORDER BY embedding <-> '{0,0,0}' LIMIT 8) t WHERE embedding = '{0,0,0}' OR embedding = '{-0,0,-0}';
 SELECT count(*), count(DISTINCT d) FROM (SELECT embedding <#> '{0,0,0}' AS d FROM items ORDER BY d) t;
-SELECT ivfpq_check('items_index', true), ivfpq_check('items_l2', true), ivfpq_check('items_ip', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('items_l2', true, true), ivfpq_check('items_ip', true, true);
 DROP TABLE items, few;
 
 -- A table of nothing but zero vectors
@@ -85,7 +85,7 @@ CREATE INDEX items_l2 ON items USING ivfpq (embedding);
 SELECT rows, zero_vectors FROM ivfpq_index_info('items_index');
 SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding <=> '{1,2,3}' LIMIT 10) t;
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,2,3}') t;
-SELECT ivfpq_check('items_index', true), ivfpq_check('items_l2', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('items_l2', true, true);
 DROP TABLE items;
 
 -- Rows that are all equal fill one list, and each is found once
@@ -97,7 +97,7 @@ BEGIN
 	EXECUTE format('SELECT count(*), count(DISTINCT id), count(DISTINCT d) FROM (
 		SELECT id, embedding %s ''{5,4,3,2,1}'' AS d FROM items ORDER BY d) t', operator) INTO rows, distinct_rows, distances;
 	EXECUTE format('SELECT count(*) FROM (SELECT id FROM items ORDER BY embedding %s ''{1,2,3,4,5}'' LIMIT 10) t', operator) INTO first_10;
-	PERFORM ivfpq_check('tried', true);
+	PERFORM ivfpq_check('tried', true, true);
 	DROP INDEX tried;
 END $$;
 SELECT class, t.* FROM (VALUES ('array_l2_ops', '<->'), ('array_ip_ops', '<#>'), ('array_cosine_ops', '<=>')) c (class, operator),
@@ -108,7 +108,7 @@ CREATE INDEX items_index ON items USING ivfpq (embedding);
 INSERT INTO items SELECT 5000 + i, ARRAY[i, -i, i, 100, i] FROM generate_series(1, 100) i;
 SELECT id FROM items ORDER BY embedding <-> '{50,-50,50,100,50.2}' LIMIT 3;
 SELECT id > 5000 AS other, count(*) FROM (SELECT id FROM items ORDER BY embedding <-> '{0,0,0,0,0}') t GROUP BY 1 ORDER BY 1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 -- Fewer distinct vectors than lists or codes: each with all its copies
@@ -116,7 +116,7 @@ CREATE TABLE items AS SELECT i AS id, ARRAY[i % 5, (i % 5) ^ 2, 1]::real[] AS em
 CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 100);
 SELECT count(*), count(DISTINCT id), array_agg(DISTINCT id % 5) FROM (SELECT id FROM items ORDER BY embedding <-> '{3,9,1}' LIMIT 600) t;
 SELECT count(*), count(DISTINCT id), array_agg(DISTINCT id % 5) FROM (SELECT id FROM items ORDER BY embedding <-> '{3.1,9,1}' LIMIT 601) t;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items;
 
 RESET enable_seqscan;

@@ -46,7 +46,7 @@ BEGIN
 			RETURN NEXT;
 		END LOOP;
 	END LOOP;
-	PERFORM ivfpq_check('l2_index', true), ivfpq_check('ip_index', true), ivfpq_check('cosine_index', true);
+	PERFORM ivfpq_check('l2_index', true, true), ivfpq_check('ip_index', true, true), ivfpq_check('cosine_index', true, true);
 	DROP TABLE items;
 END $$;
 SELECT row_factor, operator, count(*) AS magnitudes_of_queries, min(t.hits) >= 45 AS found
@@ -75,7 +75,7 @@ SET enable_seqscan = off;
 SET ivfpq.epsilon = 100;
 SELECT id % 50 = 0 AS huge, count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY embedding <-> '{0,0,0,0,0,0}') t GROUP BY 1 ORDER BY 1;
 SELECT count(*) FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id % 50 = 0 AND n.id = q.id;
-SELECT ivfpq_check('items_l2', true), ivfpq_check('items_cosine', true), ivfpq_check('later_l2', true), ivfpq_check('later_ip', true);
+SELECT ivfpq_check('items_l2', true, true), ivfpq_check('items_cosine', true, true), ivfpq_check('later_l2', true, true), ivfpq_check('later_ip', true, true);
 SELECT id % 50 = 0 AS huge, count(ivfpq_reconstruct('later_l2', ctid)) AS decoded FROM items WHERE id > 1950 AND id % 100 <> 50 GROUP BY 1 ORDER BY 1;
 RESET enable_seqscan;
 RESET ivfpq.epsilon;
@@ -102,7 +102,7 @@ BEGIN
 	SET LOCAL enable_indexscan = on;
 	SET LOCAL enable_seqscan = off;
 	EXECUTE query INTO found;
-	PERFORM ivfpq_check('items_index', true);
+	PERFORM ivfpq_check('items_index', true, true);
 	DROP TABLE items;
 	RETURN (SELECT avg((f <= e * 1.000001)::int) FROM ROWS FROM (unnest(found), unnest(exact)) t (f, e));
 END $$;
@@ -126,7 +126,7 @@ CREATE TABLE exact AS SELECT distances() AS d;
 ALTER FUNCTION distances SET enable_indexscan = on;
 ALTER FUNCTION distances SET enable_seqscan = off;
 SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM (unnest(d), unnest(distances())) t (e, f);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- and rows that come later find their lists without them
 DELETE FROM items WHERE id % 2 = 0;
@@ -139,6 +139,6 @@ SELECT i AS id, (SELECT array_agg(((CASE WHEN i % 20 = 0 THEN 100 ELSE 1 END) * 
 FROM generate_series(2, 12000, 2) i;
 SELECT max(bytes) < 100000 AS memory_is_given_back FROM items;
 SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM (unnest(d), unnest(distances())) t (e, f);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items, exact;
 DROP FUNCTION distances;

@@ -73,7 +73,7 @@ FROM unnest('{array_ip_ops,array_cosine_ops}'::text[]) class, unnest('{"{1,2,NaN
 SELECT count(*), max(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,2,3}') t;
 SELECT count(*), max(id) FROM (SELECT id FROM few ORDER BY embedding <-> '{1,2,3}') t;
 VACUUM items, few;
-SELECT ivfpq_check('items_index', true), ivfpq_check('few_index', true);
+SELECT ivfpq_check('items_index', true, true), ivfpq_check('few_index', true, true);
 
 -- A column that is not an array of real has no operator class
 CREATE TABLE others (a double precision[], b text, c real);

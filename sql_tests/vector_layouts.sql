@@ -71,7 +71,7 @@ FROM generate_series(1, 900, 60) q;
 UPDATE items SET narrow_bytes = NULL, half_bytes = NULL WHERE id = 5;
 INSERT INTO items (id, narrow_bytes, half_bytes) SELECT 1000 + id, narrow_bytes, half_bytes FROM items WHERE id < 10;
 SELECT nearest('half_bytes', 7) @> '{7,1007}' AS finds_both, nearest('narrow_bytes', 1008) @> '{8,1008}' AS finds_both;
-SELECT ivfpq_check(i, true) FROM unnest('{items_narrow,items_wide,items_half}'::regclass[]) i;
+SELECT ivfpq_check(i, true, true) FROM unnest('{items_narrow,items_wide,items_half}'::regclass[]) i;
 
 -- What is stored out of line
 CREATE TABLE long_items (id int, embedding bytea);
@@ -80,7 +80,7 @@ INSERT INTO long_items
 SELECT i, (SELECT vector_bytes(array_agg(sin(i * j)::real ORDER BY j)) FROM generate_series(1, 1000) j) FROM generate_series(1, 20) i;
 CREATE INDEX long_items_index ON long_items USING ivfpq (embedding bytes_vector_ops);
 SELECT id FROM long_items ORDER BY embedding <-> (SELECT embedding FROM long_items WHERE id = 17) LIMIT 1;
-SELECT ivfpq_check('long_items_index', true);
+SELECT ivfpq_check('long_items_index', true, true);
 DROP TABLE long_items;
 
 -- Other dimensions, and bytes that are no vector

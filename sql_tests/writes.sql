@@ -22,7 +22,7 @@ SELECT rows_found(), finds(1);
 INSERT INTO items SELECT i, vector_of(i) FROM generate_series(2, 600) i;
 SELECT rows_found(), finds(1), finds(2), finds(600), finds(601);
 SELECT rows, advice FROM ivfpq_index_info('items_index');
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- Rows of an index with codes, then rows that come later: one by one, many, by COPY
 REINDEX INDEX items_index;
@@ -38,7 +38,7 @@ COPY items FROM stdin;
 SELECT rows_found(), finds(601), finds(1999);
 SELECT id FROM items ORDER BY embedding <-> '{10,20,30,40,50,60,70,80.5}' LIMIT 1;
 SELECT id FROM items ORDER BY embedding <-> '{-10,20,-30,40,-50,60,-70,80}' LIMIT 1;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- Updates move rows, or leave them where they are
 UPDATE items SET embedding = vector_of(-id) WHERE id <= 100;
@@ -52,17 +52,17 @@ SELECT rows_found(), finds(300), finds(2002);
 ALTER TABLE items ADD note text;
 UPDATE items SET note = 'x' WHERE id BETWEEN 401 AND 410;
 SELECT rows_found(), bool_and(finds(id)) FROM items WHERE id BETWEEN 401 AND 410;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- Deleted rows are not found, before vacuum and after, and others in their place are
 DELETE FROM items WHERE id BETWEEN 501 AND 1500;
 SELECT rows_found(), finds(501), finds(1501);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 VACUUM items;
 SELECT rows_found(), finds(501), finds(1501);
 INSERT INTO items SELECT i, vector_of(i) FROM generate_series(3001, 4200) i;
 SELECT rows_found(), count(*) FILTER (WHERE finds(id)) AS found FROM items WHERE id > 3000;
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- What is rolled back was never there
 BEGIN;
@@ -77,7 +77,7 @@ ROLLBACK;
 SELECT rows_found(), finds(5001) AS after_rollback;
 VACUUM items;
 SELECT rows_found();
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- ON CONFLICT keeps or replaces a row's vector
 INSERT INTO items VALUES (1501, vector_of(9001)) ON CONFLICT DO NOTHING;
@@ -93,7 +93,7 @@ SELECT finds(1501), finds(9002);
 WITH gone AS (DELETE FROM items WHERE id IN (SELECT id FROM items ORDER BY embedding <-> vector_of(9002) LIMIT 3) RETURNING id)
 SELECT count(*), bool_or(id = 9002) AS nearest_is_gone FROM gone;
 SELECT rows_found(), finds(9002);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- Emptied by DELETE, the index can be filled again
 DELETE FROM items;
@@ -101,7 +101,7 @@ VACUUM items;
 SELECT rows_found();
 INSERT INTO items SELECT i, vector_of(i) FROM generate_series(1, 1000) i;
 SELECT rows_found(), finds(1), finds(1000);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 -- TRUNCATE leaves an index without codes, and can be rolled back
 BEGIN;
@@ -115,7 +115,7 @@ TRUNCATE items;
 SELECT lists, m, rows FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (7, vector_of(7));
 SELECT rows_found(), finds(7);
-SELECT ivfpq_check('items_index', true);
+SELECT ivfpq_check('items_index', true, true);
 
 RESET enable_seqscan;
 RESET ivfpq.epsilon;

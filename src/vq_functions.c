@@ -518,6 +518,6 @@ ivfpq_reconstruct(PG_FUNCTION_ARGS)
 Datum
 ivfpq_check(PG_FUNCTION_ARGS)
 {
-	ivfpq_check_index(PG_GETARG_OID(0), PG_GETARG_BOOL(1));
+	ivfpq_check_index(PG_GETARG_OID(0), PG_GETARG_BOOL(1), PG_GETARG_BOOL(2));
 	PG_RETURN_VOID();
 }

@@ -15,6 +15,7 @@
  *	  list only, in the order of the file; every block is on a chain.
  *	- No row of the table has two entries, and none lies beyond its end.
  *	- On request: every row that should be indexed has an entry.
+ *	- On request: codes stand for their rows (ivfpq_check_codes.c).
  *
  * Chains ascend in the file, and so does the walk over the pages.  It keeps,
  * for each list, the place where its chain has to go on; a block of a list
@@ -616,7 +617,7 @@ largest_entry_count(const CheckState *check)
 }
 
 static void
-check_open_index(Relation heap, Relation index, bool heap_all_indexed)
+check_open_index(Relation heap, Relation index, bool heap_all_indexed, bool codes)
 {
 	CheckState	check = {.heap = heap, .index = index, .is_quiet = !RecoveryInProgress()};
 	Snapshot	snapshot = InvalidSnapshot;
@@ -629,13 +630,14 @@ check_open_index(Relation heap, Relation index, bool heap_all_indexed)
 	check.shape.m = check.meta.m;
 	check.shape.nbits = check.meta.nbits;
 
-	if (heap_all_indexed)
+	if (heap_all_indexed || codes)
 	{
 		snapshot = RegisterSnapshot(GetTransactionSnapshot());
 		check_snapshot_suits(index, snapshot);
+	}
+	if (heap_all_indexed)
 		check.filter = bloom_create(largest_entry_count(&check), maintenance_work_mem,
 									pg_prng_uint64(&pg_global_prng_state));
-	}
 	if (check.is_quiet)
 		check.tids = tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
 										   maintenance_work_mem, NULL, TUPLESORT_NONE);
@@ -653,15 +655,18 @@ check_open_index(Relation heap, Relation index, bool heap_all_indexed)
 	if (heap_all_indexed)
 	{
 		check_heap(&check, snapshot);
-		UnregisterSnapshot(snapshot);
 		bloom_free(check.filter);
 	}
+	if (codes)
+		ivfpq_check_codes(heap, index, &check.meta, snapshot);
+	if (snapshot != InvalidSnapshot)
+		UnregisterSnapshot(snapshot);
 	pfree(check.directory);
 	pfree(check.chains);
 }
 
 void
-ivfpq_check_index(Oid index_oid, bool heap_all_indexed)
+ivfpq_check_index(Oid index_oid, bool heap_all_indexed, bool codes)
 {
 	LOCKMODE	lockmode = RecoveryInProgress() ? AccessShareLock : ShareLock;
 	Oid			heap_oid = IndexGetRelation(index_oid, true);
@@ -700,7 +705,7 @@ ivfpq_check_index(Oid index_oid, bool heap_all_indexed)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot check index \"%s\"", RelationGetRelationName(index)),
 				 errdetail("The index is not valid.")));
-	check_open_index(heap, index, heap_all_indexed);
+	check_open_index(heap, index, heap_all_indexed, codes);
 
 	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(caller, security_context);

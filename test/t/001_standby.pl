@@ -145,7 +145,7 @@ ok_same_answers('after load');
 my ($code, $out, $err) = $standby->psql('postgres', q{
 	BEGIN ISOLATION LEVEL REPEATABLE READ;
 	SELECT ivfpq_check('items_v', false);
-	SELECT ivfpq_check('items_v', true);
+	SELECT ivfpq_check('items_v', true, true);
 });
 
 is($out, '', 'an old snapshot of a standby can have the index checked');

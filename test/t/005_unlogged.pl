@@ -79,7 +79,7 @@ my $result = $node->safe_psql('postgres', qq{
 	DELETE FROM passing WHERE id % 2 = 0;
 	VACUUM (INDEX_CLEANUP ON) passing;
 	INSERT INTO passing SELECT id, test_vector(id, $dim) FROM generate_series(3001, 4000) id;
-	SELECT ivfpq_check('passing_v', true);
+	SELECT ivfpq_check('passing_v', true, true);
 	SELECT count(DISTINCT id) FROM (SELECT id FROM passing ORDER BY v <-> test_vector(1, $dim)) s;
 	BEGIN;
 	TRUNCATE passing;
@@ -87,7 +87,7 @@ my $result = $node->safe_psql('postgres', qq{
 	SELECT count(*) FROM (SELECT id FROM passing ORDER BY v <-> test_vector(1, $dim)) s;
 	ROLLBACK;
 	SELECT count(*) FROM (SELECT id FROM passing ORDER BY v <-> test_vector(1, $dim)) s;
-	SELECT ivfpq_check('passing_v', true);
+	SELECT ivfpq_check('passing_v', true, true);
 });
 is(join(',', grep { length } split /\n/, $result), '2500,10,2500', 'an index on a temporary table works');
 

@@ -162,11 +162,21 @@ my @damages = (
 		join('', map { pack 'L', ($_ * 2654435761) % 4294967296 } 1 .. $page_size / 4) ]);
 my @only_heap = ([ 'lost row', qr/lacks a row/, $first[0]{tids}, pack('S S S', 0xFFFF, 0xFFFF, 0) ]);
 
+
+# What only the comparison of codes finds
+my $codes = $first[0]{at} + 12 + 13 * $first[0]{capacity};
+my @only_codes = (
+	[ 'rows exchanged', qr/code that does not stand for its row.*is another's/s, $first[0]{tids},
+		substr($sound, $first[0]{tids} + 6, 6) . substr($sound, $first[0]{tids}, 6) ],
+	[ 'codes', qr/code that does not stand for its row.*is another's/s, $codes, "\xA5" x (6 * $first[0]{capacity}) ],
+	[ 'factor A', qr/factor A is/, $first[0]{a}, pack('f', 2 + unpack('f', substr($sound, $first[0]{a}, 4))) ],
+	[ 'seed', qr/code that does not stand for its row/, $contents + 16, pack('L', 4711) ]);
+
 sub check_error
 {
-	my ($heap_all_indexed) = @_;
+	my ($heap_all_indexed, $codes) = @_;
 	my ($code, $out, $err) = $node->psql('postgres',
-		"\\set VERBOSITY verbose\nSELECT ivfpq_check('items_v', $heap_all_indexed)");
+		"\\set VERBOSITY verbose\nSELECT ivfpq_check('items_v', $heap_all_indexed, " . ($codes // 'false') . ')');
 
 	return $err;
 }
@@ -219,9 +229,22 @@ for my $damage (@damages, @only_heap)
 	$node->stop;
 }
 
+for my $damage (@only_codes)
+{
+	my ($name, $message, $address, $bytes) = @$damage;
+	my $damaged = $sound;
+
+	substr($damaged, $address, length $bytes) = $bytes;
+	write_file($damaged);
+	$node->start;
+	is(check_error('true'), '', "$name: not found without a comparison of codes");
+	like(check_error('false', 'true'), $message, "$name: found by it");
+	$node->stop;
+}
+
 write_file($sound);
 $node->start;
-is(check_error('true'), '', 'the sound file is sound');
+is(check_error('true', 'true'), '', 'the sound file is sound');
 $node->stop;
 
 # A crash between extending the file and logging the page leaves a page of zeroes at its end.  That is no

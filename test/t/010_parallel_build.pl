@@ -136,7 +136,7 @@ ok($trained{'6MB'}{rows} < 16384 && $trained{'6MB'}{notice}, 'but if they are to
 is(build(2, q{
 	CREATE TEMP TABLE passing AS SELECT * FROM items;
 	CREATE INDEX passing_v ON passing USING ivfpq (v);
-	SELECT ivfpq_check('passing_v', true);}, 'temporary table'), 1, 'a temporary table is built by its session');
+	SELECT ivfpq_check('passing_v', true, true);}, 'temporary table'), 1, 'a temporary table is built by its session');
 
 $node->safe_psql('postgres', 'CREATE UNLOGGED TABLE fleeting AS SELECT * FROM items');
 is(build(2, 'CREATE INDEX fleeting_v ON fleeting USING ivfpq (v)', 'unlogged table'), 3, 'unlogged table: a team');

@@ -241,7 +241,7 @@ for my $failure (@failures)
 		DO \$\$ BEGIN $create; EXCEPTION WHEN OTHERS THEN RAISE NOTICE 'caught'; END \$\$;
 		SET ivfpq.gpu = off;
 		$create;
-		SELECT ivfpq_check('items_v', true);
+		SELECT ivfpq_check('items_v', true, true);
 		DROP INDEX items_v;});
 	is($code, 0, "$name, on: the session goes on") or diag($err);
 	like($err, qr/caught/, "$name, on: the error was caught");

@@ -532,7 +532,7 @@ my @actions = (
 		3,
 		sub {
 			end_transactions('writer');
-			run('main', "SELECT ivfpq_check('$_', true)") for indexes();
+			run('main', "SELECT ivfpq_check('$_', true, true)") for indexes();
 		}
 	]);
 
@@ -594,11 +594,11 @@ sub end_episode
 	my @indexes = indexes();
 
 	end_transactions();
-	run('main', "SELECT ivfpq_check('$_', true)") for @indexes;
+	run('main', "SELECT ivfpq_check('$_', true, true)") for @indexes;
 	if (!@problems && !$is_unlogged)
 	{
 		$primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
-		for my $sql ((map { "SELECT 'index' FROM ivfpq_check('$_', true)" } @indexes), search_sql(), search_sql(), query_sql())
+		for my $sql ((map { "SELECT 'index' FROM ivfpq_check('$_', true, true)" } @indexes), search_sql(), search_sql(), query_sql())
 		{
 			my ($code, $out, $err) = $standby->psql('postgres', $sql);
 

@@ -143,11 +143,12 @@ sub recall
 	return $total > 0 ? $hits / $total : 1;
 }
 
+# With heap_all_indexed codes are compared with rows as well
 sub ok_check
 {
 	my ($node, $index, $heap_all_indexed, $name) = @_;
 	my ($code, $out, $err) =
-	  $node->psql('postgres', "SELECT ivfpq_check('$index', $heap_all_indexed)");
+	  $node->psql('postgres', "SELECT ivfpq_check('$index', $heap_all_indexed, $heap_all_indexed)");
 
 	return is($code == 0 ? '' : $err, '', "$name: ivfpq_check($index, $heap_all_indexed)");
 }

@@ -45,7 +45,7 @@ BEGIN
 	SET LOCAL ivfpq.epsilon = 100;
 	SELECT bool_and(by_index(q) = by_table(q)) INTO are_equal
 	FROM queries, format('SELECT id FROM items ORDER BY %I %s %L LIMIT 10', columns, operator, embedding) q;
-	PERFORM ivfpq_check('tried', true);
+	PERFORM ivfpq_check('tried', true, true);
 	has_codes := m > 0 FROM ivfpq_index_info('tried');
 	DROP INDEX tried;
 END $$;

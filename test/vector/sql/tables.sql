@@ -57,7 +57,7 @@ UPDATE items SET embedding = test_vector(-id), half = test_vector(-id) WHERE id 
 DELETE FROM items WHERE id % 3 = 0;
 VACUUM items;
 INSERT INTO items SELECT i, test_vector(i), test_vector(i) FROM generate_series(1801, 2000) i;
-SELECT ivfpq_check(i, true) FROM unnest('{items_embedding,items_half,items_expression,items_odd}'::regclass[]) i;
+SELECT ivfpq_check(i, true, true) FROM unnest('{items_embedding,items_half,items_expression,items_odd}'::regclass[]) i;
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> test_vector(1501) LIMIT 1) t;
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY half <-> test_vector(-1700)::halfvec LIMIT 1) t;
 SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding::halfvec(20) <=> test_vector(1999)::halfvec LIMIT 1) t;
@@ -65,7 +65,7 @@ EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding::halfvec(20) <=> '[1
 EXPLAIN (COSTS off) SELECT id FROM items WHERE id % 2 = 1 ORDER BY embedding <#> '[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20]' LIMIT 1;
 SELECT count(*), count(DISTINCT id) FROM (SELECT id FROM items ORDER BY half <-> test_vector(7)::halfvec) t;
 REINDEX TABLE CONCURRENTLY items;
-SELECT ivfpq_check(i, true) FROM unnest('{items_embedding,items_half,items_expression,items_odd}'::regclass[]) i;
+SELECT ivfpq_check(i, true, true) FROM unnest('{items_embedding,items_half,items_expression,items_odd}'::regclass[]) i;
 SELECT vector_dims(ivfpq_reconstruct('items_embedding', ctid)::vector) FROM items WHERE id = 7;
 DROP TABLE items;
 
@@ -80,7 +80,7 @@ CREATE INDEX items_short ON items USING ivfpq (short) WITH (lists = 10);
 CREATE INDEX items_long ON items USING ivfpq (long vector_cosine_ops) WITH (lists = 4);
 CREATE INDEX items_half ON items USING ivfpq (half) WITH (lists = 4);
 ANALYZE items;
-SELECT ivfpq_check(i, true) FROM unnest('{items_short,items_long,items_half}'::regclass[]) i;
+SELECT ivfpq_check(i, true, true) FROM unnest('{items_short,items_long,items_half}'::regclass[]) i;
 SELECT n.id FROM items i, LATERAL (SELECT id FROM items ORDER BY short <-> i.short LIMIT 1) n WHERE i.id = 123;
 SELECT n.id FROM items i, LATERAL (SELECT id FROM items ORDER BY long <=> i.long LIMIT 1) n WHERE i.id = 234;
 SELECT n.id FROM items i, LATERAL (SELECT id FROM items ORDER BY half <-> i.half LIMIT 1) n WHERE i.id = 345;

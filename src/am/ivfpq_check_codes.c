@@ -1,0 +1,230 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_check_codes.c
+ *	  Proof that codes stand for the rows that they belong to.
+ *
+ * Each row that the snapshot sees is coded anew against the centroid of the list that
+ * it is in.  Who made the code that is there, one worker or another, an insert or a
+ * GPU, has rounded a little differently, so codes are not compared bit by bit:
+ * what the old code says of the vector may be a little worse than what the new one
+ * does, and factors of equal codes a little different.  Which list a row is in is not
+ * judged: a code is as good in any, and a build knows ties.
+ *
+ * Rows are read in the order of the index, which is none of the table's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/tableam.h"
+#include "am/ivfpq.h"
+#include "base/vq_datum.h"
+#include "base/vq_guc.h"
+#include "base/vqpg_compat.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+/* How much worse an old code may be: of squared errors, and of the squared length of the residual for rounding */
+#define WORST_ERROR			1.25
+#define ERROR_ROUNDING		1e-4
+#define FACTOR_ROUNDING		1e-3
+
+typedef struct CodesCheck
+{
+	Relation	heap;
+	Relation	index;
+	Snapshot	snapshot;
+	const IvfpqModel *model;
+	VqDatumKind datum_kind;
+
+	/* rows */
+	IndexInfo  *info;
+	EState	   *estate;
+	TupleTableSlot *slot;
+	IndexFetchTableData *fetch;
+	MemoryContext row_context;
+
+	/* the centroid of this list, in model space and in code space */
+	uint32		list_no;
+	float	   *centroid;
+	float	   *centroid_code;
+
+	float	   *x_model;
+	float	   *x_code;
+	float	   *decoded;
+	float	   *work;
+	uint8	   *codes;
+	uint8	   *new_codes;
+} CodesCheck;
+
+pg_noreturn static void
+report_code(const CodesCheck *check, BlockNumber blkno, ItemPointer tid, const char *problem)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_INDEX_CORRUPTED),
+			 errmsg("index \"%s\" has a code that does not stand for its row", RelationGetRelationName(check->index)),
+			 errdetail("For the row at (%u,%u) of table \"%s\", in list %u, at block %u, %s.",
+					   ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid),
+					   RelationGetRelationName(check->heap), check->list_no, blkno, problem),
+			 errhint("Please REINDEX it.")));
+}
+
+/* The row's indexed value; false if the snapshot does not see it */
+static bool
+fetch_value(CodesCheck *check, ItemPointer tid, Datum *value, bool *isnull)
+{
+	ItemPointerData row = *tid; /* overwritten with that of the row's version */
+	bool		call_again = false;
+	bool		all_dead = false;
+	Datum		values[INDEX_MAX_KEYS];
+	bool		nulls[INDEX_MAX_KEYS];
+
+	if (!table_index_fetch_tuple(check->fetch, &row, check->snapshot, check->slot, &call_again, &all_dead))
+		return false;
+	FormIndexDatum(check->info, check->slot, check->estate, values, nulls);
+	*value = values[0];
+	*isnull = nulls[0];
+	return true;
+}
+
+/* Squared distance of x_model to what a code says */
+static double
+squared_error(const CodesCheck *check, const uint8 *codes, const VqFactors *factors)
+{
+	const VqCodec *codec = &check->model->codec;
+
+	vq_codec_decode(vq_kernels, codec, codes, factors, check->centroid, check->work, check->decoded);
+	return vq_kernels->l2sq_f32(check->x_model, check->decoded, codec->dim);
+}
+
+static void
+check_code(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const VqVector *vector, const VqFactors *factors)
+{
+	const VqCodec *codec = &check->model->codec;
+	VqFactors	new_factors;
+	double		residual;
+	double		scale;
+
+	if (vector->dim != (int) codec->dim)
+		report_code(check, blkno, tid, psprintf("which has %d dimensions, there is one", vector->dim));
+
+	/* what is always compared exactly is always right */
+	if (vq_codec_transform(vq_kernels, codec, vector->x, check->x_model) != VQ_OK)
+	{
+		if (!isinf(factors->a))
+			report_code(check, blkno, tid, "which no code can stand for, there is one");
+		return;
+	}
+	vq_codec_to_codes(vq_kernels, codec, check->x_model, check->x_code);
+	vq_codec_encode(vq_kernels, codec, check->x_model, check->centroid, check->x_code, check->centroid_code,
+					check->work, check->new_codes, &new_factors);
+	if (isinf(factors->a) || isinf(new_factors.a))
+		return;
+
+	residual = vq_kernels->l2sq_f32(check->x_model, check->centroid, codec->dim);
+	if (memcmp(check->codes, check->new_codes, codec->pq.m) != 0 || factors->s != new_factors.s)
+	{
+		if (squared_error(check, check->codes, factors) >
+			WORST_ERROR * squared_error(check, check->new_codes, &new_factors) + ERROR_ROUNDING * residual)
+			report_code(check, blkno, tid, "the code is another's");
+		return;
+	}
+
+	/* A is made of the residual's length, and of the centroid */
+	scale = residual + sqrt(residual * vq_kernels->ip_f32(check->centroid, check->centroid, codec->dim)) +
+		fabs(new_factors.a);
+	if (!(fabs((double) factors->a - new_factors.a) <= FACTOR_ROUNDING * scale))
+		report_code(check, blkno, tid, psprintf("factor A is %g and not %g", factors->a, new_factors.a));
+	if (abs(factors->e - new_factors.e) > 1)
+		report_code(check, blkno, tid, psprintf("factor E is %g and not %g", vq_codec_unpack_e(factors->e),
+												vq_codec_unpack_e(new_factors.e)));
+}
+
+static void
+read_centroid(CodesCheck *check, uint32 list_no)
+{
+	check->list_no = list_no;
+	ivfpq_model_centroid(check->index, check->model, list_no, check->centroid);
+	vq_codec_to_codes(vq_kernels, &check->model->codec, check->centroid, check->centroid_code);
+}
+
+static bool
+check_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
+{
+	CodesCheck *check = arg;
+	const VqBlockHeader *header = block;
+
+	if (header->list_no != check->list_no)
+		read_centroid(check, header->list_no);
+	for (size_t slot = 0; slot < header->used; slot++)
+	{
+		MemoryContext old;
+		ItemPointerData tid;
+		VqFactors	factors;
+		VqVector	vector;
+		Datum		value;
+		bool		isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!vq_block_is_live(block, &check->model->shape, slot))
+			continue;
+		memcpy(&tid, vq_block_tid(block, &check->model->shape, slot), VQ_TID_BYTES);
+		vq_block_get(block, &check->model->shape, slot, &factors, check->codes);
+
+		old = MemoryContextSwitchTo(check->row_context);
+		if (fetch_value(check, &tid, &value, &isnull))
+		{
+			if (isnull)
+				report_code(check, blkno, &tid, "which is NULL, there is one");
+			vq_datum_read(value, check->datum_kind, &vector);
+			check_code(check, blkno, &tid, &vector, &factors);
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(check->row_context);
+		ResetPerTupleExprContext(check->estate);
+	}
+	return true;
+}
+
+void
+ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, Snapshot snapshot)
+{
+	CodesCheck	check = {.heap = heap, .index = index, .snapshot = snapshot, .list_no = PG_UINT32_MAX};
+	MemoryContext context;
+	MemoryContext old;
+	const VqCodec *codec;
+
+	if (meta->codec == IVFPQ_CODEC_NONE)
+		return;
+	context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq check of codes", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	check.model = ivfpq_model_get(index, context);
+	codec = &check.model->codec;
+	check.datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
+	check.info = BuildIndexInfo(index);
+	check.estate = CreateExecutorState();
+	check.slot = table_slot_create(heap, NULL);
+	check.fetch = VQ_FETCH_BEGIN(heap);
+	check.row_context = AllocSetContextCreate(context, "ivfpq row", ALLOCSET_DEFAULT_SIZES);
+	GetPerTupleExprContext(check.estate)->ecxt_scantuple = check.slot;
+	check.centroid = palloc(codec->dim * sizeof(float));
+	check.x_model = palloc(codec->dim * sizeof(float));
+	check.decoded = palloc(codec->dim * sizeof(float));
+	check.centroid_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
+	check.x_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
+	check.work = palloc(Max(vq_codec_encode_floats(codec), vq_codec_code_floats(codec)) * sizeof(float));
+	check.codes = palloc(meta->m);
+	check.new_codes = palloc(meta->m);
+	MemoryContextSwitchTo(old);
+
+	(void) ivfpq_inspect_blocks(index, meta, check_block, &check);
+
+	table_index_fetch_end(check.fetch);
+	ExecDropSingleTupleTableSlot(check.slot);
+	FreeExecutorState(check.estate);
+	MemoryContextDelete(context);
+}
