@@ -112,10 +112,10 @@ DROP TABLE grown;
 
 -- or has many times the rows that it was trained on
 CREATE TABLE grown (id int, embedding real[]) WITH (autovacuum_enabled = off);
-INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 640) i;
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 2600) i;
 CREATE INDEX grown_index ON grown USING ivfpq (embedding) WITH (lists = 8, autoreindex = off);
 CREATE INDEX grown_few ON grown USING ivfpq (embedding) WITH (lists = 8) WHERE id <= 640;
-INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(641, 10200) i;
+INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(2601, 10200) i;
 VACUUM grown;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(10201, 12000) i;
 VACUUM grown;

@@ -66,9 +66,9 @@
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
-/* Rows from which on an index should be trained, and how much more than those of the build */
+/* Rows from which on an index should be trained, and how much more than those of the build (bench/README.md) */
 #define OUTGROWN_ROWS	10000
-#define OUTGROWN_TIMES	16
+#define OUTGROWN_TIMES	4
 
 /* How long the worker waits for those who use a table, seconds, and for any lock */
 #define QUIET_TIMEOUT	600
