@@ -469,6 +469,9 @@ extern void ivfpq_check_readable(Relation index);
 /* ERROR on any broken invariant of the index with this OID */
 extern void ivfpq_check_index(Oid index_oid, bool heap_all_indexed, bool codes);
 
+/* ivfpq_check_model.c: ERROR unless arrays fill the file up to the lists without a gap, and hold what they should */
+extern void ivfpq_check_model(Relation index, const IvfpqMetaPageData *meta);
+
 /* ivfpq_check_codes.c: ERROR if the code of a row that the snapshot sees does not stand for it */
 extern void ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, Snapshot snapshot);
 
