@@ -147,9 +147,6 @@ extern double ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *me
 /* Start a background worker that rebuilds this index, and others of the database, when their tables are free */
 extern IvfpqAutoreindex ivfpq_autoreindex_start(Relation index);
 
-/* In the leader of a build: ERROR if the build is such a worker's and somebody waits for the table */
-extern void ivfpq_autoreindex_yield(void);
-
 /* ivfpq_scan.c */
 extern IndexScanDesc ivfpqbeginscan(Relation index, int nkeys, int norderbys);
 extern void ivfpqrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);

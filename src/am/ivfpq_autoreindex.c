@@ -15,9 +15,9 @@
  * - waits for the end of the VACUUM, and of all transactions that use the table,
  *	 without asking for a lock: REINDEX CONCURRENTLY waits for those transactions while
  *	 it holds locks, and an autovacuum that somebody waits for is cancelled;
- * - gives way: a build ends with an error as soon as somebody waits for the
- *	 table's lock, ALTER TABLE say, and no other lock is waited for longer than
- *	 LOCK_WAIT_MAX, as who waits for us has the rest of the world behind him;
+ * - gives way: who waits for a lock of ours, ALTER TABLE say, has the rest of the world
+ *	 behind him, so he may cancel us as he would an autovacuum, and so may DROP DATABASE
+ *	 (be_automatic);
  * - leaves nothing behind: a REINDEX CONCURRENTLY that fails leaves an invalid
  *	 index that inserts go on writing to, and so does a crash.  The worker drops
  *	 its own after an error, and before it begins what is left of others.
@@ -53,6 +53,7 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "storage/proc.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
@@ -70,9 +71,9 @@
 #define OUTGROWN_ROWS	10000
 #define OUTGROWN_TIMES	4
 
-/* How long the worker waits for those who use a table, seconds, and for any lock */
+/* How long the worker waits for those who use a table, seconds, and for any lock, milliseconds */
 #define QUIET_TIMEOUT	600
-#define LOCK_WAIT_MAX	"10s"
+#define LOCK_TIMEOUT_MS	"600000"
 
 /* What the worker's locks stand for: it works, and it waits for the one that works */
 #define LOCK_WORKING	1
@@ -101,9 +102,6 @@ typedef struct Candidate
 } Candidate;
 
 extern PGDLLEXPORT void ivfpq_autoreindex_main(Datum arg);
-
-/* The table whose index this process rebuilds as long as nobody waits for it; else InvalidOid */
-static Oid	table_to_yield = InvalidOid;
 
 double
 ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta)
@@ -182,9 +180,6 @@ ivfpq_autoreindex_start(Relation index)
 	snprintf(worker.bgw_name, BGW_MAXLEN, "ivfpq reindex");
 	snprintf(worker.bgw_type, BGW_MAXLEN, "ivfpq reindex");
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-#ifdef BGWORKER_INTERRUPTIBLE
-	worker.bgw_flags |= BGWORKER_INTERRUPTIBLE; /* DROP DATABASE need not wait */
-#endif
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	snprintf(worker.bgw_library_name, sizeof(worker.bgw_library_name), "$libdir/vqpg");
@@ -197,21 +192,6 @@ ivfpq_autoreindex_start(Relation index)
 	is_registered = RegisterDynamicBackgroundWorker(&worker, &started);
 	MemoryContextSwitchTo(old);
 	return is_registered ? IVFPQ_AUTOREINDEX_STARTED : IVFPQ_AUTOREINDEX_NO_WORKER;
-}
-
-void
-ivfpq_autoreindex_yield(void)
-{
-	LOCKTAG		tag;
-
-	if (!OidIsValid(table_to_yield))
-		return;
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, table_to_yield);
-	if (LockHasWaiters(&tag, ShareUpdateExclusiveLock, false))
-		ereport(ERROR,
-				(errcode(ERRCODE_QUERY_CANCELED),
-				 errmsg("automatic reindex gives way to another command that waits for table \"%s\"",
-						get_rel_name(table_to_yield))));
 }
 
 static void
@@ -259,6 +239,7 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
+	QueryCancelPending = false; /* whoever has waited, does not any more */
 	error_context_stack = callback.previous;
 	debug_query_string = NULL;
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -417,12 +398,7 @@ is_same(const Candidate *candidate)
 static void
 rebuild(Candidate *candidate)
 {
-	bool		done;
-
-	table_to_yield = candidate->heap;
-	done = run_command("REINDEX INDEX CONCURRENTLY", candidate->quoted, candidate);
-	table_to_yield = InvalidOid;
-	if (done)
+	if (run_command("REINDEX INDEX CONCURRENTLY", candidate->quoted, candidate))
 	{
 		ereport(LOG,
 				(errmsg("index %s has been rebuilt, as it had outgrown its build", candidate->quoted)));
@@ -500,6 +476,14 @@ find_candidates(void)
 	return candidates;
 }
 
+static void
+sleep_a_second(void)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
 /* Become the only worker of the database that works; false if one waits for that, which will see all that we would */
 static bool
 begin_work(void)
@@ -509,11 +493,28 @@ begin_work(void)
 
 	if (LockAcquire(&waiting, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
-	StartTransactionCommand();
-	(void) LockAcquire(&working, ExclusiveLock, true, false);
-	CommitTransactionCommand();
+
+	/* not in the queue, as who waits for a worker cancels it */
+	while (LockAcquire(&working, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+		sleep_a_second();
 	LockRelease(&waiting, ExclusiveLock, true);
 	return true;
+}
+
+/*
+ * Have this process taken for one that does maintenance without being asked: the server
+ * cancels it for whoever has waited for a lock of its for deadlock_timeout (ProcSleep), and
+ * ends it for who drops the database (CountOtherDBBackends).  CREATE INDEX CONCURRENTLY
+ * elsewhere does not wait for our snapshots either, which matter to it only if an expression
+ * of our index reads other tables, and those that are immutable do not.
+ */
+static void
+be_automatic(void)
+{
+	LWLockAcquire(ProcArrayLock, LW_EXCLUSIVE);
+	MyProc->statusFlags |= PROC_IS_AUTOVACUUM;
+	ProcGlobal->statusFlags[MyProc->pgxactoff] = MyProc->statusFlags;
+	LWLockRelease(ProcArrayLock);
 }
 
 static void
@@ -535,6 +536,7 @@ ivfpq_autoreindex_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
 	PortalContext = AllocSetContextCreate(TopMemoryContext, "ivfpq reindex", ALLOCSET_DEFAULT_SIZES);
+	be_automatic();
 
 	/* as autovacuum does */
 	set_option("search_path", "");
@@ -547,7 +549,7 @@ ivfpq_autoreindex_main(Datum arg)
 	set_option("lock_timeout", "0");
 	if (!begin_work())
 		return;
-	set_option("lock_timeout", LOCK_WAIT_MAX);
+	set_option("lock_timeout", LOCK_TIMEOUT_MS);
 
 	candidates = find_candidates();
 	while (!is_done)
@@ -562,8 +564,6 @@ ivfpq_autoreindex_main(Datum arg)
 			is_done = is_done && candidate->state == CANDIDATE_DONE;
 		}
 		if (!is_done)
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+			sleep_a_second();
 	}
 }

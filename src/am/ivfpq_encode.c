@@ -262,7 +262,6 @@ finish_batch(EncodeState *state)
 
 	if (batch->nrows == 0)
 		return;
-	ivfpq_autoreindex_yield();
 	state->nfilled++;
 	if (state->gpu_batch)
 	{
@@ -494,7 +493,6 @@ ivfpq_encode_write(IvfpqBuild *build)
 		{
 			pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, written);
 			CHECK_FOR_INTERRUPTS();
-			ivfpq_autoreindex_yield();
 		}
 	}
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, (int64) build->meta.build_rows);

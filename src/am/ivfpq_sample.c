@@ -138,7 +138,6 @@ scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int n
 		if (nchosen++ % nmembers != member)
 			continue;
 		CHECK_FOR_INTERRUPTS();
-		ivfpq_autoreindex_yield();
 		if (ring)
 			ivfpq_read_through_ring(build->heap, blkno, ring);
 		table_index_build_range_scan(build->heap, build->index, build->info, false, false, false,

@@ -24,7 +24,6 @@
 #include "storage/spin.h"
 #include "utils/backend_progress.h"
 
-#include "am/ivfpq.h"
 #include "base/vqpg_compat.h"
 
 /* Both buffers of all members (a row fits one, whatever its dimension), and the least that a slot may have */
@@ -259,9 +258,6 @@ ivfpq_team_progress(IvfpqTeam *team, int64 done)
 {
 	team->progress += done * team->size;
 	if (ivfpq_team_is_leader(team))
-	{
 		pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE,
 									 Min(team->progress, team->progress_total));
-		ivfpq_autoreindex_yield();
-	}
 }

@@ -125,6 +125,7 @@ $node->safe_psql('postgres', q{
 	CREATE TABLE slow (id bigint, v real[], note int);
 	CREATE INDEX slow_v ON slow USING ivfpq (slowly(v))});
 fill('slow', 12000);
+create_queries($node, 10, $dim);
 $brake->query_safe('SELECT pg_advisory_lock(1)');
 
 # Wait until a worker builds
@@ -141,10 +142,10 @@ wait_until_build();
 ($code, $out, $err) = $node->psql('postgres', q{SET lock_timeout = '60s'; ALTER TABLE slow ADD COLUMN more int});
 is($err, '', 'ALTER TABLE has its way');
 ok(wait_until_no_worker(), 'the worker ends');
-ok(log_has(qr/ERROR:  automatic reindex gives way to another command that waits for table "slow"/), 'the log tells why');
+ok(log_has(qr/canceling statement due to user request\n(?:.*\n){0,4}.*automatic reindex of index public\.slow_v/), 'the log tells');
 is(indexes('slow'), 'slow_v true', 'and it leaves nothing');
 
-# What a crash leaves is dropped by the next; which begins when transactions that use the table have ended
+# What a crash leaves is dropped by the next, which begins when transactions that use the table have ended
 vacuum('slow');
 wait_until_build();
 $node->safe_psql('postgres', 'CHECKPOINT');
@@ -163,23 +164,27 @@ $writer->query_safe('COMMIT');
 wait_until_build();
 is(indexes('slow'), 'slow_v true, slow_v_ccnew false', 'the worker builds');
 
-# A transaction that writes to the table meanwhile, and does not end: the worker does not wait for ever
+# A transaction that writes to the table meanwhile is waited for, and who waits for the worker need not
 $writer->query_safe("BEGIN; INSERT INTO slow VALUES (0, test_vector(0, $dim), 0)");
 $brake->query_safe('SELECT pg_advisory_unlock(1)');
 ok($node->poll_query_until('postgres',
 		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'virtualxid')}),
 	'the worker has built, and waits for a writer');
-for my $attempt (1 .. 600)
-{
-	last if log_has(qr/canceling statement due to lock timeout/);
-	usleep(100_000);
-}
-ok(log_has(qr/canceling statement due to lock timeout\n.*automatic reindex of index public.slow_v/), 'but not for long');
+($code, $out, $err) = $node->psql('postgres', q{SET lock_timeout = '60s'; CREATE STATISTICS slow_s ON id, note FROM slow});
+is($err, '', 'who waits for its lock has his way');
 $writer->query_safe('ROLLBACK');
 ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('slow'), 'slow_v true', 'and leaves nothing');
 ok(!is_trained('slow_v'), 'the index is as it was');
+
+# A snapshot of elsewhere is waited for as well
+$writer->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; TABLE queries');
 vacuum('slow');
+ok($node->poll_query_until('postgres',
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'virtualxid')}),
+	'the worker waits for an older snapshot');
+sleep(12);
+$writer->query_safe('COMMIT');
 wait_until_trained('slow_v', 'the next VACUUM');
 ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('slow'), 'slow_v true', 'there is one index');
@@ -216,6 +221,23 @@ ok(wait_until_no_worker(), 'the workers end');
 is($node->safe_psql('postgres', q{
 		SELECT count(*), bool_and(indisvalid) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relname ~ '^parted_'}),
 	'12|t', 'each has one index');
+
+# It is no obstacle to who drops the database
+$node->safe_psql('postgres', 'CREATE DATABASE other');
+$node->safe_psql('other', q{
+	CREATE EXTENSION vqpg;
+	CREATE TABLE delays (delay float);
+	CREATE FUNCTION slowly(v real[]) RETURNS real[] LANGUAGE plpgsql IMMUTABLE AS $$
+		BEGIN PERFORM pg_sleep(delay) FROM public.delays; RETURN v; END $$;
+	CREATE TABLE slow (v real[]);
+	CREATE INDEX slow_v ON slow USING ivfpq (slowly(v));
+	INSERT INTO slow SELECT ARRAY[i, sin(i)] FROM generate_series(1, 12000) i;
+	INSERT INTO delays VALUES (0.01)});
+$node->safe_psql('other', 'VACUUM slow');
+ok($node->poll_query_until('other',
+		q{SELECT EXISTS (SELECT FROM pg_stat_progress_create_index WHERE datname = 'other' AND phase ~ 'sampling')}),
+	'a slow build has begun');
+is($node->safe_psql('postgres', 'DROP DATABASE other'), '', 'its database is dropped');
 
 # By autovacuum, as rows come, and again as there are many more
 $node->append_conf('postgresql.conf', "autovacuum = on\nautovacuum_naptime = 1s\n");
