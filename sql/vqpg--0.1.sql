@@ -290,13 +290,13 @@ CREATE FUNCTION ivfpq_last_scan(
 	AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION ivfpq_last_scan() IS 'what the last ivfpq scan of this session did';
 
--- Searches as the caller: unsafe in parallel, as it changes settings while it runs
+-- Unsafe in parallel, as it changes settings while it runs
 CREATE FUNCTION ivfpq_recall(
 	index regclass,
 	queries text DEFAULT NULL,	-- SQL that returns vectors; rows of the table if NULL
 	nprobes int[] DEFAULT NULL,	-- from a quarter of the index's own to four times as many if NULL
 	k int DEFAULT 10,
-	sample int DEFAULT 100,		-- queries, at most
+	sample int DEFAULT 100,		-- rows to take for queries
 	OUT nprobe int,
 	OUT recall double precision,
 	OUT milliseconds double precision,

@@ -41,6 +41,7 @@
 #include "base/vq_datum.h"
 #include "base/vq_guc.h"
 #include "kernels/vq_kmeans.h"
+#include "vq_functions.h"
 
 PG_FUNCTION_INFO_V1(vqpg_kernels);
 PG_FUNCTION_INFO_V1(vqpg_gpus);
@@ -155,8 +156,8 @@ check_privileges(Relation index, bool is_for_statistics)
 						get_rel_name(heap_oid))));
 }
 
-static Relation
-open_ivfpq_index(Oid index_oid, IvfpqMetaPageData *meta, bool is_for_statistics)
+Relation
+vq_open_index(Oid index_oid, IvfpqMetaPageData *meta, bool is_for_statistics)
 {
 	Relation	index = index_open(index_oid, AccessShareLock);
 
@@ -349,7 +350,7 @@ Datum
 ivfpq_index_info(PG_FUNCTION_ARGS)
 {
 	IvfpqMetaPageData meta;
-	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta, true);
+	Relation	index = vq_open_index(PG_GETARG_OID(0), &meta, true);
 	VqBlockShape shape = {meta.m, meta.nbits};
 	ListCounts *lists = count_lists(index, &meta);
 	ListCounts	total = {0};
@@ -405,7 +406,7 @@ ivfpq_list_info(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	IvfpqMetaPageData meta;
-	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta, true);
+	Relation	index = vq_open_index(PG_GETARG_OID(0), &meta, true);
 	ListCounts *lists = count_lists(index, &meta);
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -493,7 +494,7 @@ Datum
 ivfpq_reconstruct(PG_FUNCTION_ARGS)
 {
 	IvfpqMetaPageData meta;
-	Relation	index = open_ivfpq_index(PG_GETARG_OID(0), &meta, false);
+	Relation	index = vq_open_index(PG_GETARG_OID(0), &meta, false);
 	EntrySearch search = {
 		.tid = *(ItemPointer) PG_GETARG_POINTER(1),
 		.shape = {meta.m, meta.nbits}

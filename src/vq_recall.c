@@ -3,9 +3,11 @@
  * vq_recall.c
  *	  ivfpq_recall: how much of what an index should find it does, and how fast.
  *
- * Everything is asked in SQL as the caller, so privileges, row security and
- * settings (but nprobe, and those that choose plans) are those of the caller's own
- * queries.  What should be found costs a scan of the table for each query.
+ * Searches are SQL, run as the table's owner: the index's expressions and
+ * predicate are code of his, with which he must not act as the caller.  SQL that
+ * the caller gives is run as the caller.  Settings are those of the session (but nprobe,
+ * and those that choose plans).  What should be found costs a scan of the table for
+ * each query.
  *
  *-------------------------------------------------------------------------
  */
@@ -15,6 +17,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
@@ -24,6 +27,7 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/plannodes.h"
+#include "optimizer/plancat.h"
 #include "portability/instr_time.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -37,6 +41,8 @@
 #include "utils/tuplestore.h"
 
 #include "am/ivfpq.h"
+#include "base/vqpg_compat.h"
+#include "vq_functions.h"
 
 PG_FUNCTION_INFO_V1(ivfpq_recall);
 
@@ -105,6 +111,26 @@ describe_index(Relation index, char **table, char **key, char **condition)
 						   deparse_context_for(get_rel_name(heap), heap), false, false);
 }
 
+/* While it is set, the planner knows of no other index of the same table */
+static Oid	only_index = InvalidOid;
+static get_relation_info_hook_type next_hook;
+
+static void
+hide_indexes(PlannerInfo *root, Oid table, bool is_parent, RelOptInfo *rel)
+{
+	ListCell   *cell;
+
+	if (next_hook)
+		next_hook(root, table, is_parent, rel);
+	if (!OidIsValid(only_index) || IndexGetRelation(only_index, true) != table)
+		return;
+	foreach(cell, rel->indexlist)
+	{
+		if (lfirst_node(IndexOptInfo, cell)->indexoid != only_index)
+			rel->indexlist = foreach_delete_current(rel->indexlist, cell);
+	}
+}
+
 static void
 set_option(const char *name, const char *value)
 {
@@ -150,16 +176,35 @@ keep_queries(RecallState *state)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* pg_class of an index's table */
+static HeapTuple
+class_of_table(Relation index)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(index->rd_index->indrelid));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", index->rd_index->indrelid);
+	return tuple;
+}
+
+static Oid
+owner_of_table(Relation index)
+{
+	HeapTuple	tuple = class_of_table(index);
+	Oid			owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
 /* Random rows of the table.  Those of some random pages are enough to choose from, unless few of them are indexed. */
 static void
 sample_queries(RecallState *state, const char *table, const char *key, const char *condition, int count)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(state->index->rd_index->indrelid));
+	HeapTuple	tuple = class_of_table(state->index);
 	double		rows;
 	double		percent;
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for relation %u", state->index->rd_index->indrelid);
 	rows = ((Form_pg_class) GETSTRUCT(tuple))->reltuples;
 	ReleaseSysCache(tuple);
 
@@ -259,7 +304,7 @@ is_scan_of(const Plan *plan, Oid index)
 	return plan != NULL && ((const IndexScan *) plan)->indexid == index;
 }
 
-/* ERROR if the planner would rather use something else, another index of the same column say */
+/* ERROR if the search would be none by the index: times of a sequential scan say nothing of it */
 static void
 check_plan(const RecallState *state, SPIPlanPtr plan)
 {
@@ -272,26 +317,14 @@ check_plan(const RecallState *state, SPIPlanPtr plan)
 	if (!is_right)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("searches do not use index \"%s\"", RelationGetRelationName(state->index)),
-				 errdetail("The planner prefers another plan for: %s.", state->search),
-				 errhint("If there is another index for this, drop one of them.")));
+				 errmsg("searches cannot use index \"%s\"", RelationGetRelationName(state->index)),
+				 errdetail("It was tried with: %s.", state->search)));
 }
 
-/* With enable_seqscan off, as a small table measures its index as well */
 static void
-measure(const RecallState *state, int nprobe, RecallSums *sums)
+ask_all(const RecallState *state, SPIPlanPtr plan, RecallSums *sums)
 {
-	int			level = NewGUCNestLevel();
-	SPIPlanPtr	plan;
-
 	memset(sums, 0, sizeof(RecallSums));
-	set_option("enable_indexscan", "on");
-	set_option("enable_seqscan", "off");
-	set_option("enable_bitmapscan", "off");
-	set_option("plan_cache_mode", "force_generic_plan");
-	set_option("ivfpq.nprobe", psprintf("%d", nprobe));
-	plan = prepare_search(state);
-	check_plan(state, plan);
 	for (int i = 0; i < state->nqueries; i++)
 	{
 		const RecallQuery *query = &state->queries[i];
@@ -310,7 +343,34 @@ measure(const RecallState *state, int nprobe, RecallSums *sums)
 		sums->found += Min(query->ntrue, count_rows(state, query, query->radius, &last));
 		SPI_freetuptable(SPI_tuptable);
 	}
-	SPI_freeplan(plan);
+}
+
+/* Search with one nprobe; with enable_seqscan off, as a small table measures its index as well */
+static void
+measure(const RecallState *state, int nprobe, RecallSums *sums)
+{
+	int			level = NewGUCNestLevel();
+
+	set_option("enable_indexscan", "on");
+	set_option("enable_seqscan", "off");
+	set_option("enable_bitmapscan", "off");
+	set_option("plan_cache_mode", "force_generic_plan");
+	set_option("ivfpq.nprobe", psprintf("%d", nprobe));
+	PG_TRY();
+	{
+		SPIPlanPtr	plan;
+
+		only_index = RelationGetRelid(state->index);
+		plan = prepare_search(state);
+		check_plan(state, plan);
+		ask_all(state, plan, sums);
+		SPI_freeplan(plan);
+	}
+	PG_FINALLY();
+	{
+		only_index = InvalidOid;
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, level);
 }
 
@@ -361,68 +421,97 @@ choose_nprobes(FunctionCallInfo fcinfo, int number, Relation index, const IvfpqM
 	return count;
 }
 
-Datum
-ivfpq_recall(PG_FUNCTION_ARGS)
+/* What one nprobe gives, as a row */
+static void
+put_sums(ReturnSetInfo *rsinfo, const RecallState *state, int nprobe, const RecallSums *sums)
 {
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	RecallState state = {.context = CurrentMemoryContext};
-	IvfpqMetaPageData meta;
-	Oid			type;
+	Datum		values[6];
+	bool		nulls[6] = {false};
+
+	values[0] = Int32GetDatum(nprobe);
+	values[1] = Float8GetDatum((double) sums->found / Max(1, sums->wanted));
+	nulls[1] = sums->wanted == 0;
+	values[2] = Float8GetDatum(rint(sums->milliseconds / state->nqueries * 1000) / 1000);
+	values[3] = Float8GetDatum(sums->codes / state->nqueries);
+	values[4] = Float8GetDatum(sums->rows / state->nqueries);
+	values[5] = Int32GetDatum(state->nqueries);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* As the table's owner: rows for queries, if there are none yet; what is true, and what is found */
+static void
+measure_all(RecallState *state, int nsample, const int *nprobes, int count, ReturnSetInfo *rsinfo)
+{
 	char	   *table;
 	char	   *key;
 	char	   *condition;
+	char	   *operator = operator_name(get_opfamily_member(state->index->rd_opfamily[0], state->type, state->type, 1));
+	RecallSums	sums;
+
+	describe_index(state->index, &table, &key, &condition);
+	state->search = psprintf("SELECT ctid, CAST(%s %s $1 AS float8) FROM ONLY %s WHERE %s ORDER BY %s %s $1",
+							 key, operator, table, condition, key, operator);
+	if (nsample > 0)
+		sample_queries(state, table, key, condition, nsample);
+	if (state->nqueries == 0)
+		return;
+	find_truth(state);
+	if (count > 0)
+		measure(state, nprobes[0], &sums);	/* to have in memory what searches read */
+	for (int i = 0; i < count; i++)
+	{
+		measure(state, nprobes[i], &sums);
+		put_sums(rsinfo, state, nprobes[i], &sums);
+	}
+}
+
+Datum
+ivfpq_recall(PG_FUNCTION_ARGS)
+{
+	RecallState state = {.context = CurrentMemoryContext};
+	IvfpqMetaPageData meta;
 	int			nsample;
-	int			nnprobes;
+	int			count;
 	int		   *nprobes;
+	Oid			caller;
+	int			security_context;
+	int			level;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0))
 		return (Datum) 0;
 	state.k = checked_argument(fcinfo, 3, "k", MAX_NEIGHBOURS);
 	nsample = checked_argument(fcinfo, 4, "sample", MAX_QUERIES);
-	state.index = index_open(PG_GETARG_OID(0), AccessShareLock);
-	ivfpq_check_readable(state.index);
-	ivfpq_meta_read(state.index, &meta);
-	nnprobes = choose_nprobes(fcinfo, 2, state.index, &meta, &nprobes);
-
-	state.type = type = state.index->rd_opcintype[0];
-	describe_index(state.index, &table, &key, &condition);
-	state.search = psprintf("SELECT ctid, CAST(%s %s $1 AS float8) FROM ONLY %s WHERE %s ORDER BY %s %s $1",
-							key, operator_name(get_opfamily_member(state.index->rd_opfamily[0], type, type, 1)),
-							table, condition, key,
-							operator_name(get_opfamily_member(state.index->rd_opfamily[0], type, type, 1)));
-
+	state.index = vq_open_index(PG_GETARG_OID(0), &meta, true);
+	state.type = state.index->rd_opcintype[0];
+	count = choose_nprobes(fcinfo, 2, state.index, &meta, &nprobes);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (PG_ARGISNULL(1))
-		sample_queries(&state, table, key, condition, nsample);
-	else
+	if (!PG_ARGISNULL(1))
 	{
-		run(psprintf("SELECT CAST(query AS %s) FROM (%s) AS queries (query) LIMIT %d",
-					 format_type_be_qualified(type), text_to_cstring(PG_GETARG_TEXT_PP(1)), nsample));
+		/* it may end with a comment */
+		run(psprintf("SELECT CAST(query AS %s) FROM (%s\n) AS queries (query)",
+					 format_type_be_qualified(state.type), text_to_cstring(PG_GETARG_TEXT_PP(1))));
 		keep_queries(&state);
+		nsample = 0;
 	}
-	if (state.nqueries > 0)
-		find_truth(&state);
-	for (int i = 0; i < nnprobes && state.nqueries > 0; i++)
-	{
-		RecallSums	sums;
-		Datum		values[6];
-		bool		nulls[6] = {false};
 
-		if (i == 0)
-			measure(&state, nprobes[i], &sums); /* to have in memory what searches read */
-		measure(&state, nprobes[i], &sums);
-		values[0] = Int32GetDatum(nprobes[i]);
-		values[1] = Float8GetDatum((double) sums.found / Max(1, sums.wanted));
-		nulls[1] = sums.wanted == 0;
-		values[2] = Float8GetDatum(rint(sums.milliseconds / state.nqueries * 1000) / 1000);
-		values[3] = Float8GetDatum(sums.codes / state.nqueries);
-		values[4] = Float8GetDatum(sums.rows / state.nqueries);
-		values[5] = Int32GetDatum(state.nqueries);
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
-	}
+	GetUserIdAndSecContext(&caller, &security_context);
+	SetUserIdAndSecContext(owner_of_table(state.index), security_context | SECURITY_RESTRICTED_OPERATION);
+	level = NewGUCNestLevel();
+	VQ_RESTRICT_SEARCH_PATH();
+	measure_all(&state, nsample, nprobes, count, (ReturnSetInfo *) fcinfo->resultinfo);
+	AtEOXact_GUC(false, level);
+	SetUserIdAndSecContext(caller, security_context);
+
 	SPI_finish();
 	index_close(state.index, NoLock);
 	return (Datum) 0;
+}
+
+void
+ivfpq_init_recall(void)
+{
+	next_hook = get_relation_info_hook;
+	get_relation_info_hook = hide_indexes;
 }

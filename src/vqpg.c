@@ -11,6 +11,7 @@
 
 #include "am/ivfpq.h"
 #include "base/vq_guc.h"
+#include "vq_functions.h"
 
 #ifdef PG_MODULE_MAGIC_EXT
 PG_MODULE_MAGIC_EXT(.name = "vqpg",.version = "0.1");
@@ -30,4 +31,5 @@ _PG_init(void)
 	ivfpq_init_paths();
 	ivfpq_init_executor();
 	ivfpq_init_explain();
+	ivfpq_init_recall();
 }
