@@ -31,12 +31,23 @@ SELECT storage, t.* FROM unnest('{plain,main,external,extended}'::text[]) storag
 CREATE TABLE advised AS SELECT id, embedding || '{}'::real[] AS embedding FROM originals;
 CREATE INDEX advised_index ON advised USING ivfpq (embedding) WITH (lists = 10, nprobe = 10);
 SELECT advice FROM ivfpq_index_info('advised_index');
-ALTER TABLE public.advised SET (toast_tuple_target = 8160);
-VACUUM FULL advised;
+ALTER TABLE public.advised SET (toast_tuple_target = 8160), ALTER COLUMN embedding TYPE real[] USING (embedding || '{}')::real[];
 SELECT advice, pg_relation_size(reltoastrelid) AS toast FROM ivfpq_index_info('advised_index'), pg_class WHERE relname = 'advised';
 INSERT INTO advised SELECT id, embedding || '{}'::real[] FROM originals;
 SELECT pg_relation_size(reltoastrelid) AS toast FROM pg_class WHERE relname = 'advised';
 SELECT count(*) FROM (SELECT FROM advised ORDER BY embedding <-> embedding_of(7) LIMIT 2) t;
+DROP TABLE advised;
+
+-- also those that are compressed, which VACUUM FULL would not do
+CREATE TABLE advised AS SELECT id, array_fill(id::real, '{1000}') || array_fill((id % 7)::real, '{536}') AS "the vector" FROM originals;
+CREATE INDEX advised_index ON advised USING ivfpq ("the vector") WITH (lists = 10, nprobe = 10);
+SELECT advice FROM ivfpq_index_info('advised_index');
+SELECT pg_column_compression("the vector") AS compressed FROM advised LIMIT 1;
+ALTER TABLE public.advised SET (toast_tuple_target = 8160), ALTER COLUMN "the vector" TYPE real[] USING ("the vector" || '{}')::real[];
+SELECT pg_column_compression("the vector") AS compressed FROM advised LIMIT 1;
+SELECT advice FROM ivfpq_index_info('advised_index');
+ALTER TABLE advised RESET (toast_tuple_target), ALTER COLUMN "the vector" SET STORAGE EXTERNAL;
+SELECT advice FROM ivfpq_index_info('advised_index');
 DROP TABLE advised;
 
 -- The same for vectors that compress well

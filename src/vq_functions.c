@@ -259,25 +259,44 @@ toast_tuple_target(Oid table)
 	return target;
 }
 
-/* Whether vectors of so many dimensions are compressed or stored out of line although there is room for them in rows */
-static bool
-are_toasted(Relation index, uint32 dim)
+/*
+ * SQL that has vectors of so many dimensions stored in their rows, where these are compressed or stored
+ * out of line although there is room for them; NULL if they are not.  VACUUM FULL takes values that are compressed as
+ * they are, but arrays can be made anew.
+ */
+static const char *
+sql_to_keep_in_rows(Relation index, uint32 dim)
 {
+	Oid			heap = index->rd_index->indrelid;
 	AttrNumber	attno = index->rd_index->indkey.values[0];
-	size_t		bytes = dim * (ivfpq_datum_kind(index, index->rd_opcintype[0]) == VQ_DATUM_HALFVEC ?
-							   sizeof(uint16) : sizeof(float));
+	VqDatumKind kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
+	size_t		bytes = dim * (kind == VQ_DATUM_HALFVEC ? sizeof(uint16) : sizeof(float));
+	const char *table;
+	const char *sql = NULL;
 	HeapTuple	tuple;
-	char		storage;
+	Form_pg_attribute column;
 
-	if (attno == 0 || bytes <= TOAST_TUPLE_TARGET || bytes + ADVISE_OTHER_COLUMNS > TOAST_TUPLE_TARGET_MAIN)
-		return false;
-	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(index->rd_index->indrelid), Int16GetDatum(attno));
+	if (attno == 0 || bytes <= TOAST_TUPLE_TARGET || bytes + ADVISE_OTHER_COLUMNS > TOAST_TUPLE_TARGET_MAIN ||
+		bytes + ADVISE_OTHER_COLUMNS <= (size_t) toast_tuple_target(heap))
+		return NULL;
+	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(heap), Int16GetDatum(attno));
 	if (!HeapTupleIsValid(tuple))
-		return false;
-	storage = ((Form_pg_attribute) GETSTRUCT(tuple))->attstorage;
+		return NULL;
+	column = (Form_pg_attribute) GETSTRUCT(tuple);
+	table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(heap)), get_rel_name(heap));
+	if (column->attstorage == TYPSTORAGE_EXTENDED && kind == VQ_DATUM_ARRAY)
+	{
+		const char *name = quote_identifier(NameStr(column->attname));
+		const char *type = format_type_with_typemod(column->atttypid, column->atttypmod);
+
+		sql = psprintf("ALTER TABLE %s SET (toast_tuple_target = %d), ALTER COLUMN %s TYPE %s USING (%s || '{}')::%s",
+					   table, (int) TOAST_TUPLE_TARGET_MAIN, name, type, name, type);
+	}
+	else if (column->attstorage == TYPSTORAGE_EXTENDED || column->attstorage == TYPSTORAGE_EXTERNAL)
+		sql = psprintf("ALTER TABLE %s SET (toast_tuple_target = %d), and VACUUM FULL afterwards,",
+					   table, (int) TOAST_TUPLE_TARGET_MAIN);
 	ReleaseSysCache(tuple);
-	return (storage == TYPSTORAGE_EXTENDED || storage == TYPSTORAGE_EXTERNAL) &&
-		bytes + ADVISE_OTHER_COLUMNS > (size_t) toast_tuple_target(index->rd_index->indrelid);
+	return sql;
 }
 
 /* What could be better about an index, a sentence each; NULL if all is well */
@@ -286,6 +305,7 @@ advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *option
 	   const ListCounts *total, float4 imbalance)
 {
 	StringInfoData sentences;
+	const char *sql = sql_to_keep_in_rows(index, meta->dim);
 
 	initStringInfo(&sentences);
 	if (meta->codec == IVFPQ_CODEC_NONE)
@@ -314,13 +334,9 @@ advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *option
 		appendStringInfo(&sentences, INT64_FORMAT " slots are dead, more than the " INT64_FORMAT
 						 " rows. Inserts will fill them, REINDEX gives their space back. ",
 						 total->dead_slots, total->rows);
-	if (are_toasted(index, meta->dim))
+	if (sql != NULL)
 		appendStringInfo(&sentences, "Vectors are stored out of line or compressed, which can take half of a search. "
-						 "ALTER TABLE %s SET (toast_tuple_target = %d) and VACUUM FULL keep them in their rows; "
-						 "reading all of the table takes longer then. ",
-						 quote_qualified_identifier(get_namespace_name(get_rel_namespace(index->rd_index->indrelid)),
-													get_rel_name(index->rd_index->indrelid)),
-						 (int) TOAST_TUPLE_TARGET_MAIN);
+						 "%s keeps them in their rows; reading all of the table takes longer then. ", sql);
 	if (sentences.len == 0)
 		return NULL;
 	sentences.data[sentences.len - 1] = '\0';

@@ -108,7 +108,7 @@ vq_guc_init(int max_lists)
 							PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("ivfpq.max_probes",
 							"Number of lists after which an iterative scan stops.",
-							"0 means all lists of the index.",
+							"0 means all lists of the index. A search never reads fewer than \"ivfpq.nprobe\".",
 							&ivfpq_max_probes,
 							0, 0, max_lists,
 							PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
