@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * vq_kernels_avx512.h
- *	  What some processors with AVX-512 do better than all of them, for the
- *	  tables in vq_kernels_avx512.c.  See vq_kernels.h for what each does.
+ *	  The scoring of codes, and what some processors with AVX-512 do better than
+ *	  all of them, for the tables in vq_kernels_avx512.c.  See vq_kernels.h for
+ *	  what each does.
  *
  *-------------------------------------------------------------------------
  */
@@ -17,6 +18,14 @@ first_lanes(size_t n)
 {
 	return (uint16_t) ((1u << n) - 1);
 }
+
+/* vq_kernels_avx512_scan.c */
+extern void vq_avx512_scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+							uint32_t sums[VQ_BLOCK_LANES]);
+extern void vq_avx512_scan8(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+							uint32_t sums[VQ_BLOCK_LANES]);
+extern uint32_t vq_avx512_bound(const float *a, const uint16_t *s, const uint8_t *e,
+								const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low);
 
 /* vq_kernels_avx512_vbmi.c: VQ_CPU_AVX512_VBMI */
 extern void vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kernels_avx2.h
+ *	  What the files of the table in vq_kernels_avx2.c share.  See vq_kernels.h
+ *	  for what each operation does.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_KERNELS_AVX2_H
+#define VQ_KERNELS_AVX2_H
+
+#include "kernels/vq_kernels.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+VQ_TARGET_BEGIN("avx2,fma,f16c")
+
+static inline __m128i
+load_8_bytes(const void *p)
+{
+	return _mm_loadl_epi64((const __m128i *) p);
+}
+
+VQ_TARGET_END
+
+#endif							/* __x86_64__ */
+
+/* vq_kernels_avx2_scan.c */
+extern void vq_avx2_scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+						  uint32_t sums[VQ_BLOCK_LANES]);
+extern void vq_avx2_scan8(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+						  uint32_t sums[VQ_BLOCK_LANES]);
+extern uint32_t vq_avx2_bound(const float *a, const uint16_t *s, const uint8_t *e,
+							  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low);
+
+#endif							/* VQ_KERNELS_AVX2_H */

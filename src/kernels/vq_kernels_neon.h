@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * vq_kernels_neon.h
+ *	  What the files of the table in vq_kernels_neon.c share.  See vq_kernels.h
+ *	  for what each operation does.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef VQ_KERNELS_NEON_H
+#define VQ_KERNELS_NEON_H
+
+#include "kernels/vq_kernels.h"
+
+/* Before loops over constants: once unrolled, arrays live in registers */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* With sizes that are constants where it is called */
+#define TEMPLATE static inline __attribute__((always_inline))
+
+/* vq_kernels_neon_scan.c */
+extern void vq_neon_scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+						  uint32_t sums[VQ_BLOCK_LANES]);
+extern void vq_neon_scan8(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
+						  uint32_t sums[VQ_BLOCK_LANES]);
+extern uint32_t vq_neon_bound(const float *a, const uint16_t *s, const uint8_t *e,
+							  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low);
+
+#endif							/* VQ_KERNELS_NEON_H */
