@@ -115,6 +115,7 @@ CREATE TABLE grown (id int, embedding real[]) WITH (autovacuum_enabled = off);
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(1, 2600) i;
 CREATE INDEX grown_index ON grown USING ivfpq (embedding) WITH (lists = 8, autoreindex = off);
 CREATE INDEX grown_few ON grown USING ivfpq (embedding) WITH (lists = 8) WHERE id <= 640;
+CREATE INDEX grown_sparse ON grown USING ivfpq (embedding) WITH (lists = 1500, autoreindex = off) WHERE id <= 1500;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(2601, 10200) i;
 VACUUM grown;
 INSERT INTO grown SELECT i, ARRAY[sin(i), cos(i)] FROM generate_series(10201, 12000) i;

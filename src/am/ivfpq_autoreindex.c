@@ -103,26 +103,49 @@ typedef struct Candidate
 
 extern PGDLLEXPORT void ivfpq_autoreindex_main(Datum arg);
 
+/* Entries of an index, until they are enough */
+typedef struct EntryCount
+{
+	VqBlockShape shape;
+	double		count;
+	double		enough;
+} EntryCount;
+
+static bool
+count_entries(BlockNumber blkno, uint16 offset, void *block, void *arg)
+{
+	EntryCount *entries = arg;
+
+	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used; slot++)
+		entries->count += vq_block_is_live(block, &entries->shape, slot);
+	return entries->count < entries->enough;
+}
+
 double
 ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta)
 {
-	VqBlockShape shape;
+	EntryCount	entries = {0};
 	double		row_bytes;
 	double		room;
 
 	if (nrows < OUTGROWN_ROWS)
 		return 0;
 	ivfpq_meta_read(index, meta);
-	shape = (VqBlockShape) {meta->m, meta->nbits};
+	entries.shape = (VqBlockShape) {meta->m, meta->nbits};
+	entries.enough = meta->codec == IVFPQ_CODEC_NONE ? OUTGROWN_ROWS :
+		Max(OUTGROWN_ROWS, (double) OUTGROWN_TIMES * meta->build_rows);
 
-	/* what is in the table is too much for a partial index, but not what there is room for */
-	row_bytes = (double) vq_block_bytes(&shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
+	/*
+	 * What is in the table is too much for a partial index, or where many rows are NULL, and so
+	 * may be what there is room for: an index that is taken for outgrown by mistake would be rebuilt for ever.
+	 */
+	row_bytes = (double) vq_block_bytes(&entries.shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
 	room = (RelationGetNumberOfBlocks(index) - meta->list_start) * (IVFPQ_PAGE_BYTES / row_bytes);
 	nrows = Min(nrows, room);
-	if (nrows < OUTGROWN_ROWS ||
-		(meta->codec != IVFPQ_CODEC_NONE && nrows < (double) OUTGROWN_TIMES * meta->build_rows))
+	if (nrows < entries.enough)
 		return 0;
-	return nrows;
+	ivfpq_inspect_blocks(index, meta, count_entries, &entries);
+	return entries.count < entries.enough ? 0 : nrows;
 }
 
 /* A worker cannot see tables of a session, nor can all others be reindexed concurrently */
@@ -200,6 +223,18 @@ show_index(void *arg)
 	errcontext("automatic reindex of index %s", ((const Candidate *) arg)->quoted);
 }
 
+/* Log an error, and end its transaction; in PG_CATCH */
+static void
+recover(void)
+{
+	HOLD_INTERRUPTS();
+	EmitErrorReport();
+	AbortOutOfAnyTransaction();
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(PortalContext);
+}
+
 /* Run a command that has transactions of its own.  An error is logged, and makes it false. */
 static bool
 run_command(const char *verb, const char *name, Candidate *candidate)
@@ -232,11 +267,7 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 	}
 	PG_CATCH();
 	{
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		AbortOutOfAnyTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		recover();
 	}
 	PG_END_TRY();
 	QueryCancelPending = false; /* whoever has waited, does not any more */
@@ -413,7 +444,7 @@ rebuild(Candidate *candidate)
 
 /* What can be done for a candidate without waiting */
 static void
-advance(Candidate *candidate)
+try_candidate(Candidate *candidate)
 {
 	bool		is_free = false;
 
@@ -438,6 +469,22 @@ advance(Candidate *candidate)
 	}
 	else if (++candidate->waited > QUIET_TIMEOUT)
 		candidate->state = CANDIDATE_DONE;
+}
+
+/* An error, of an index that is damaged say, ends the work on one candidate only */
+static void
+advance(Candidate *candidate)
+{
+	PG_TRY();
+	{
+		try_candidate(candidate);
+	}
+	PG_CATCH();
+	{
+		recover();
+		candidate->state = CANDIDATE_DONE;
+	}
+	PG_END_TRY();
 }
 
 /* All indexes of the database that are ours */
