@@ -128,6 +128,18 @@ RESET enable_seqscan;
 SELECT ivfpq_check('replaced_index', true, true);
 DROP TABLE replaced;
 
+-- nor do they say a dimension that the index cannot have
+CREATE TABLE replaced (embedding real[]);
+CREATE INDEX replaced_index ON replaced USING ivfpq (embedding) WITH (m = 8);
+INSERT INTO replaced VALUES ('{1,2}');
+BEGIN;
+DELETE FROM replaced;
+REINDEX INDEX replaced_index;
+COMMIT;
+INSERT INTO replaced VALUES ('{1,2,3,4,5,6,7,8}');
+SELECT ivfpq_check('replaced_index', true, true);
+DROP TABLE replaced;
+
 -- nor values of other arrays that an operator class of one's own lets in
 CREATE OPERATOR CLASS double_ops FOR TYPE double precision[] USING ivfpq AS
 	OPERATOR 1 <-> (double precision[], double precision[]) FOR ORDER BY pg_catalog.float_ops, FUNCTION 1 ivfpq_l2_metric();

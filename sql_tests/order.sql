@@ -173,6 +173,12 @@ FROM (SELECT d, lag(d) OVER (ORDER BY n) AS d_before
 SELECT nextval('numbers') AS numbers_taken;
 EXPLAIN (COSTS off) SELECT nextval('numbers'), id FROM items ORDER BY embedding <-> :query LIMIT 3;
 
+-- Rows that a function has made of one row stay together, and in their order
+SELECT count(*) AS rows, count(*) FILTER (WHERE s <> 1 AND (id, s - 1) IS DISTINCT FROM (id_before, s_before)) AS apart
+FROM (SELECT id, s, lag(id) OVER w AS id_before, lag(s) OVER w AS s_before
+	  FROM (SELECT row_number() OVER () AS n, id, s FROM
+			(SELECT id, generate_series(1, 5) AS s FROM items ORDER BY embedding <-> :query LIMIT 1500) t) t WINDOW w AS (ORDER BY n)) t;
+
 -- Whatever is between the LIMIT and the search
 CREATE FUNCTION shape(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

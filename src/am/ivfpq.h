@@ -144,7 +144,10 @@ typedef enum IvfpqAutoreindex
  */
 extern double ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta);
 
-/* Start a background worker that rebuilds this index, and others of the database, when their tables are free */
+/* Whether REINDEX CONCURRENTLY of this index, by whomever, has left another that is not valid */
+extern bool ivfpq_has_leftovers(Relation index);
+
+/* Start a background worker that rebuilds this index, drops leftovers, and sees to others of the database */
 extern IvfpqAutoreindex ivfpq_autoreindex_start(Relation index);
 
 /* ivfpq_scan.c */

@@ -12,20 +12,18 @@
  * indexes of the database: so a VACUUM of many tables need not find a process for
  * each, and none is forgotten.  The worker
  *
- * - waits for the end of the VACUUM, and of all transactions that use the table,
- *	 without asking for a lock: REINDEX CONCURRENTLY waits for those transactions while
- *	 it holds locks, and an autovacuum that somebody waits for is cancelled;
+ * - waits for the end of the VACUUM, of all transactions that use the table, and of
+ *	 all snapshots of the database, without asking for a lock: REINDEX CONCURRENTLY waits
+ *	 for those while it holds locks, when it has built, and an autovacuum that somebody
+ *	 waits for is cancelled;
  * - gives way: who waits for a lock of ours, ALTER TABLE say, has the rest of the world
  *	 behind him, so he may cancel us as he would an autovacuum, and so may DROP DATABASE
- *	 (be_automatic);
+ *	 (be_automatic); and of a deadlock it is we who are the victim (look_for_deadlocks);
  * - leaves nothing behind: a REINDEX CONCURRENTLY that fails leaves an invalid
- *	 index that inserts go on writing to, and so does a crash.  The worker drops
- *	 its own after an error, and before it begins what is left of others.
+ *	 index that inserts go on writing to, and so does a crash.  Whoever has left one,
+ *	 the worker drops it.
  *
  * The next VACUUM tries again what has failed.
- *
- * What outlives a transaction here is in PortalContext, where REINDEX keeps such
- * things, too.
  *
  *-------------------------------------------------------------------------
  */
@@ -54,14 +52,19 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/procarray.h"
+#include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 
 #include "am/ivfpq.h"
 #include "base/vq_guc.h"
@@ -71,8 +74,8 @@
 #define OUTGROWN_ROWS	10000
 #define OUTGROWN_TIMES	4
 
-/* How long the worker waits for those who use a table, seconds, and for any lock, milliseconds */
-#define QUIET_TIMEOUT	600
+/* How long the worker waits for those who use a table, seconds, and when it builds for any lock, milliseconds */
+#define QUIET_TIMEOUT	3600
 #define LOCK_TIMEOUT_MS	"600000"
 
 /* What the worker's locks stand for: it works, and it waits for the one that works */
@@ -83,7 +86,7 @@ typedef enum CandidateState
 {
 	CANDIDATE_NEW,				/* not looked at yet */
 	CANDIDATE_OUTGROWN,			/* to be rebuilt when its users have ended */
-	CANDIDATE_FAILED,			/* what has been begun is to be dropped when its users have ended */
+	CANDIDATE_LEFT,				/* what a REINDEX has left of it is to be dropped when its users have ended */
 	CANDIDATE_DONE
 } CandidateState;
 
@@ -95,13 +98,15 @@ typedef struct Candidate
 	Oid			file;			/* pg_class.relfilenode: an index with another one has been rebuilt */
 	char	   *name;			/* of the index: a rebuild takes it to another Oid */
 	char	   *quoted;			/* with its schema */
-	VirtualTransactionId *users;	/* transactions that the table was used by when it was looked at */
-	int			nusers;
+	List	   *users;			/* VirtualTransactionId: who used the table, or had a snapshot, when it was looked at */
 	int			waited;			/* rounds, a second each */
 	List	   *leftovers;		/* quoted: invalid indexes that a REINDEX CONCURRENTLY of this one has left */
 } Candidate;
 
 extern PGDLLEXPORT void ivfpq_autoreindex_main(Datum arg);
+
+/* What outlives transactions of the worker */
+static MemoryContext worker_context;
 
 /* Entries of an index, until they are enough */
 typedef struct EntryCount
@@ -232,7 +237,26 @@ recover(void)
 	AbortOutOfAnyTransaction();
 	FlushErrorState();
 	RESUME_INTERRUPTS();
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(worker_context);
+}
+
+/*
+ * While a lock is waited for look for deadlocks again and again, and not only once: who reads the table
+ * while we wait for others, and wants to alter it then, waits for us, and we for him.  He will not
+ * look before deadlock_timeout has passed.
+ */
+static void
+look_for_deadlocks(bool enable)
+{
+	static TimeoutId timeout = MAX_TIMEOUTS;
+	int			interval = Max(DeadlockTimeout / 3, 1);
+
+	if (timeout == MAX_TIMEOUTS)
+		timeout = RegisterTimeout(USER_TIMEOUT, CheckDeadLockAlert);
+	if (enable)
+		enable_timeout_every(timeout, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), interval), interval);
+	else
+		disable_timeout(timeout, false);
 }
 
 /* Run a command that has transactions of its own.  An error is logged, and makes it false. */
@@ -243,10 +267,12 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 	volatile bool done = false;
 
 	error_context_stack = &callback;
+	look_for_deadlocks(true);
 	PG_TRY();
 	{
 		PlannedStmt *statement = makeNode(PlannedStmt);
 		char	   *command = psprintf("%s %s", verb, name);
+		Portal		portal;
 
 		statement->commandType = CMD_UTILITY;
 		statement->canSetTag = true;
@@ -255,13 +281,15 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 		debug_query_string = command;
 		pgstat_report_activity(STATE_RUNNING, command);
 		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
+		MemoryContextSwitchTo(worker_context);	/* the command has transactions of its own */
 
-		/* what ProcessUtility allocates must outlive the transactions of the command */
-		MemoryContextSwitchTo(PortalContext);
-		ProcessUtility(statement, command, false, PROCESS_UTILITY_TOPLEVEL, NULL, NULL, None_Receiver, NULL);
-		if (ActiveSnapshotSet())
-			PopActiveSnapshot();
+		/* a portal, as event triggers want one for the snapshots of what they do */
+		portal = CreatePortal("", true, true);
+		portal->visible = false;
+		PortalDefineQuery(portal, NULL, command, CreateCommandTag(statement->utilityStmt), list_make1(statement), NULL);
+		PortalStart(portal, NULL, 0, InvalidSnapshot);
+		VQ_PORTAL_RUN(portal, None_Receiver);
+		PortalDrop(portal, false);
 		CommitTransactionCommand();
 		done = true;
 	}
@@ -270,11 +298,12 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 		recover();
 	}
 	PG_END_TRY();
+	look_for_deadlocks(false);
 	QueryCancelPending = false; /* whoever has waited, does not any more */
 	error_context_stack = callback.previous;
 	debug_query_string = NULL;
 	pgstat_report_activity(STATE_IDLE, NULL);
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(worker_context);
 	return done;
 }
 
@@ -320,28 +349,42 @@ is_leftover(Oid index, const Candidate *candidate)
 }
 
 /*
- * Take the table's lock if it is free, which no REINDEX CONCURRENTLY at work leaves it,
- * and look for what such a one has left.  False if it is not free.  In a transaction.
+ * Look for what REINDEX CONCURRENTLY has left of a candidate, among all indexes of its table:
+ * those that are neither valid nor live any more, too.  In a transaction.
  */
-static bool
+static void
 find_leftovers(Candidate *candidate)
 {
-	Relation	heap;
-	ListCell   *cell;
+	Relation	pg_index = table_open(IndexRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
 	candidate->leftovers = NIL;
-	if (!ConditionalLockRelationOid(candidate->heap, ShareUpdateExclusiveLock))
-		return false;
-	heap = try_table_open(candidate->heap, NoLock);
-	if (heap == NULL)
-		return true;
-	foreach(cell, RelationGetIndexList(heap))
+	ScanKeyInit(&key, Anum_pg_index_indrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(candidate->heap));
+	scan = systable_beginscan(pg_index, IndexIndrelidIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		if (is_leftover(lfirst_oid(cell), candidate))
-			candidate->leftovers = lappend(candidate->leftovers, quoted_name(lfirst_oid(cell)));
+		Oid			index = ((Form_pg_index) GETSTRUCT(tuple))->indexrelid;
+
+		if (is_leftover(index, candidate))
+			candidate->leftovers = lappend(candidate->leftovers, quoted_name(index));
 	}
-	table_close(heap, NoLock);
-	return true;
+	systable_endscan(scan);
+	table_close(pg_index, AccessShareLock);
+}
+
+bool
+ivfpq_has_leftovers(Relation index)
+{
+	Candidate	candidate = {
+		.heap = index->rd_index->indrelid,
+		.index = RelationGetRelid(index),
+		.name = RelationGetRelationName(index)
+	};
+
+	find_leftovers(&candidate);
+	return candidate.leftovers != NIL;
 }
 
 static void
@@ -353,42 +396,69 @@ drop_leftovers(Candidate *candidate)
 		(void) run_command("DROP INDEX CONCURRENTLY", lfirst(cell), candidate);
 }
 
-/* Who uses the table of a candidate now is to be waited for */
+static void
+add_users(Candidate *candidate, const VirtualTransactionId *users, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		VirtualTransactionId *user = palloc(sizeof(VirtualTransactionId));
+
+		*user = users[i];
+		candidate->users = lappend(candidate->users, user);
+	}
+}
+
+/* Who uses the table of a candidate now is to be waited for, and who has a snapshot */
 static void
 note_users(Candidate *candidate)
 {
+	const VirtualTransactionId *users;
+	int			count;
 	LOCKTAG		tag;
 
+	candidate->users = NIL;
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, candidate->heap);
-	candidate->users = GetLockConflicts(&tag, AccessExclusiveLock, &candidate->nusers);
+	users = GetLockConflicts(&tag, AccessExclusiveLock, &count);
+	add_users(candidate, users, count);
+	users = GetCurrentVirtualXIDs(InvalidTransactionId, true, false, PROC_IS_AUTOVACUUM | PROC_IN_VACUUM, &count);
+	add_users(candidate, users, count);
 	candidate->waited = 0;
 }
 
 static bool
 have_users_ended(const Candidate *candidate)
 {
-	for (int i = 0; i < candidate->nusers; i++)
+	ListCell   *cell;
+
+	foreach(cell, candidate->users)
 	{
-		if (!VirtualXactLock(candidate->users[i], false))
+		if (!VirtualXactLock(*(VirtualTransactionId *) lfirst(cell), false))
 			return false;
 	}
 	return true;
 }
 
-/* See whether a new candidate has outgrown its build.  It stays new if its locks are not to be had.  In a transaction. */
-static void
-look_at(Candidate *candidate)
+/* Learn the names of an index, which may have changed.  False if it is gone.  In a transaction. */
+static bool
+find_names(Candidate *candidate)
 {
-	Relation	heap;
-	Relation	index = NULL;
+	candidate->name = get_rel_name(candidate->index);
+	if (candidate->name != NULL)
+		candidate->quoted = quoted_name(candidate->index);
+	return candidate->name != NULL;
+}
 
-	if (!ConditionalLockRelationOid(candidate->heap, AccessShareLock) ||
-		!ConditionalLockRelationOid(candidate->index, AccessShareLock))
-		return;
-	candidate->state = CANDIDATE_DONE;
-	heap = try_table_open(candidate->heap, NoLock);
-	if (heap != NULL)
-		index = try_relation_open(candidate->index, NoLock);
+/*
+ * Whether an index that may be rebuilt has outgrown its build, and as which file.  False if it, or its
+ * table, is gone.  In a transaction, with locks on both.
+ */
+static bool
+has_outgrown(const Candidate *candidate, Oid *file)
+{
+	Relation	heap = try_table_open(candidate->heap, NoLock);
+	Relation	index = heap != NULL ? try_relation_open(candidate->index, NoLock) : NULL;
+	bool		result = false;
+
 	if (index != NULL && may_rebuild(index))
 	{
 		IvfpqMetaPageData meta;
@@ -397,33 +467,53 @@ look_at(Candidate *candidate)
 		double		all_visible;
 
 		estimate_rel_size(heap, NULL, &npages, &nrows, &all_visible);
-		if (ivfpq_outgrown(index, nrows, &meta) > 0)
-		{
-			candidate->state = CANDIDATE_OUTGROWN;
-			candidate->file = index->rd_rel->relfilenode;
-			candidate->name = pstrdup(RelationGetRelationName(index));
-			candidate->quoted = quoted_name(candidate->index);
-			note_users(candidate);
-		}
+		result = ivfpq_outgrown(index, nrows, &meta) > 0;
+		*file = index->rd_rel->relfilenode;
 	}
 	if (index != NULL)
 		relation_close(index, NoLock);
 	if (heap != NULL)
 		table_close(heap, NoLock);
+	return result;
 }
 
-/* Whether the index is the one that was looked at.  In a transaction. */
-static bool
-is_same(const Candidate *candidate)
+/* See what there is to do for a new candidate.  It stays new if its locks are not to be had.  In a transaction. */
+static void
+look_at(Candidate *candidate)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(candidate->index));
-	bool		same;
+	if (!ConditionalLockRelationOid(candidate->heap, AccessShareLock) ||
+		!ConditionalLockRelationOid(candidate->index, AccessShareLock))
+		return;
+	candidate->state = CANDIDATE_DONE;
+	if (!find_names(candidate))
+		return;
+	find_leftovers(candidate);
+	if (has_outgrown(candidate, &candidate->file))
+		candidate->state = CANDIDATE_OUTGROWN;
+	else if (candidate->leftovers != NIL)
+		candidate->state = CANDIDATE_LEFT;
+	if (candidate->state != CANDIDATE_DONE)
+		note_users(candidate);
+}
 
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	same = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode == candidate->file;
-	ReleaseSysCache(tuple);
-	return same;
+/*
+ * Whether the table of a candidate is free, which no REINDEX CONCURRENTLY at work leaves it,
+ * and who used it has ended.  In a transaction, with the lock that REINDEX takes.
+ */
+static bool
+is_free(Candidate *candidate)
+{
+	return have_users_ended(candidate) && ConditionalLockRelationOid(candidate->heap, ShareUpdateExclusiveLock);
+}
+
+/* Whether a candidate is still what it was when it was looked at, but for its name.  As is_free. */
+static bool
+is_still_wanted(Candidate *candidate)
+{
+	Oid			file = InvalidOid;
+
+	return ConditionalLockRelationOid(candidate->index, AccessShareLock) && find_names(candidate) &&
+		has_outgrown(candidate, &file) && file == candidate->file;
 }
 
 static void
@@ -437,7 +527,7 @@ rebuild(Candidate *candidate)
 	}
 	else
 	{
-		candidate->state = CANDIDATE_FAILED;
+		candidate->state = CANDIDATE_LEFT;
 		note_users(candidate);
 	}
 }
@@ -446,20 +536,24 @@ rebuild(Candidate *candidate)
 static void
 try_candidate(Candidate *candidate)
 {
-	bool		is_free = false;
+	bool		may_begin = false;
 
 	StartTransactionCommand();
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(worker_context);
 	if (candidate->state == CANDIDATE_NEW)
 		look_at(candidate);
-	else if (candidate->state == CANDIDATE_OUTGROWN && !is_same(candidate))
-		candidate->state = CANDIDATE_DONE;
-	else
-		is_free = have_users_ended(candidate) && find_leftovers(candidate);
+	else if (is_free(candidate))
+	{
+		may_begin = candidate->state == CANDIDATE_LEFT || is_still_wanted(candidate);
+		if (may_begin)
+			find_leftovers(candidate);
+		else
+			candidate->state = CANDIDATE_DONE;
+	}
 	CommitTransactionCommand();
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(worker_context);
 
-	if (is_free)
+	if (may_begin)
 	{
 		drop_leftovers(candidate);
 		if (candidate->state == CANDIDATE_OUTGROWN)
@@ -498,7 +592,7 @@ find_candidates(void)
 	Oid			am;
 
 	StartTransactionCommand();
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(worker_context);
 	am = get_index_am_oid("ivfpq", true);
 	pg_class = table_open(RelationRelationId, AccessShareLock);
 	scan = systable_beginscan(pg_class, InvalidOid, false, NULL, 0, NULL);
@@ -519,7 +613,7 @@ find_candidates(void)
 	systable_endscan(scan);
 	table_close(pg_class, AccessShareLock);
 	CommitTransactionCommand();
-	MemoryContextSwitchTo(PortalContext);
+	MemoryContextSwitchTo(worker_context);
 	return candidates;
 }
 
@@ -582,7 +676,7 @@ ivfpq_autoreindex_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
-	PortalContext = AllocSetContextCreate(TopMemoryContext, "ivfpq reindex", ALLOCSET_DEFAULT_SIZES);
+	worker_context = AllocSetContextCreate(TopMemoryContext, "ivfpq reindex", ALLOCSET_DEFAULT_SIZES);
 	be_automatic();
 
 	/* as autovacuum does */
@@ -593,10 +687,10 @@ ivfpq_autoreindex_main(Datum arg)
 #if PG_VERSION_NUM >= 170000
 	set_option("transaction_timeout", "0");
 #endif
-	set_option("lock_timeout", "0");
+	set_option("lock_timeout", LOCK_TIMEOUT_MS);
+	set_option("log_lock_waits", "off");	/* it would say so each time that it looks */
 	if (!begin_work())
 		return;
-	set_option("lock_timeout", LOCK_TIMEOUT_MS);
 
 	candidates = find_candidates();
 	while (!is_done)

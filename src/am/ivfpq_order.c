@@ -244,8 +244,7 @@ first_sorted(PlannerInfo *root, Path *search, Node *rows, int64 estimate, List *
 {
 	PathTarget *target = search->pathtarget;
 	PathTarget *before = root->upper_targets[UPPERREL_WINDOW];
-	bool		is_postponed = target == root->upper_targets[UPPERREL_FINAL] && before != NULL && before != target &&
-		!root->parse->hasTargetSRFs;
+	bool		is_postponed = target == root->upper_targets[UPPERREL_FINAL] && before != NULL && before != target;
 	Path	   *path = is_postponed ? with_target(root, search, before) : search;
 
 	if (path == NULL)
@@ -351,7 +350,7 @@ mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 	subroot = path->parent->subroot;
 	search = ((SubqueryScanPath *) path)->subpath;
 	if (!IsA(search, ProjectionPath) || search->pathkeys != NIL || subroot->sort_pathkeys == NIL ||
-		!is_search_order(((ProjectionPath *) search)->subpath))
+		subroot->parse->hasTargetSRFs || !is_search_order(((ProjectionPath *) search)->subpath))
 		return NULL;
 	first = first_sorted(subroot, search, rows, estimate, subroot->sort_pathkeys);
 	return first ? with_input(&limit->path, first) : NULL;
@@ -391,12 +390,10 @@ mended_search(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, int64 estima
 	Path	   *first = NULL;
 	LimitPath  *copy;
 
-	if (!is_search_order(limit->subpath))
+	/* rows that a function has made of one row would not stay in their order */
+	if (root->parse->hasTargetSRFs || !is_search_order(limit->subpath))
 		return NULL;
-
-	/* not of sets: how many rows must be read for those of the limit is not known */
-	if (rows != NULL && !root->parse->hasTargetSRFs &&
-		contain_volatile_functions((Node *) root->processed_tlist))
+	if (rows != NULL && contain_volatile_functions((Node *) root->processed_tlist))
 		first = first_sorted(root, limit->subpath, rows, estimate, root->sort_pathkeys);
 	if (first == NULL)
 		return sorted(root, rel, &limit->path, root->sort_pathkeys);

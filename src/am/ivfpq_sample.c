@@ -48,7 +48,7 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqV
 	{
 		int			dim = vq_datum_dim(values[0], build->datum_kind);
 
-		if (build->meta.dim == 0 && build->takes_dead_dim)
+		if (build->meta.dim == 0 && build->takes_dead_dim && dim >= build->options->m)
 			build->meta.dim = dim;
 		if (dim == 0 || (uint32) dim != build->meta.dim)
 		{

@@ -97,11 +97,19 @@ report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
 {
 	int			level = VQ_IS_AUTOVACUUM() ? LOG : NOTICE;
 	IvfpqMetaPageData meta;
-	double		nrows = ivfpq_outgrown(index, stats->num_index_tuples, &meta);
+	double		nrows;
 	IvfpqAutoreindex started;
 
-	if (nrows == 0)
+	/* what a REINDEX CONCURRENTLY has left is to be dropped, and not to be advised on */
+	if (!index->rd_index->indisvalid)
 		return;
+	nrows = ivfpq_outgrown(index, stats->num_index_tuples, &meta);
+	if (nrows == 0)
+	{
+		if (ivfpq_has_leftovers(index))
+			(void) ivfpq_autoreindex_start(index);
+		return;
+	}
 	started = ivfpq_autoreindex_start(index);
 	ereport(level,
 			(meta.codec == IVFPQ_CODEC_NONE ?

@@ -91,6 +91,15 @@ typedef struct SnapshotData VqToastSnapshot;
 #define VQ_FETCH_PRUNE(fetch)	heap_page_prune_opt((fetch)->xs_base.rel, (fetch)->xs_cbuf)
 #endif
 
+/* Run a portal to its end */
+#if PG_VERSION_NUM >= 180000
+#define VQ_PORTAL_RUN(portal, receiver) \
+	((void) PortalRun(portal, FETCH_ALL, true, receiver, receiver, NULL))
+#else
+#define VQ_PORTAL_RUN(portal, receiver) \
+	((void) PortalRun(portal, FETCH_ALL, true, true, receiver, receiver, NULL))
+#endif
+
 /* A function that does not return, written before its prototype */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn				pg_attribute_noreturn()

@@ -177,18 +177,80 @@ ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('slow'), 'slow_v true', 'and leaves nothing');
 ok(!is_trained('slow_v'), 'the index is as it was');
 
-# A snapshot of elsewhere is waited for as well
+# A snapshot of elsewhere is waited for before there is anything that it could stop
 $writer->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; TABLE queries');
 vacuum('slow');
 ok($node->poll_query_until('postgres',
-		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'virtualxid')}),
-	'the worker waits for an older snapshot');
-sleep(12);
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'Extension')}),
+	'the worker waits');
+sleep(3);
+is(indexes('slow'), 'slow_v true', 'for an older snapshot');
 $writer->query_safe('COMMIT');
 wait_until_trained('slow_v', 'the next VACUUM');
 ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('slow'), 'slow_v true', 'there is one index');
 ok_check($node, 'slow_v', 'true', 'after all that');
+
+# A table whose index is outgrown again, and a worker that builds
+sub begin_build
+{
+	$node->safe_psql('postgres', 'DELETE FROM slow');
+	vacuum('slow', 'SET ivfpq.autoreindex = off');
+	$node->safe_psql('postgres', 'REINDEX INDEX slow_v');
+	$node->safe_psql('postgres', "INSERT INTO slow SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 12000) id");
+	$brake->query_safe('SELECT pg_advisory_lock(1)');
+	vacuum('slow');
+	return wait_until_build();
+}
+
+# Who has read the table and alters it then, waits for the worker, which waits for him: it is the worker that gives in
+begin_build();
+$writer->query_safe('BEGIN; TABLE slow LIMIT 1');
+$brake->query_safe('SELECT pg_advisory_unlock(1)');
+ok($node->poll_query_until('postgres',
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'virtualxid')}),
+	'the worker waits for a reader');
+is($writer->query_safe('ALTER TABLE slow ADD COLUMN still_more int; SELECT 1'), '1', 'the reader may alter the table');
+$writer->query_safe('COMMIT');
+ok(wait_until_no_worker(), 'the worker ends');
+is(indexes('slow'), 'slow_v true', 'and leaves nothing');
+
+# An index that gets another name while it is waited for is found; the one that has its name then is left alone
+$node->safe_psql('postgres', 'DELETE FROM slow');
+vacuum('slow', 'SET ivfpq.autoreindex = off');
+$node->safe_psql('postgres', 'REINDEX INDEX slow_v');
+$node->safe_psql('postgres', "INSERT INTO slow SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 12000) id");
+$writer->query_safe('BEGIN; TABLE slow LIMIT 1');
+vacuum('slow');
+ok($node->poll_query_until('postgres',
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'Extension')}),
+	'the worker waits');
+$node->safe_psql('postgres', q{
+	ALTER INDEX slow_v RENAME TO slow_w;
+	CREATE INDEX slow_v ON queries (id)});
+my $file = $node->safe_psql('postgres', q{SELECT pg_relation_filenode('slow_v')});
+$writer->query_safe('COMMIT');
+wait_until_trained('slow_w', 'renamed meanwhile');
+ok(wait_until_no_worker(), 'the worker ends');
+is($node->safe_psql('postgres', q{SELECT pg_relation_filenode('slow_v')}), $file, 'the other index of that name is as it was');
+ok(log_has(qr/LOG:  index public.slow_w has been rebuilt/), 'the log has the name');
+
+# What is left of an index in whatever state is dropped, also where the index itself needs nothing, and a trigger runs SQL
+$node->safe_psql('postgres', q{
+	CREATE TABLE dropped (name text);
+	CREATE FUNCTION note_dropped() RETURNS event_trigger LANGUAGE plpgsql AS $$
+		BEGIN INSERT INTO public.dropped SELECT object_identity FROM pg_event_trigger_dropped_objects(); END $$;
+	CREATE EVENT TRIGGER note_dropped ON sql_drop EXECUTE FUNCTION note_dropped();
+	CREATE INDEX slow_w_ccold ON slow USING ivfpq (slowly(v)) WITH (autoreindex = off);
+	CREATE INDEX slow_w_ccnew1 ON slow USING ivfpq (slowly(v)) WITH (autoreindex = off);
+	UPDATE pg_index SET indisvalid = false, indisready = false, indislive = false WHERE indexrelid = 'slow_w_ccold'::regclass;
+	UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'slow_w_ccnew1'::regclass});
+is(vacuum('slow'), '', 'VACUUM says nothing of what is left');
+ok($node->poll_query_until('postgres', q{SELECT count(*) = 1 FROM pg_index WHERE indrelid = 'slow'::regclass}), 'it is dropped');
+ok(wait_until_no_worker(), 'the worker ends');
+is($node->safe_psql('postgres', 'SELECT string_agg(name, $$ $$ ORDER BY name) FROM dropped'),
+	'public.slow_w_ccnew1 public.slow_w_ccold', 'and the trigger has noted it');
+$node->safe_psql('postgres', 'DROP EVENT TRIGGER note_dropped');
 
 # Invalid indexes that it has not made are left alone
 $node->safe_psql('postgres', q{
