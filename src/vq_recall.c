@@ -27,7 +27,6 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/plannodes.h"
-#include "optimizer/plancat.h"
 #include "portability/instr_time.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -113,16 +112,16 @@ describe_index(Relation index, char **table, char **key, char **condition)
 
 /* While it is set, the planner knows of no other index of the same table */
 static Oid	only_index = InvalidOid;
-static get_relation_info_hook_type next_hook;
+static VqRelationHook next_hook;
 
 static void
-hide_indexes(PlannerInfo *root, Oid table, bool is_parent, RelOptInfo *rel)
+hide_indexes(VQ_RELATION_HOOK_PARAMETERS)
 {
 	ListCell   *cell;
 
 	if (next_hook)
-		next_hook(root, table, is_parent, rel);
-	if (!OidIsValid(only_index) || IndexGetRelation(only_index, true) != table)
+		next_hook(VQ_RELATION_HOOK_ARGUMENTS);
+	if (!OidIsValid(only_index) || IndexGetRelation(only_index, true) != VQ_RELATION_HOOK_OID)
 		return;
 	foreach(cell, rel->indexlist)
 	{
@@ -165,7 +164,8 @@ keep_queries(RecallState *state)
 
 		if (isnull)
 			continue;
-		query->vector = datumCopy(vector, by_value, length);
+		query->vector = length == -1 ? PointerGetDatum(PG_DETOAST_DATUM_COPY(vector)) :
+			datumCopy(vector, by_value, length);
 		ItemPointerSetInvalid(&query->self);
 		if (desc->natts > 1)
 			ItemPointerCopy((ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[i], desc, 2, &isnull)),
@@ -512,6 +512,6 @@ ivfpq_recall(PG_FUNCTION_ARGS)
 void
 ivfpq_init_recall(void)
 {
-	next_hook = get_relation_info_hook;
-	get_relation_info_hook = hide_indexes;
+	next_hook = VQ_RELATION_HOOK;
+	VQ_RELATION_HOOK = hide_indexes;
 }

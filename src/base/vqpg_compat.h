@@ -91,6 +91,23 @@ typedef struct SnapshotData VqToastSnapshot;
 #define VQ_FETCH_PRUNE(fetch)	heap_page_prune_opt((fetch)->xs_base.rel, (fetch)->xs_cbuf)
 #endif
 
+/* The hook that sees what the planner has read of a relation, its parameters, and the Oid of the relation */
+#if PG_VERSION_NUM >= 190000
+#include "optimizer/pathnode.h"
+typedef build_simple_rel_hook_type VqRelationHook;
+#define VQ_RELATION_HOOK		build_simple_rel_hook
+#define VQ_RELATION_HOOK_PARAMETERS	PlannerInfo *root, RelOptInfo *rel, RangeTblEntry *rte
+#define VQ_RELATION_HOOK_ARGUMENTS	root, rel, rte
+#define VQ_RELATION_HOOK_OID	(rte->relid)
+#else
+#include "optimizer/plancat.h"
+typedef get_relation_info_hook_type VqRelationHook;
+#define VQ_RELATION_HOOK		get_relation_info_hook
+#define VQ_RELATION_HOOK_PARAMETERS	PlannerInfo *root, Oid relation, bool is_parent, RelOptInfo *rel
+#define VQ_RELATION_HOOK_ARGUMENTS	root, relation, is_parent, rel
+#define VQ_RELATION_HOOK_OID	relation
+#endif
+
 /* Run a portal to its end */
 #if PG_VERSION_NUM >= 180000
 #define VQ_PORTAL_RUN(portal, receiver) \
