@@ -188,7 +188,9 @@ for my $id (700, 5700, 10700, 15700, 20700, 25700)
 	is(build(7, 'CREATE INDEX moved_v ON moved USING ivfpq (v) WITH (lists = 20)', "row $id was changed"), 8, 'a team of eight');
 	is($node->safe_psql('postgres', q{SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'moved_v'::regclass}),
 		't', "row $id: older snapshots are kept off the index");
-	is($node->safe_psql('postgres', q{SELECT reltuples FROM pg_class WHERE relname = 'moved'}), $rows, "row $id: all rows are counted");
+	# from 18 on CREATE INDEX leaves the statistics of a table alone where autovacuum is off
+	is($node->safe_psql('postgres', q{SELECT reltuples FROM pg_class WHERE relname = 'moved'}), $rows, "row $id: all rows are counted")
+	  if $node->pg_version < 18;
 	$node->safe_psql('postgres', 'DROP TABLE moved');
 }
 $old->query_safe('COMMIT');
