@@ -191,13 +191,20 @@ ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('slow'), 'slow_v true', 'there is one index');
 ok_check($node, 'slow_v', 'true', 'after all that');
 
-# A table whose index is outgrown again, and a worker that builds
-sub begin_build
+# Have the index outgrown again
+sub outgrow
 {
 	$node->safe_psql('postgres', 'DELETE FROM slow');
 	vacuum('slow', 'SET ivfpq.autoreindex = off');
 	$node->safe_psql('postgres', 'REINDEX INDEX slow_v');
 	$node->safe_psql('postgres', "INSERT INTO slow SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 12000) id");
+	return;
+}
+
+# and a worker that builds
+sub begin_build
+{
+	outgrow();
 	$brake->query_safe('SELECT pg_advisory_lock(1)');
 	vacuum('slow');
 	return wait_until_build();
@@ -216,10 +223,7 @@ ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('slow'), 'slow_v true', 'and leaves nothing');
 
 # An index that gets another name while it is waited for is found; the one that has its name then is left alone
-$node->safe_psql('postgres', 'DELETE FROM slow');
-vacuum('slow', 'SET ivfpq.autoreindex = off');
-$node->safe_psql('postgres', 'REINDEX INDEX slow_v');
-$node->safe_psql('postgres', "INSERT INTO slow SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 12000) id");
+outgrow();
 $writer->query_safe('BEGIN; TABLE slow LIMIT 1');
 vacuum('slow');
 ok($node->poll_query_until('postgres',
