@@ -51,6 +51,9 @@ SHLIB_LINK += -lm
 # Every row that is compared is checked for NaN and infinity
 src/base/vq_datum.o: CFLAGS += $(CFLAGS_VECTORIZE)
 
+# Attributes are compared eight at a time
+src/kernels/vq_attribute.o: CFLAGS += $(CFLAGS_VECTORIZE)
+
 # PGXS tracks no header dependencies, neither for objects nor for bitcode
 $(OBJS) $(OBJS:.o=.bc): $(header_files)
 

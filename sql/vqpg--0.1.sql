@@ -235,6 +235,201 @@ ALTER OPERATOR FAMILY array_cosine_ops USING ivfpq ADD
 	OPERATOR 1 <=> (real[], bigint[]) FOR ORDER BY pg_catalog.float_ops;
 
 --
+-- Operator classes of attributes, the columns after the vector.  Strategies are those of
+-- B-trees; support function 3 gives the number that stands for a value, in the order of
+-- values, or a hash of it where the class has nothing but =.
+--
+
+CREATE FUNCTION ivfpq_attribute(date) RETURNS int4
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_int4' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(time) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_int8' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(timestamp) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_int8' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(timestamptz) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_int8' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(real) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_float4' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(double precision) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_float8' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(numeric) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_numeric' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE OPERATOR FAMILY integer_ops USING ivfpq;
+CREATE OPERATOR CLASS int2_ops
+	DEFAULT FOR TYPE smallint USING ivfpq FAMILY integer_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 pg_catalog.int4(smallint);
+
+CREATE OPERATOR CLASS int4_ops
+	DEFAULT FOR TYPE integer USING ivfpq FAMILY integer_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 pg_catalog.int4up(integer);
+
+CREATE OPERATOR CLASS int8_ops
+	DEFAULT FOR TYPE bigint USING ivfpq FAMILY integer_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 pg_catalog.int8up(bigint);
+
+ALTER OPERATOR FAMILY integer_ops USING ivfpq ADD
+	OPERATOR 1 < (smallint, integer),
+	OPERATOR 2 <= (smallint, integer),
+	OPERATOR 3 = (smallint, integer),
+	OPERATOR 4 >= (smallint, integer),
+	OPERATOR 5 > (smallint, integer),
+	OPERATOR 1 < (smallint, bigint),
+	OPERATOR 2 <= (smallint, bigint),
+	OPERATOR 3 = (smallint, bigint),
+	OPERATOR 4 >= (smallint, bigint),
+	OPERATOR 5 > (smallint, bigint),
+	OPERATOR 1 < (integer, smallint),
+	OPERATOR 2 <= (integer, smallint),
+	OPERATOR 3 = (integer, smallint),
+	OPERATOR 4 >= (integer, smallint),
+	OPERATOR 5 > (integer, smallint),
+	OPERATOR 1 < (integer, bigint),
+	OPERATOR 2 <= (integer, bigint),
+	OPERATOR 3 = (integer, bigint),
+	OPERATOR 4 >= (integer, bigint),
+	OPERATOR 5 > (integer, bigint),
+	OPERATOR 1 < (bigint, smallint),
+	OPERATOR 2 <= (bigint, smallint),
+	OPERATOR 3 = (bigint, smallint),
+	OPERATOR 4 >= (bigint, smallint),
+	OPERATOR 5 > (bigint, smallint),
+	OPERATOR 1 < (bigint, integer),
+	OPERATOR 2 <= (bigint, integer),
+	OPERATOR 3 = (bigint, integer),
+	OPERATOR 4 >= (bigint, integer),
+	OPERATOR 5 > (bigint, integer);
+
+CREATE OPERATOR FAMILY float_ops USING ivfpq;
+CREATE OPERATOR CLASS float4_ops
+	DEFAULT FOR TYPE real USING ivfpq FAMILY float_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(real);
+
+CREATE OPERATOR CLASS float8_ops
+	DEFAULT FOR TYPE double precision USING ivfpq FAMILY float_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(double precision);
+
+ALTER OPERATOR FAMILY float_ops USING ivfpq ADD
+	OPERATOR 1 < (real, double precision),
+	OPERATOR 2 <= (real, double precision),
+	OPERATOR 3 = (real, double precision),
+	OPERATOR 4 >= (real, double precision),
+	OPERATOR 5 > (real, double precision),
+	OPERATOR 1 < (double precision, real),
+	OPERATOR 2 <= (double precision, real),
+	OPERATOR 3 = (double precision, real),
+	OPERATOR 4 >= (double precision, real),
+	OPERATOR 5 > (double precision, real);
+
+CREATE OPERATOR CLASS numeric_ops
+	DEFAULT FOR TYPE numeric USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(numeric);
+
+CREATE OPERATOR CLASS bool_ops
+	DEFAULT FOR TYPE boolean USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 pg_catalog.int4(boolean);
+
+CREATE OPERATOR CLASS oid_ops
+	DEFAULT FOR TYPE oid USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 pg_catalog.int8(oid);
+
+CREATE OPERATOR CLASS date_ops
+	DEFAULT FOR TYPE date USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(date);
+
+CREATE OPERATOR CLASS time_ops
+	DEFAULT FOR TYPE time USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(time);
+
+CREATE OPERATOR CLASS timestamp_ops
+	DEFAULT FOR TYPE timestamp USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(timestamp);
+
+CREATE OPERATOR CLASS timestamptz_ops
+	DEFAULT FOR TYPE timestamptz USING ivfpq AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(timestamptz);
+
+CREATE OPERATOR CLASS text_ops
+	DEFAULT FOR TYPE text USING ivfpq AS
+	OPERATOR 3 =,
+	FUNCTION 3 pg_catalog.hashtext(text);
+
+CREATE OPERATOR CLASS bpchar_ops
+	DEFAULT FOR TYPE bpchar USING ivfpq AS
+	OPERATOR 3 =,
+	FUNCTION 3 pg_catalog.hashbpchar(bpchar);
+
+CREATE OPERATOR CLASS uuid_ops
+	DEFAULT FOR TYPE uuid USING ivfpq AS
+	OPERATOR 3 =,
+	FUNCTION 3 pg_catalog.uuid_hash(uuid);
+
+CREATE OPERATOR CLASS enum_ops
+	DEFAULT FOR TYPE anyenum USING ivfpq AS
+	OPERATOR 3 =,
+	FUNCTION 3 pg_catalog.hashenum(anyenum);
+
+--
 -- Looking at indexes
 --
 

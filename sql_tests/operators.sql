@@ -149,12 +149,12 @@ WHERE o.oprcode::text ~ 'array_(l2|negative|cosine)';
 SELECT DISTINCT provolatile, proisstrict, proparallel, prorettype::regtype
 FROM pg_proc WHERE proname ~ '^array_(l2|negative|cosine)';
 
--- The operator classes are valid, and order by distances from every type
+-- The operator classes of vectors are valid, and order by distances from every type
 SELECT opcname, opcintype::regtype, opcdefault, amvalidate(c.oid),
 	   count(*) FILTER (WHERE amoppurpose = 'o') AS distances,
 	   string_agg(amopopr::regoperator::text, ', ') FILTER (WHERE amoppurpose = 's') AS conditions, bool_and(amoplefttype = opcintype) AS of_its_type
 FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod JOIN pg_amop ON amopfamily = opcfamily
-WHERE amname = 'ivfpq' GROUP BY c.oid ORDER BY opcname;
+WHERE amname = 'ivfpq' AND opcname LIKE 'array%' GROUP BY c.oid ORDER BY opcname;
 SELECT ivfpq_l2_metric() AS l2, ivfpq_ip_metric() AS ip, ivfpq_cosine_metric() AS cosine;
 
 -- Operator classes that cannot work are found out

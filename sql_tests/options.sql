@@ -76,7 +76,7 @@ CREATE INDEX ON items USING ivfpq (embedding) WITH (train_rows = 67108865);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (nprobe = 262145);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (probes = 3);
 
--- Only one column, of a type that has an operator class, and not unique
+-- One vector, first, of a type that has an operator class, and not unique
 CREATE INDEX ON items USING ivfpq (id);
 CREATE INDEX ON items USING ivfpq (embedding, embedding);
 CREATE INDEX ON items USING ivfpq (embedding) INCLUDE (id);

@@ -89,16 +89,16 @@ SELECT text_distance('{a}', '{b}');
 -- So does an index that somebody's operator class made on such a type, and one
 -- whose distance is none that is known
 CREATE OPERATOR <~> (LEFTARG = text[], RIGHTARG = text[], FUNCTION = text_distance);
-CREATE OPERATOR CLASS text_ops FOR TYPE text[] USING ivfpq AS
+CREATE OPERATOR CLASS texts_ops FOR TYPE text[] USING ivfpq AS
 	OPERATOR 1 <~> (text[], text[]) FOR ORDER BY float_ops, FUNCTION 1 ivfpq_l2_metric();
 CREATE FUNCTION seventh_metric() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7';
 CREATE OPERATOR CLASS seventh_ops FOR TYPE real[] USING ivfpq AS
 	OPERATOR 1 <-> (real[], real[]) FOR ORDER BY float_ops, FUNCTION 1 seventh_metric();
 CREATE TABLE texts AS SELECT '{a}'::text[] AS t, '{1}'::real[] AS v;
-CREATE INDEX ON texts USING ivfpq (t text_ops);
+CREATE INDEX ON texts USING ivfpq (t texts_ops);
 CREATE INDEX ON texts USING ivfpq (v seventh_ops);
 DROP TABLE texts;
-DROP OPERATOR FAMILY text_ops USING ivfpq CASCADE;
+DROP OPERATOR FAMILY texts_ops USING ivfpq CASCADE;
 DROP OPERATOR FAMILY seventh_ops USING ivfpq CASCADE;
 DROP OPERATOR <~> (text[], text[]);
 DROP FUNCTION seventh_metric;

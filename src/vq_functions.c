@@ -367,7 +367,7 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 {
 	IvfpqMetaPageData meta;
 	Relation	index = vq_open_index(PG_GETARG_OID(0), &meta, true);
-	VqBlockShape shape = {meta.m, meta.nbits};
+	VqBlockShape shape = ivfpq_block_shape(&meta);
 	ListCounts *lists = count_lists(index, &meta);
 	ListCounts	total = {0};
 	IvfpqOptions *options = ivfpq_options(index);

@@ -22,18 +22,25 @@
 #include "am/ivfpq_page.h"
 #include "base/vq_datum.h"
 #include "base/vqpg_compat.h"
+#include "kernels/vq_attribute.h"
 #include "kernels/vq_block.h"
 #include "kernels/vq_codec.h"
 
 /*
  * Strategies and support functions of a class.  The second strategy is for search keys that only the
  * planner makes (ivfpq_distance.c): the distance is to be at most that, or the search may end.
+ *
+ * Columns after the first are attributes.  Strategies of their classes are those of B-trees, and the third
+ * support function, of a value, gives the number that stands for it: int4 or int8, which ascend with
+ * values if the class has an operator other than =, and for types that are passed by value
+ * are equal for equal values only.
  */
 #define IVFPQ_DISTANCE_STRATEGY		1
 #define IVFPQ_WITHIN_STRATEGY		2	/* (type of the class, float8) returns bool, always true */
 #define IVFPQ_METRIC_PROC			1	/* () returns int4: a VqMetric */
 #define IVFPQ_DATUM_PROC			2	/* () returns int4: a VqDatumKind; arrays without it */
-#define IVFPQ_NUM_PROCS				2
+#define IVFPQ_ATTRIBUTE_PROC		3	/* (type of the class) returns int4 or int8 */
+#define IVFPQ_NUM_PROCS				3
 
 #define IVFPQ_MAX_LISTS				262144
 #define IVFPQ_MAX_TRAIN_ROWS		(256 * IVFPQ_MAX_LISTS)
@@ -79,6 +86,17 @@ typedef enum IvfpqRotation
 	IVFPQ_ROTATION_HADAMARD,
 	IVFPQ_ROTATION_LEARNED		/* that one, and codes of the directions in which residuals vary most */
 } IvfpqRotation;
+
+/* The blocks of an index's lists */
+static inline VqBlockShape
+ivfpq_block_shape(const IvfpqMetaPageData *meta)
+{
+	VqBlockShape shape = {.m = meta->m, .nbits = meta->nbits, .nattributes = meta->nattributes};
+
+	for (uint32 i = 0; i < shape.nattributes; i++)
+		shape.attribute_bytes[i] = meta->wide_attributes >> i & 1 ? sizeof(int64) : sizeof(int32);
+	return shape;
+}
 
 /* Are codes those of a projection? */
 static inline bool
@@ -379,7 +397,40 @@ extern BlockNumber ivfpq_chunks_write(Relation index, ForkNumber fork, const cha
 extern void ivfpq_chunks_walk(Relation index, BlockNumber start, size_t chunk_bytes,
 							  const IvfpqRun *runs, uint32 nruns, IvfpqChunksCallback callback, void *arg);
 
+/* ivfpq_attributes.c: the columns after the first, as numbers that are kept with entries */
+
+/* How many an index's definition has, and which are of 8 bytes; ERROR unless the first column, and it alone, is a vector */
+extern void ivfpq_attributes_define(Relation index, IvfpqMetaPageData *meta);
+
+/* ERROR unless the attributes of the pages are those of the definition */
+extern void ivfpq_attributes_check(Relation index, const IvfpqMetaPageData *meta);
+
+/* The numbers of a row, int64[nattributes], from the values of all columns of the index */
+extern void ivfpq_attributes_of(Relation index, const VqBlockShape *shape, const Datum *values, const bool *isnull,
+								int64 *numbers);
+
+/* What the search keys ask of attributes, palloc'd; false if no row can pass */
+extern bool ivfpq_attributes_wanted(IndexScanDesc scan, const VqBlockShape *shape,
+									VqCondition **conditions, uint32 *nconditions);
+
 /* ivfpq_list.c */
+
+/* One entry to be put into a list */
+typedef struct IvfpqEntry
+{
+	ItemPointerData tid;
+	const VqFactors *factors;	/* NULL for an index without codes */
+	const uint8 *codes;			/* likewise */
+	const int64 *attributes;	/* [nattributes] */
+} IvfpqEntry;
+
+/* Put an entry into a slot of a block of the index */
+static inline void
+ivfpq_block_put(void *block, const VqBlockShape *shape, size_t slot, const IvfpqEntry *entry)
+{
+	vq_block_put(block, shape, slot, (const uint8 *) &entry->tid, entry->factors, entry->codes);
+	vq_block_put_attributes(block, shape, slot, entry->attributes);
+}
 
 /* Read the directory entries of lists, whose numbers ascend */
 extern void ivfpq_list_entries(Relation index, const IvfpqMetaPageData *meta, const uint32 *list_nos, uint32 nlists,
@@ -407,10 +458,8 @@ extern void ivfpq_list_prefetch(Relation index, const IvfpqDirEntry *entry, uint
 /*
  * Put one entry into a list.  Caller holds no buffer lock.  One WAL record for
  * the slot; when the list has no room, one that links and initialises a block.
- * factors and codes are NULL for an index without codes.
  */
-extern void ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no,
-							  ItemPointer tid, const VqFactors *factors, const uint8 *codes);
+extern void ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no, const IvfpqEntry *entry);
 
 /*
  * Take every entry for which the callback says so out of its list, visiting
@@ -429,8 +478,7 @@ extern IvfpqWriter *ivfpq_writer_begin(Relation index, ForkNumber fork);
 /* Reserve the directory, after the arrays and before the first entry */
 extern void ivfpq_writer_directory(IvfpqWriter *writer, const VqBlockShape *shape, uint32 nlists);
 
-extern void ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, ItemPointer tid,
-							 const VqFactors *factors, const uint8 *codes);
+extern void ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, const IvfpqEntry *entry);
 
 /* Write the directory, log all pages but the metapage, and fill in meta's directory_start and list_start */
 extern void ivfpq_writer_close(IvfpqWriter *writer, IvfpqMetaPageData *meta);

@@ -48,6 +48,21 @@ ivfpq_ahead_begin(IvfpqAhead *ahead, const IvfpqBatch *batch, uint32 first_list)
 	ahead->is_done = !enter_page(ahead);
 }
 
+/*
+ * Only what tells whether a block has entries that pass the conditions: its attributes, behind which the next
+ * block begins.  Blocks are taken to be full ones.
+ */
+static void
+touch_attributes(const char *start, size_t nbytes, const VqBlockShape *shape)
+{
+	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
+	size_t		attribute_bytes = vq_block_attribute_bytes(shape) * VQ_BLOCK_LANES;
+
+	ivfpq_touch(start, Min(nbytes, sizeof(VqBlockHeader)));
+	for (size_t end = block_bytes; end <= nbytes; end += block_bytes)
+		ivfpq_touch(start + end - attribute_bytes, attribute_bytes + Min(nbytes - end, sizeof(VqBlockHeader)));
+}
+
 void
 ivfpq_ahead_fetch(IvfpqAhead *ahead)
 {
@@ -55,7 +70,9 @@ ivfpq_ahead_fetch(IvfpqAhead *ahead)
 
 	if (ahead->is_done)
 		return;
-	if (ahead->start)
+	if (ahead->start && ahead->batch->skips_codes)
+		touch_attributes(ahead->start + ahead->offset, nbytes, &ahead->batch->model->shape);
+	else if (ahead->start)
 		ivfpq_touch(ahead->start + ahead->offset, nbytes);
 	ahead->nbytes -= nbytes;
 	ahead->offset = 0;

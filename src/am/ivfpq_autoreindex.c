@@ -136,7 +136,7 @@ ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta)
 	if (nrows < OUTGROWN_ROWS)
 		return 0;
 	ivfpq_meta_read(index, meta);
-	entries.shape = (VqBlockShape) {meta->m, meta->nbits};
+	entries.shape = ivfpq_block_shape(meta);
 	entries.enough = meta->codec == IVFPQ_CODEC_NONE ? OUTGROWN_ROWS :
 		Max(OUTGROWN_ROWS, (double) OUTGROWN_TIMES * meta->build_rows);
 

@@ -446,8 +446,12 @@ write_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 
 	if (ivfpq_build_read(build, values, isnull, alive, &vector))
 	{
+		int64		attributes[VQ_MAX_ATTRIBUTES];
+		IvfpqEntry	entry = {.tid = *tid, .attributes = attributes};
+
+		ivfpq_attributes_of(index, &build->plan.shape, values, isnull, attributes);
 		MemoryContextSwitchTo(build->context);
-		ivfpq_writer_add(build->writer, 0, tid, NULL, NULL);
+		ivfpq_writer_add(build->writer, 0, &entry);
 		build->meta.build_rows++;
 	}
 	else if (!isnull[0] && alive && !build->info->ii_Concurrent)
@@ -479,7 +483,8 @@ init_meta(IvfpqMetaPageData *meta, Relation index)
 
 	memset(meta, 0, sizeof(IvfpqMetaPageData));
 	meta->magic = IVFPQ_MAGIC;
-	meta->format_version = IVFPQ_FORMAT_VERSION;
+	ivfpq_attributes_define(index, meta);
+	meta->format_version = meta->nattributes > 0 ? IVFPQ_FORMAT_ATTRIBUTES : IVFPQ_FORMAT_VERSION;
 	if (!pg_strong_random(&meta->build_id, sizeof(meta->build_id)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
@@ -529,10 +534,13 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 {
 	IndexBuildResult *result = palloc(sizeof(IndexBuildResult));
 	MemoryContext old = CurrentMemoryContext;
+	IvfpqMetaPageData meta;
 	IvfpqBuild	build;
 
+	init_meta(&meta, index);
 	ivfpq_build_init(&build, heap, index, info);
-	init_meta(&build.meta, index);
+	build.meta = meta;
+	build.plan.shape = ivfpq_block_shape(&build.meta);
 	build.writer = ivfpq_writer_begin(index, MAIN_FORKNUM);
 
 	begin_phase(&build, IVFPQ_PHASE_SAMPLING);
@@ -556,10 +564,11 @@ void
 ivfpqbuildempty(Relation index)
 {
 	IvfpqWriter *writer = ivfpq_writer_begin(index, INIT_FORKNUM);
-	VqBlockShape shape = {0, 0};
+	VqBlockShape shape;
 	IvfpqMetaPageData meta;
 
 	init_meta(&meta, index);
+	shape = ivfpq_block_shape(&meta);
 	ivfpq_writer_directory(writer, &shape, 1);
 	ivfpq_writer_close(writer, &meta);
 	ivfpq_writer_finish(writer, &meta);

@@ -150,9 +150,16 @@ score_block(const void *block, void *arg)
 	const uint8_t *tids = vq_block_tid((void *) block, shape, 0);
 	uint32_t	sums[VQ_BLOCK_LANES];
 	float		low[VQ_BLOCK_LANES];
+	uint32_t	passes;
 	uint32_t	is_near = 0xFFFFFFFF;
 
 	if (used == 0)
+		return;
+	passes = 0xFFFFFFFF >> (VQ_BLOCK_LANES - used);
+	candidates->nentries += used;
+	if (walk->batch->nconditions > 0)
+		passes &= vq_attributes_pass(block, shape, walk->batch->conditions, walk->batch->nconditions);
+	if (passes == 0)
 		return;
 	if (shape->m > 0)
 	{
@@ -165,14 +172,14 @@ score_block(const void *block, void *arg)
 		for (size_t i = 0; i < used; i++)
 			low[i] = -INFINITY;
 
-	for (is_near &= 0xFFFFFFFF >> (VQ_BLOCK_LANES - used); is_near != 0; is_near &= is_near - 1)
+	for (is_near &= passes; is_near != 0; is_near &= is_near - 1)
 	{
 		int			i = pg_rightmost_one_pos32(is_near);
 
 		if (vq_block_is_live(block, shape, i))
 			add_item(&candidates->pool, walk->batch->index, walk->probe, low[i], tids + i * VQ_TID_BYTES);
 	}
-	candidates->nscored += used;
+	candidates->nscored += pg_popcount32(passes);
 }
 
 /*
@@ -235,6 +242,7 @@ ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch, uint32 firs
 	VqPool	   *pool = &candidates->pool;
 	size_t		next = candidates->select.next;
 
+	candidates->nentries = 0;
 	candidates->nscored = 0;
 	if (candidates->has_taken)
 		raise_floors(batch, first_list, &candidates->taken);
@@ -251,6 +259,7 @@ ivfpq_candidates_peek(IvfpqCandidates *candidates, IvfpqBatch *batch)
 
 	while (item == NULL && candidates->pool.has_cut)
 	{
+		int64		nentries = candidates->nentries;
 		int64		nscored = candidates->nscored;
 
 		raise_floors(batch, batch->nlists, &candidates->pool.cut);
@@ -258,6 +267,7 @@ ivfpq_candidates_peek(IvfpqCandidates *candidates, IvfpqBatch *batch)
 		candidates->pool.has_cut = false;
 		set_capacity(candidates, candidates->pool.capacity * GROWTH);
 		collect(candidates, batch, 0);
+		candidates->nentries = nentries;
 		candidates->nscored = nscored;
 		item = vq_select_peek(&candidates->select);
 	}

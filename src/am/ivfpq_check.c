@@ -15,7 +15,7 @@
  *	  list only, in the order of the file; every block is on a chain.
  *	- No row of the table has two entries, and none lies beyond its end.
  *	- On request: every row that should be indexed has an entry.
- *	- On request: codes stand for their rows (ivfpq_check_codes.c).
+ *	- On request: codes and attributes stand for their rows (ivfpq_check_codes.c).
  *
  * Chains ascend in the file, and so does the walk over the pages.  It keeps,
  * for each list, the place where its chain has to go on; a block of a list
@@ -358,8 +358,8 @@ check_open_index(Relation heap, Relation index, bool heap_all_indexed, bool code
 	if (check.meta.metric != ivfpq_metric(index))
 		ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO,
 							   psprintf("Metric %u is not that of the operator class.", check.meta.metric));
-	check.shape.m = check.meta.m;
-	check.shape.nbits = check.meta.nbits;
+	ivfpq_attributes_check(index, &check.meta);
+	check.shape = ivfpq_block_shape(&check.meta);
 
 	if (heap_all_indexed || codes)
 	{

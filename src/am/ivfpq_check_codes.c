@@ -1,14 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_check_codes.c
- *	  Proof that codes stand for the rows that they belong to.
+ *	  Proof that codes and attributes stand for the rows that they belong to.
  *
  * Each row that the snapshot sees is coded anew against the centroid of the list that
  * it is in.  Who made the code that is there, one worker or another, an insert or a
  * GPU, has rounded a little differently, so codes are not compared bit by bit:
  * the old code may be a little farther from the direction that is coded than the new one,
  * and factors of equal codes a little different.  Which list a row is in is not
- * judged: a code is as good in any, and a build knows ties.
+ * judged: a code is as good in any, and a build knows ties.  Attributes are compared as they are.
  *
  * Rows are read in the order of the index, which is none of the table's.
  *
@@ -77,22 +77,32 @@ report_code(const CodesCheck *check, BlockNumber blkno, ItemPointer tid, const c
 			 errhint("Please REINDEX it.")));
 }
 
-/* The row's indexed value; false if the snapshot does not see it */
+/* The row's indexed values; false if the snapshot does not see it */
 static bool
-fetch_value(CodesCheck *check, ItemPointer tid, Datum *value, bool *isnull)
+fetch_values(CodesCheck *check, ItemPointer tid, Datum *values, bool *nulls)
 {
 	ItemPointerData row = *tid; /* overwritten with that of the row's version */
 	bool		call_again = false;
 	bool		all_dead = false;
-	Datum		values[INDEX_MAX_KEYS];
-	bool		nulls[INDEX_MAX_KEYS];
 
 	if (!table_index_fetch_tuple(check->fetch, &row, check->snapshot, check->slot, &call_again, &all_dead))
 		return false;
 	FormIndexDatum(check->info, check->slot, check->estate, values, nulls);
-	*value = values[0];
-	*isnull = nulls[0];
 	return true;
+}
+
+static void
+check_attributes(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const void *block, size_t slot,
+				 const Datum *values, const bool *nulls)
+{
+	const VqBlockShape *shape = &check->model->shape;
+	int64		numbers[VQ_MAX_ATTRIBUTES];
+
+	ivfpq_attributes_of(check->index, shape, values, nulls, numbers);
+	for (uint32 i = 0; i < shape->nattributes; i++)
+		if (vq_block_attribute(block, shape, slot, i) != numbers[i])
+			report_code(check, blkno, tid, psprintf("attribute %u is " INT64_FORMAT " and not " INT64_FORMAT, i + 1,
+													vq_block_attribute(block, shape, slot, i), numbers[i]));
 }
 
 /* Distance of the residual's direction to what codes stand for */
@@ -178,8 +188,10 @@ check_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
 {
 	CodesCheck *check = arg;
 	const VqBlockHeader *header = block;
+	const VqBlockShape *shape = &check->model->shape;
+	bool		is_coded = shape->m > 0;
 
-	if (header->list_no != check->list_no)
+	if (is_coded && header->list_no != check->list_no)
 		read_centroid(check, header->list_no);
 	for (size_t slot = 0; slot < header->used; slot++)
 	{
@@ -187,22 +199,27 @@ check_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
 		ItemPointerData tid;
 		VqFactors	factors;
 		VqVector	vector;
-		Datum		value;
-		bool		isnull;
+		Datum		values[INDEX_MAX_KEYS];
+		bool		nulls[INDEX_MAX_KEYS];
 
 		CHECK_FOR_INTERRUPTS();
-		if (!vq_block_is_live(block, &check->model->shape, slot))
+		if (!vq_block_is_live(block, shape, slot))
 			continue;
-		memcpy(&tid, vq_block_tid(block, &check->model->shape, slot), VQ_TID_BYTES);
-		vq_block_get(block, &check->model->shape, slot, &factors, check->codes);
+		memcpy(&tid, vq_block_tid(block, shape, slot), VQ_TID_BYTES);
+		if (is_coded)
+			vq_block_get(block, shape, slot, &factors, check->codes);
 
 		old = MemoryContextSwitchTo(check->row_context);
-		if (fetch_value(check, &tid, &value, &isnull))
+		if (fetch_values(check, &tid, values, nulls))
 		{
-			if (isnull)
+			if (nulls[0])
 				report_code(check, blkno, &tid, "which is NULL, there is one");
-			vq_datum_read(value, check->datum_kind, &vector);
-			check_code(check, blkno, &tid, &vector, &factors);
+			check_attributes(check, blkno, &tid, block, slot, values, nulls);
+			if (is_coded)
+			{
+				vq_datum_read(values[0], check->datum_kind, &vector);
+				check_code(check, blkno, &tid, &vector, &factors);
+			}
 		}
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(check->row_context);
@@ -219,7 +236,7 @@ ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, 
 	MemoryContext old;
 	const VqCodec *codec;
 
-	if (meta->codec == IVFPQ_CODEC_NONE)
+	if (meta->codec == IVFPQ_CODEC_NONE && meta->nattributes == 0)
 		return;
 	context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq check of codes", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
@@ -232,14 +249,17 @@ ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, 
 	check.fetch = VQ_FETCH_BEGIN(heap);
 	check.row_context = AllocSetContextCreate(context, "ivfpq row", ALLOCSET_DEFAULT_SIZES);
 	GetPerTupleExprContext(check.estate)->ecxt_scantuple = check.slot;
-	check.centroid = palloc(codec->dim * sizeof(float));
-	check.x_model = palloc(codec->dim * sizeof(float));
-	check.direction = palloc(vq_codec_code_floats(codec) * sizeof(float));
-	check.centroid_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
-	check.x_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
-	check.work = palloc(Max(vq_codec_encode_floats(codec), vq_codec_code_floats(codec)) * sizeof(float));
-	check.codes = palloc(meta->m);
-	check.new_codes = palloc(meta->m);
+	if (meta->codec != IVFPQ_CODEC_NONE)
+	{
+		check.centroid = palloc(codec->dim * sizeof(float));
+		check.x_model = palloc(codec->dim * sizeof(float));
+		check.direction = palloc(vq_codec_code_floats(codec) * sizeof(float));
+		check.centroid_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
+		check.x_code = palloc(vq_codec_code_floats(codec) * sizeof(float));
+		check.work = palloc(Max(vq_codec_encode_floats(codec), vq_codec_code_floats(codec)) * sizeof(float));
+		check.codes = palloc(meta->m);
+		check.new_codes = palloc(meta->m);
+	}
 	MemoryContextSwitchTo(old);
 
 	(void) ivfpq_inspect_blocks(index, meta, check_block, &check);

@@ -93,7 +93,7 @@ check_regions(ModelCheck *check)
 		}
 		if (meta->coarse_m > 0)
 		{
-			VqBlockShape shape = {meta->coarse_m, IVFPQ_COARSE_NBITS};
+			VqBlockShape shape = {.m = meta->coarse_m, .nbits = IVFPQ_COARSE_NBITS};
 			uint32		per_page = IVFPQ_PAGE_BYTES / vq_block_bytes(&shape, VQ_BLOCK_LANES);
 
 			if (meta->coarse_codebook_start != expected)

@@ -23,6 +23,7 @@
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
+#include "port/pg_bitutils.h"
 #include "storage/lmgr.h"
 #include "utils/spccache.h"
 
@@ -57,6 +58,7 @@ typedef struct SearchShape
 	double		dim;
 	double		vector_bytes;	/* of a row of the table */
 	double		code_bytes;		/* of one row, factors and TID included */
+	double		attribute_bytes;	/* of one row */
 	double		probe_fraction; /* of the rows, that the first lists have */
 	double		reach_fraction; /* of the rows, that a search can get to */
 } SearchShape;
@@ -97,6 +99,7 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
 	shape->nlists = meta.nlists;
 	shape->dim = meta.dim;
 	shape->code_bytes = meta.m * meta.nbits / 8.0 + sizeof(VqFactors) + VQ_TID_BYTES;
+	shape->attribute_bytes = meta.nattributes * sizeof(int32) + pg_popcount32(meta.wide_attributes) * sizeof(int32);
 	shape->probe_fraction = nprobe / meta.nlists;
 	shape->reach_fraction = max_probes / meta.nlists;
 }
@@ -171,10 +174,29 @@ has_key_of_query(const IndexPath *path)
 
 	foreach(cell, path->indexclauses)
 	{
-		if (!lfirst_node(IndexClause, cell)->lossy)
+		const IndexClause *clause = lfirst_node(IndexClause, cell);
+
+		if (clause->indexcol == 0 && !clause->lossy && !IsA(clause->rinfo->clause, NullTest))
 			return true;
 	}
 	return false;
+}
+
+/* Of the entries, the share that pass the conditions on attributes */
+static Selectivity
+attribute_selectivity(PlannerInfo *root, const IndexPath *path)
+{
+	List	   *conditions = NIL;
+	ListCell   *cell;
+
+	foreach(cell, path->indexclauses)
+	{
+		const IndexClause *clause = lfirst_node(IndexClause, cell);
+
+		if (clause->indexcol > 0)
+			conditions = lappend(conditions, clause->rinfo);
+	}
+	return clauselist_selectivity(root, conditions, path->indexinfo->rel->relid, JOIN_INNER, NULL);
 }
 
 /* amcostestimate */
@@ -193,7 +215,9 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	double		discount;
 	double		toasted;
 	double		compared;
+	double		passing;
 	double		row_cost;
+	double		entry_cost;
 	double		list_cost;
 	double		compared_lists;
 	double		probed_pages;
@@ -239,22 +263,25 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	 * and an entry of the TOAST table's index.
 	 */
 	toasted = toasted_bytes(rel, shape.vector_bytes);
-	compared = ivfpq_filter_selectivity(root, info);
+	passing = attribute_selectivity(root, path);
+	compared = ivfpq_filter_selectivity(root, path);
 	row_cost = 2.0 * cpu_tuple_cost + cpu_operator_cost +
 		compared * (cpu_operator_cost * shape.dim / DIMS_PER_OPERATOR +
 					2.0 * cpu_tuple_cost * ceil(toasted / TOAST_MAX_CHUNK_SIZE));
 
 	if (!shape.is_coded)
 	{
+		double		rows = info->tuples * passing;
+
 		/*
 		 * Without codes every row is read and then sorted, which is what a
 		 * sequential scan does with less trouble.
 		 */
-		heap_pages = index_pages_fetched(info->tuples * loop_count, rel->pages, info->pages, root) / loop_count;
-		*startup = info->pages * seq_page + heap_pages * heap_random_page +
-			info->tuples * (row_cost + 2.0 * cpu_operator_cost * log2(Max(info->tuples, 2.0)));
+		heap_pages = index_pages_fetched(rows * loop_count, rel->pages, info->pages, root) / loop_count;
+		*startup = info->pages * seq_page + heap_pages * heap_random_page + info->tuples * cpu_operator_cost +
+			rows * (row_cost + 2.0 * cpu_operator_cost * log2(Max(rows, 2.0)));
 		*total = *startup;
-		*selectivity = indexed_fraction;
+		*selectivity = indexed_fraction * passing;
 		*pages = info->pages;
 		return;
 	}
@@ -269,9 +296,9 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	if (toasted > 0.0)
 	{
 		double		row_bytes = Max(1.0, (double) rel->pages * BLCKSZ / rel->tuples);
-		double		passing = Min(1.0, Max(1.0, rel->rows) / rel->tuples);
+		double		wanted = Min(1.0, Max(1.0, rel->rows) / rel->tuples);
 
-		discount = row_bytes / (row_bytes + passing * toasted);
+		discount = row_bytes / (row_bytes + wanted * toasted);
 	}
 
 	/*
@@ -285,8 +312,12 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	probed_pages = index_pages_fetched(probed_pages * loop_count, info->pages, info->pages, root) / loop_count;
 	random_pages = Min(random_pages, probed_pages);
 
-	reranked_rows = Min(probed_rows, RERANKED_ROWS);
+	reranked_rows = Min(Max(1.0, probed_rows * passing), RERANKED_ROWS);
 	heap_pages = index_pages_fetched(reranked_rows * loop_count, rel->pages, info->pages, root) / loop_count;
+
+	/* the attributes of all entries are looked at, and the codes of a block with one that passes */
+	entry_cost = cpu_operator_cost / CODE_BYTES_PER_OPERATOR *
+		(shape.attribute_bytes + shape.code_bytes * (passing < 1.0 ? 1.0 - pow(1.0 - passing, VQ_BLOCK_LANES) : 1.0));
 
 	/*
 	 * Centroids are read by every search and so are in memory; only comparing
@@ -297,7 +328,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 
 	*startup = compared_lists * list_cost +
 		discount * (random_pages * random_page + (probed_pages - random_pages) * seq_page) +
-		probed_rows * cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR +
+		probed_rows * entry_cost +
 		discount * heap_pages * heap_random_page + reranked_rows * row_cost;
 
 	/*
@@ -308,9 +339,8 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	*total = *startup +
 		discount * info->pages * (shape.reach_fraction - shape.probe_fraction) * seq_page +
 		info->tuples * shape.reach_fraction *
-		(row_cost + cpu_operator_cost * shape.code_bytes / CODE_BYTES_PER_OPERATOR +
-		 discount * compared * ceil(toasted / BLCKSZ) * seq_page);
+		(entry_cost + passing * (row_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
 
-	*selectivity = indexed_fraction * shape.reach_fraction;
+	*selectivity = indexed_fraction * shape.reach_fraction * passing;
 	*pages = probed_pages;
 }

@@ -297,6 +297,7 @@ largest_distance(PlannerInfo *root, IndexOptInfo *info, const Expr *condition, c
 static void
 bound_by(PlannerInfo *root, IndexPath *path, const List *conditions)
 {
+	List	   *clauses = NIL;
 	IndexOptInfo *info = path->indexinfo;
 	OpExpr	   *distance = linitial_node(OpExpr, path->indexorderbys);
 	Oid			sort_family = linitial_node(PathKey, path->path.pathkeys)->pk_opfamily;
@@ -323,16 +324,26 @@ bound_by(PlannerInfo *root, IndexPath *path, const List *conditions)
 		clause->rinfo = condition;
 		clause->indexquals = list_make1(make_simple_restrictinfo(root, within));
 		clause->lossy = true;
-		path->indexclauses = lappend(path->indexclauses, clause);
+		clauses = lappend(clauses, clause);
 	}
+
+	/* in the order of columns; other paths may share those that are there */
+	path->indexclauses = list_concat(clauses, path->indexclauses);
 }
 
 void
 ivfpq_bound_search(PlannerInfo *root, IndexPath *path)
 {
+	ListCell   *cell;
+
 	/* other paths may be of the same search: once is enough */
-	if (path->indexclauses != NIL)
-		return;
+	foreach(cell, path->indexclauses)
+	{
+		const IndexClause *clause = lfirst_node(IndexClause, cell);
+
+		if (clause->indexcol == 0 && clause->lossy)
+			return;
+	}
 	bound_by(root, path, path->indexinfo->indrestrictinfo);
 	if (path->path.param_info)
 		bound_by(root, path, path->path.param_info->ppi_clauses);

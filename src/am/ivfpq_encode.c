@@ -46,6 +46,7 @@ typedef struct EncodeBatch
 	float	   *rows;			/* [capacity][dim], in model space */
 	ItemPointerData *tids;
 	bool	   *is_exact;		/* out of the model's range */
+	int64	   *attributes;		/* [capacity][nattributes] */
 } EncodeBatch;
 
 typedef struct EncodeState
@@ -73,7 +74,7 @@ typedef struct EncodeState
 	uint64		zero_vectors;
 	Tuplesortstate *sort;
 	TupleTableSlot *slot;
-	bytea	   *payload;		/* VqFactors and packed codes of one row */
+	bytea	   *payload;		/* VqFactors, attributes and packed codes of one row */
 } EncodeState;
 
 /* Sort key: list, then TID, so that the order does not depend on anything else */
@@ -90,7 +91,7 @@ StaticAssertDecl(IVFPQ_MAX_LISTS <= (1 << 19), "list numbers have 19 bits in sor
 static size_t
 payload_bytes(const VqBlockShape *shape)
 {
-	return VARHDRSZ + sizeof(VqFactors) + vq_code_bytes(shape);
+	return VARHDRSZ + sizeof(VqFactors) + shape->nattributes * sizeof(int64) + vq_code_bytes(shape);
 }
 
 static void
@@ -147,10 +148,15 @@ static void
 put_entry(EncodeState *state, const EncodeBatch *batch, size_t i, uint32 list_no,
 		  VqFactors factors, const uint8 *codes)
 {
+	const VqBlockShape *shape = &state->build->plan.shape;
+	size_t		attribute_bytes = shape->nattributes * sizeof(int64);
+	char	   *payload = VARDATA(state->payload);
+
 	if (batch->is_exact[i])
 		vq_codec_encode_exact(&factors);
-	memcpy(VARDATA(state->payload), &factors, sizeof(VqFactors));
-	pack_codes(&state->build->plan.shape, codes, (uint8 *) VARDATA(state->payload) + sizeof(VqFactors));
+	memcpy(payload, &factors, sizeof(VqFactors));
+	memcpy(payload + sizeof(VqFactors), batch->attributes + i * shape->nattributes, attribute_bytes);
+	pack_codes(shape, codes, (uint8 *) payload + sizeof(VqFactors) + attribute_bytes);
 	CHECK_FOR_INTERRUPTS();
 
 	/* not of a heap, but perhaps of another access method */
@@ -279,6 +285,7 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 {
 	EncodeState *state = arg;
 	IvfpqBuild *build = state->build;
+	const VqBlockShape *shape = &build->plan.shape;
 	MemoryContext old = MemoryContextSwitchTo(build->row_context);
 	VqVector	vector;
 
@@ -290,6 +297,7 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 		batch->tids[i] = *tid;
 		batch->is_exact[i] = vq_codec_transform(vq_kernels, &build->codec, vector.x,
 												batch->rows + i * build->meta.dim) != VQ_OK;
+		ivfpq_attributes_of(index, shape, values, isnull, batch->attributes + i * shape->nattributes);
 		if (batch->nrows == state->limit)
 		{
 			finish_batch(state);
@@ -370,6 +378,7 @@ begin_encoding(EncodeState *state)
 		batch->rows = palloc_extended(state->capacity * row_bytes, MCXT_ALLOC_HUGE);
 		batch->tids = palloc(state->capacity * sizeof(ItemPointerData));
 		batch->is_exact = palloc(state->capacity * sizeof(bool));
+		batch->attributes = palloc(state->capacity * Max(shape->nattributes, 1) * sizeof(int64));
 	}
 	state->labels = palloc(state->capacity * sizeof(uint32));
 	state->distances = palloc(state->capacity * sizeof(float));
@@ -459,7 +468,8 @@ ivfpq_encode_write(IvfpqBuild *build)
 {
 	TupleDesc	desc = sort_desc();
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	uint8	   *codes = palloc(build->plan.shape.m);
+	const VqBlockShape *shape = &build->plan.shape;
+	uint8	   *codes = palloc(shape->m);
 	Tuplesortstate *sort = build->sort;
 	size_t		limit = (size_t) maintenance_work_mem * 1024;
 	size_t		used = ivfpq_encode_bytes(build, build->lists.nlists);
@@ -482,13 +492,15 @@ ivfpq_encode_write(IvfpqBuild *build)
 		bool		isnull;
 		int64		key = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 		char	   *payload = VARDATA_ANY(DatumGetPointer(slot_getattr(slot, 2, &isnull)));
-		ItemPointerData tid;
 		VqFactors	factors;
+		int64		attributes[VQ_MAX_ATTRIBUTES];
+		IvfpqEntry	entry = {.factors = &factors, .codes = codes, .attributes = attributes};
 
-		ItemPointerSet(&tid, (BlockNumber) (key >> 12), (OffsetNumber) (key & 0xFFF));
+		ItemPointerSet(&entry.tid, (BlockNumber) (key >> 12), (OffsetNumber) (key & 0xFFF));
 		memcpy(&factors, payload, sizeof(VqFactors));
-		unpack_codes(&build->plan.shape, (uint8 *) payload + sizeof(VqFactors), codes);
-		ivfpq_writer_add(build->writer, (uint32) (key >> 44), &tid, &factors, codes);
+		memcpy(attributes, payload + sizeof(VqFactors), shape->nattributes * sizeof(int64));
+		unpack_codes(shape, (uint8 *) payload + sizeof(VqFactors) + shape->nattributes * sizeof(int64), codes);
+		ivfpq_writer_add(build->writer, (uint32) (key >> 44), &entry);
 		if (written % 1024 == 0)
 		{
 			pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_DONE, written);

@@ -47,14 +47,17 @@ struct IvfpqFilter
 	bool		is_secret;
 };
 
-/* Columns that the indexed vector is made of, as pull_varattnos numbers them; expressions are about relation relid */
+/*
+ * Columns that the indexed vector is made of, as pull_varattnos numbers them; expressions are those of the index, of
+ * which the vector has the first, about relation relid
+ */
 static Bitmapset *
 columns_of_vector(AttrNumber attno, List *expressions, Index relid)
 {
 	Bitmapset  *columns = NULL;
 
 	if (attno == 0)
-		pull_varattnos((Node *) expressions, relid, &columns);
+		pull_varattnos(linitial(expressions), relid, &columns);
 	else
 		columns = bms_make_singleton(attno - FirstLowInvalidHeapAttributeNumber);
 
@@ -128,6 +131,16 @@ may_hide_rows(const PlannedStmt *plan)
 	return false;
 }
 
+/* Whether there are search keys but those of the distance */
+static bool
+has_conditions_on_attributes(const IndexScanState *node)
+{
+	for (int i = 0; i < node->iss_NumScanKeys; i++)
+		if (node->iss_ScanKeys[i].sk_attno > 1)
+			return true;
+	return false;
+}
+
 IvfpqFilter *
 ivfpq_filter_make(IndexScanState *node)
 {
@@ -137,6 +150,7 @@ ivfpq_filter_make(IndexScanState *node)
 	Bitmapset  *columns = NULL;
 	List	   *clauses = NIL;
 	bool		is_complete = true;
+	bool		is_secret;
 	IvfpqFilter *filter;
 	ListCell   *cell;
 
@@ -148,14 +162,18 @@ ivfpq_filter_make(IndexScanState *node)
 		else
 			is_complete = false;
 	}
-	if (clauses == NIL)
+
+	/* codes are counted that pass the conditions on attributes, whatever the others say */
+	is_secret = ((clauses != NIL && !is_complete) || (state->plan->qual != NIL && has_conditions_on_attributes(node))) &&
+		may_hide_rows(state->state->es_plannedstmt);
+	if (clauses == NIL && !is_secret)
 		return NULL;
 
 	filter = palloc0(sizeof(IvfpqFilter));
 	filter->node = state;
 	filter->qual = ExecInitQual(clauses, state);
 	filter->context = CreateExprContext(state->state);
-	filter->is_secret = !is_complete && may_hide_rows(state->state->es_plannedstmt);
+	filter->is_secret = is_secret;
 	set_columns(filter, RelationGetDescr(node->ss.ss_currentRelation), columns);
 	return filter;
 }
@@ -184,9 +202,26 @@ ivfpq_filter_count(IvfpqFilter *filter)
 	InstrCountFiltered1(filter->node, 1);
 }
 
-Selectivity
-ivfpq_filter_selectivity(PlannerInfo *root, const IndexOptInfo *info)
+/* Whether the search tries a condition as one on an attribute */
+static bool
+is_search_key(const IndexPath *path, const RestrictInfo *condition)
 {
+	ListCell   *cell;
+
+	foreach(cell, path->indexclauses)
+	{
+		const IndexClause *clause = lfirst_node(IndexClause, cell);
+
+		if (clause->rinfo == condition && clause->indexcol > 0)
+			return true;
+	}
+	return false;
+}
+
+Selectivity
+ivfpq_filter_selectivity(PlannerInfo *root, const IndexPath *path)
+{
+	const IndexOptInfo *info = path->indexinfo;
 	Index		relid = info->rel->relid;
 	Bitmapset  *vector = columns_of_vector(info->indexkeys[0], info->indexprs, relid);
 	Bitmapset  *columns = NULL;
@@ -194,7 +229,8 @@ ivfpq_filter_selectivity(PlannerInfo *root, const IndexOptInfo *info)
 	ListCell   *cell;
 
 	foreach(cell, info->indrestrictinfo)
-		if (is_suitable((Node *) lfirst_node(RestrictInfo, cell)->clause, relid, vector, &columns))
+		if (!is_search_key(path, lfirst_node(RestrictInfo, cell)) &&
+			is_suitable((Node *) lfirst_node(RestrictInfo, cell)->clause, relid, vector, &columns))
 			clauses = lappend(clauses, lfirst(cell));
 	return clauselist_selectivity(root, clauses, 0, JOIN_INNER, NULL);
 }

@@ -252,7 +252,7 @@ ivfpqproperty(Oid index_oid, int attno, IndexAMProperty prop,
 {
 	if (attno == 0 || prop != AMPROP_DISTANCE_ORDERABLE)
 		return false;
-	*res = true;
+	*res = attno == 1;
 	*isnull = false;
 	return true;
 }
@@ -267,10 +267,13 @@ ivfpqproperty(Oid index_oid, int attno, IndexAMProperty prop,
  */
 static const IndexAmRoutine ivfpq_routine = {
 	.type = T_IndexAmRoutine,
-	.amstrategies = 0,			/* any number: classes have one, for ordering */
+	.amstrategies = 0,			/* those of vectors are others than those of attributes */
 	.amsupport = IVFPQ_NUM_PROCS,
 	.amcanorderbyop = true,
+	.amcanmulticol = true,
 	.amoptionalkey = true,
+	.amsearcharray = true,
+	.amsearchnulls = true,
 #if PG_VERSION_NUM >= 170000
 	.amcanbuildparallel = true,
 #endif

@@ -53,6 +53,7 @@ begin_insert(Relation index, IndexInfo *info)
 	InsertState *state = palloc0(sizeof(InsertState));
 	IvfpqModel *model = ivfpq_model_get(index, info->ii_Context);
 
+	ivfpq_attributes_check(index, &model->meta);
 	state->model = model;
 	state->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
 	if (model->meta.codec != IVFPQ_CODEC_NONE)
@@ -159,11 +160,14 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 {
 	InsertState *state = info->ii_AmCache;
 	VqVector	vector;
+	int64		attributes[VQ_MAX_ATTRIBUTES];
+	IvfpqEntry	entry = {.tid = *tid, .attributes = attributes};
 
 	if (isnull[0])
 		return false;
 	if (state == NULL)
 		state = begin_insert(index, info);
+	ivfpq_attributes_of(index, &state->model->shape, values, isnull, attributes);
 
 	vq_datum_read(values[0], state->datum_kind, &vector);
 	if (state->model->meta.dim == 0)
@@ -177,7 +181,7 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 	if (state->model->meta.metric == VQ_METRIC_COSINE && vq_datum_is_zero(&vector))
 		ivfpq_meta_count_zero_vector(index);
 	else if (state->model->meta.codec == IVFPQ_CODEC_NONE)
-		ivfpq_list_insert(index, state->model, 0, tid, NULL, NULL);
+		ivfpq_list_insert(index, state->model, 0, &entry);
 	else
 	{
 		const VqCodec *codec = &state->model->codec;
@@ -192,7 +196,9 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 						state->x_code, state->centroid_code, state->work, state->codes, &factors);
 		if (status != VQ_OK)
 			vq_codec_encode_exact(&factors);
-		ivfpq_list_insert(index, state->model, list_no, tid, &factors, state->codes);
+		entry.factors = &factors;
+		entry.codes = state->codes;
+		ivfpq_list_insert(index, state->model, list_no, &entry);
 	}
 	vq_datum_free(&vector);
 	return false;

@@ -67,7 +67,7 @@ ivfpq_inspect_blocks(Relation index, const IvfpqMetaPageData *meta,
 {
 	BufferAccessStrategy strategy = GetAccessStrategy(BAS_BULKREAD);
 	BlockNumber nblocks = RelationGetNumberOfBlocks(index);
-	VqBlockShape shape = {meta->m, meta->nbits};
+	VqBlockShape shape = ivfpq_block_shape(meta);
 	PGAlignedBlock copy;
 
 	for (BlockNumber blkno = meta->list_start; blkno < nblocks; blkno++)

@@ -197,8 +197,7 @@ move_hint(Relation index, const IvfpqMetaPageData *meta, uint32 list_no,
  */
 static bool
 insert_into_room(Relation index, const IvfpqModel *model, uint32 list_no, const IvfpqDirEntry *entry,
-				 ItemPointer tid, const VqFactors *factors, const uint8 *codes,
-				 BlockPlace *tail, Buffer *tail_buffer)
+				 const IvfpqEntry *new_entry, BlockPlace *tail, Buffer *tail_buffer)
 {
 	BlockPlace	place = {entry->hint_page, entry->hint_offset};
 
@@ -221,8 +220,7 @@ insert_into_room(Relation index, const IvfpqModel *model, uint32 list_no, const 
 				GenericXLogState *state = GenericXLogStart(index);
 
 				page = GenericXLogRegisterBuffer(state, buffer, 0);
-				vq_block_put((char *) page + place.offset, &model->shape, slot,
-							 (const uint8 *) tid, factors, codes);
+				ivfpq_block_put((char *) page + place.offset, &model->shape, slot, new_entry);
 				GenericXLogFinish(state);
 				UnlockReleaseBuffer(buffer);
 
@@ -301,8 +299,7 @@ find_room(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry,
  */
 static bool
 insert_with_new_block(Relation index, const IvfpqModel *model, uint32 list_no, const IvfpqDirEntry *entry,
-					  ItemPointer tid, const VqFactors *factors, const uint8 *codes,
-					  BlockPlace tail, Buffer tail_buffer)
+					  const IvfpqEntry *new_entry, BlockPlace tail, Buffer tail_buffer)
 {
 	const VqBlockShape *shape = &model->shape;
 	bool		is_new;
@@ -340,7 +337,7 @@ insert_with_new_block(Relation index, const IvfpqModel *model, uint32 list_no, c
 		offset = ((PageHeader) page)->pd_lower;
 		block = (VqBlockHeader *) ((char *) page + offset);
 		vq_block_init(block, shape, list_no, capacity);
-		vq_block_put(block, shape, 0, (const uint8 *) tid, factors, codes);
+		ivfpq_block_put(block, shape, 0, new_entry);
 		((PageHeader) page)->pd_lower += vq_block_bytes(shape, capacity);
 
 		if (tail_page)
@@ -372,8 +369,7 @@ insert_with_new_block(Relation index, const IvfpqModel *model, uint32 list_no, c
 }
 
 void
-ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no,
-				  ItemPointer tid, const VqFactors *factors, const uint8 *codes)
+ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no, const IvfpqEntry *new_entry)
 {
 	for (;;)
 	{
@@ -387,9 +383,9 @@ ivfpq_list_insert(Relation index, const IvfpqModel *model, uint32 list_no,
 			ivfpq_report_corrupted(index, directory_block(&model->meta, list_no),
 								   psprintf("List %u has its first block at (%u,%u), and a hint to (%u,%u).", list_no,
 											entry.head_page, entry.head_offset, entry.hint_page, entry.hint_offset));
-		if (insert_into_room(index, model, list_no, &entry, tid, factors, codes, &tail, &tail_buffer))
+		if (insert_into_room(index, model, list_no, &entry, new_entry, &tail, &tail_buffer))
 			return;
-		if (insert_with_new_block(index, model, list_no, &entry, tid, factors, codes, tail, tail_buffer))
+		if (insert_with_new_block(index, model, list_no, &entry, new_entry, tail, tail_buffer))
 			return;
 	}
 }

@@ -172,8 +172,7 @@ load_model(Relation index, const IvfpqMetaPageData *meta)
 	cached->context = context;
 	cached->locator = VQ_LOCATOR(index);
 	cached->model.meta = *meta;
-	cached->model.shape.m = meta->m;
-	cached->model.shape.nbits = meta->nbits;
+	cached->model.shape = ivfpq_block_shape(meta);
 	if (meta->codec != IVFPQ_CODEC_NONE)
 		load_codec(index, cached);
 	if (meta->ngroups > 0)

@@ -43,6 +43,7 @@
 #define IVFPQ_METAPAGE_BLKNO	0
 #define IVFPQ_MAGIC				0x49565051	/* "IVPQ" */
 #define IVFPQ_FORMAT_VERSION	4
+#define IVFPQ_FORMAT_ATTRIBUTES	5	/* of an index with attributes, which older libraries must not read */
 
 /* Last two bytes of every page, for tools that look at raw files */
 #define IVFPQ_PAGE_ID			0xFF8D
@@ -87,7 +88,7 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *
  *	 OFFSET  SIZE  FIELD
  *		  0     4  magic				IVFPQ_MAGIC
- *		  4     4  format_version		IVFPQ_FORMAT_VERSION
+ *		  4     4  format_version		IVFPQ_FORMAT_VERSION, or IVFPQ_FORMAT_ATTRIBUTES if there are some
  *		  8     8  build_id				random; tells this build from any other
  *		 16     8  seed					of rotation and training
  *		 24     4  dim					0 until an empty index sees its first row
@@ -98,7 +99,8 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 39     1  metric				VqMetric
  *		 40     1  rotation				VqRotation
  *		 41     1  centroid_kind		IVFPQ_CENTROID_...
- *		 42     2  unused1
+ *		 42     1  nattributes			numbers kept with each entry: of the columns after the first
+ *		 43     1  wide_attributes		a bit for each, the first lowest: of 8 bytes, and not of 4
  *		 44     4  scale				float, a power of two
  *		 48    32  ..._start			first blocks, in the order above, but for the projection's
  *		 80     4  coarse_m				sub-quantisers of centroid codes, or 0
@@ -128,7 +130,8 @@ typedef struct IvfpqMetaPageData
 	uint8		metric;
 	uint8		rotation;
 	uint8		centroid_kind;
-	uint16		unused1;
+	uint8		nattributes;
+	uint8		wide_attributes;
 	float		scale;
 	BlockNumber mean_start;
 	BlockNumber centroid_start;
@@ -153,6 +156,7 @@ typedef struct IvfpqMetaPageData
 
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, codec) == 38, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, nattributes) == 42, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, mean_start) == 48, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 104, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 184, "metapage layout is on disk");

@@ -10,7 +10,9 @@
  *	  (ivfpq_distance.c);
  *	- an order with further keys, as distance, id: rows of equal distance are sorted, and not
  *	  all (the server knows of that from 17 on);
- *	- the distance to a row of another relation that has no more than one.
+ *	- the distance to a row of another relation that has no more than one;
+ *	- a distance beside a condition on an attribute that compares it with the values of an
+ *	  array, or is a truth value (the server has paths of both from 17 and 16 on).
  *
  *-------------------------------------------------------------------------
  */
@@ -63,13 +65,16 @@ searches_in_order(PlannerInfo *root, RelOptInfo *rel, Relids others)
 	foreach(cell, rel->indexlist)
 	{
 		IndexOptInfo *info = lfirst_node(IndexOptInfo, cell);
+		List	   *clauses;
 		OpExpr	   *distance;
 		IndexPath  *search;
 
 		if (info->amcostestimate != ivfpqcostestimate || (info->indpred != NIL && !info->predOK))
 			continue;
+		clauses = ivfpq_attribute_clauses(root, info);
 		distance = ivfpq_distance_of_order(root, info, key, bms_union(rel->relids, others),
-										   others == NULL && list_length(root->query_pathkeys) == 1);
+										   others == NULL && list_length(root->query_pathkeys) == 1 &&
+										   ivfpq_server_has_clauses(clauses));
 
 		if (distance == NULL)
 			continue;
@@ -81,7 +86,7 @@ searches_in_order(PlannerInfo *root, RelOptInfo *rel, Relids others)
 			(void) get_baserel_parampathinfo(root, rel, others);
 			MemoryContextSwitchTo(old);
 		}
-		search = create_index_path(root, info, NIL, list_make1(distance), list_make1_int(0), list_make1(key),
+		search = create_index_path(root, info, clauses, list_make1(distance), list_make1_int(0), list_make1(key),
 								   ForwardScanDirection, false, others, 1.0, false);
 
 		/* rows whose vector is NULL are not in the index, so they must not be wanted first */

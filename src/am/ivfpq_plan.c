@@ -73,9 +73,9 @@
  * block of this capacity fits a page
  */
 static uint32
-fitting_m(uint32 dim, uint32 nbits, uint32 dsub, size_t capacity)
+fitting_m(uint32 dim, VqBlockShape shape, uint32 dsub, size_t capacity)
 {
-	VqBlockShape shape = {.m = (dim + dsub - 1) / dsub, .nbits = nbits};
+	shape.m = (dim + dsub - 1) / dsub;
 
 	while (vq_block_bytes(&shape, capacity) > IVFPQ_PAGE_BYTES)
 	{
@@ -88,7 +88,7 @@ fitting_m(uint32 dim, uint32 nbits, uint32 dsub, size_t capacity)
 uint32
 ivfpq_plan_coarse_m(uint32 dim)
 {
-	return fitting_m(dim, IVFPQ_COARSE_NBITS, dim < MIN_WIDE_DIM ? COARSE_DIMS : WIDE_COARSE_DIMS, VQ_BLOCK_LANES);
+	return fitting_m(dim, (VqBlockShape) {.nbits = IVFPQ_COARSE_NBITS}, dim < MIN_WIDE_DIM ? COARSE_DIMS : WIDE_COARSE_DIMS, VQ_BLOCK_LANES);
 }
 
 /*
@@ -107,6 +107,7 @@ auto_m(const IvfpqBuild *build)
 	uint32		dim = build->meta.dim;
 	uint32		nbits = build->options->nbits;
 	uint32		dsub = dim < MIN_WIDE_DIM || build->meta.metric == VQ_METRIC_IP ? 2 : 3;
+	VqBlockShape shape = build->plan.shape;
 
 	if (build->plan.is_projected)
 	{
@@ -116,7 +117,8 @@ auto_m(const IvfpqBuild *build)
 	}
 	if (nbits == 8)
 		dsub = 4;
-	return fitting_m(dim, nbits, dsub, VQ_BLOCK_LANES / 2);
+	shape.nbits = nbits;
+	return fitting_m(dim, shape, dsub, VQ_BLOCK_LANES / 2);
 }
 
 /* Shall codes be projected, and can they? */
@@ -167,11 +169,16 @@ ivfpq_plan_check_m(const IvfpqBuild *build)
 {
 	uint32		dim = build->meta.dim;
 	uint32		m = build->options->m;
-	VqBlockShape set_shape = {m > 0 ? m : build->plan.shape.m, build->options->nbits};
+	VqBlockShape set_shape = build->plan.shape;
 	const VqBlockShape *shape = &set_shape;
+	VqBlockShape without_codes;
 
 	if (dim == 0)
 		return;
+	set_shape.m = m > 0 ? m : build->plan.shape.m;
+	set_shape.nbits = build->options->nbits;
+	without_codes = set_shape;
+	without_codes.m = 0;
 	if (shape->m > dim)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -184,7 +191,7 @@ ivfpq_plan_check_m(const IvfpqBuild *build)
 				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(shape)),
 				 errdetail("\"m\" is %u and \"nbits\" is %u.", m, shape->nbits),
 				 errhint("Choose \"m\" of at most %u, or 0 for %u.",
-						 (uint32) ((IVFPQ_PAGE_BYTES - sizeof(VqBlockHeader)) / (VQ_BLOCK_LANES / 2) - 13) *
+						 (uint32) ((IVFPQ_PAGE_BYTES - vq_block_bytes(&without_codes, VQ_BLOCK_LANES / 2)) / (VQ_BLOCK_LANES / 2)) *
 						 8 / shape->nbits,
 						 auto_m(build))));
 }

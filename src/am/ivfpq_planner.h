@@ -2,7 +2,7 @@
  *
  * ivfpq_planner.h
  *	  What the files that help the planner promise each other: ivfpq_cost.c,
- *	  _order.c, _paths.c, _distance.c and _filter.c.
+ *	  _order.c, _paths.c, _distance.c, _clauses.c and _filter.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -39,11 +39,25 @@ extern OpExpr *ivfpq_distance_of_order(PlannerInfo *root, IndexOptInfo *info, co
 									   bool is_known_to_server);
 
 /*----------
+ * ivfpq_clauses.c
+ *----------
+ */
+
+/* The conditions of a query that a search by this index can try on attributes, as IndexClause, in the order of columns */
+extern List *ivfpq_attribute_clauses(PlannerInfo *root, IndexOptInfo *info);
+
+/* Whether the server has them all in its path of the same order, if it has one */
+extern bool ivfpq_server_has_clauses(const List *clauses);
+
+/*----------
  * ivfpq_filter.c
  *----------
  */
 
-/* Of the rows that a search looks at, the share whose distances it computes: others its query's conditions discard */
-extern Selectivity ivfpq_filter_selectivity(PlannerInfo *root, const IndexOptInfo *info);
+/*
+ * Of the rows that a search looks at, the share whose distances it computes: others its query's conditions discard.
+ * Those on attributes are not among these: a search does not look at rows that they discard.
+ */
+extern Selectivity ivfpq_filter_selectivity(PlannerInfo *root, const IndexPath *path);
 
 #endif							/* IVFPQ_PLANNER_H */

@@ -99,6 +99,9 @@ typedef struct IvfpqBatch
 	const VqQuery *query;
 	Snapshot	snapshot;
 	const VqKernels *kernels;	/* the same for all passes: others round otherwise */
+	const VqCondition *conditions;	/* on attributes: entries that do not pass are no candidates */
+	uint32		nconditions;
+	bool		skips_codes;	/* so few entries pass that the codes of most blocks are not looked at */
 	uint32		nlists;
 	uint32		allocated;
 	IvfpqProbe *lists;
@@ -143,7 +146,8 @@ typedef struct IvfpqCandidates
 	bool		has_taken;
 	VqItem		taken;			/* the last item handed out, if has_taken */
 	bool		is_fresh;		/* none was handed out since codes were scored */
-	int64		nscored;		/* codes scored, each list the first time */
+	int64		nentries;		/* seen, each list the first time */
+	int64		nscored;		/* of these the codes that were scored, as the entry passes the conditions */
 } IvfpqCandidates;
 
 extern void ivfpq_batch_init(IvfpqBatch *batch, Relation index, const IvfpqModel *model,

@@ -11,12 +11,17 @@
  * index can be used without a cast; a family may not have support functions
  * for these, as what is indexed is always of the class's own type.
  *
+ * A class for attributes has the operators of a B-tree instead, or = alone, and
+ * a support function that gives the number of a value.  Its family may have such functions and
+ * operators for other types.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
 #include "access/amvalidate.h"
 #include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "catalog/pg_amop.h"
 #include "catalog/pg_amproc.h"
 #include "catalog/pg_opclass.h"
@@ -37,6 +42,16 @@ typedef struct Subject
 	const char *opfamily;
 } Subject;
 
+static void
+report_signature(const Subject *subject, Form_pg_amproc function)
+{
+	ereport(INFO,
+			(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+			 errmsg("operator family \"%s\" of access method %s contains function %s with wrong signature for support number %d",
+					subject->opfamily, "ivfpq", format_procedure(function->amproc),
+					function->amprocnum)));
+}
+
 static bool
 check_function(const Subject *subject, Form_pg_amproc function)
 {
@@ -50,7 +65,16 @@ check_function(const Subject *subject, Form_pg_amproc function)
 						subject->opfamily, "ivfpq", format_procedure(function->amproc))));
 		result = false;
 	}
-	if (function->amprocnum != IVFPQ_METRIC_PROC && function->amprocnum != IVFPQ_DATUM_PROC)
+	if (function->amprocnum == IVFPQ_ATTRIBUTE_PROC)
+	{
+		if (!check_amproc_signature(function->amproc, INT4OID, false, 1, 1, function->amproclefttype) &&
+			!check_amproc_signature(function->amproc, INT8OID, false, 1, 1, function->amproclefttype))
+		{
+			report_signature(subject, function);
+			result = false;
+		}
+	}
+	else if (function->amprocnum != IVFPQ_METRIC_PROC && function->amprocnum != IVFPQ_DATUM_PROC)
 	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
@@ -61,11 +85,51 @@ check_function(const Subject *subject, Form_pg_amproc function)
 	}
 	else if (!check_amproc_signature(function->amproc, INT4OID, true, 0, 0))
 	{
+		report_signature(subject, function);
+		result = false;
+	}
+	return result;
+}
+
+/* An operator of a class for attributes */
+static bool
+check_comparison(const Subject *subject, Form_pg_amop operator)
+{
+	bool		result = true;
+
+	if (operator->amopstrategy < BTLessStrategyNumber || operator->amopstrategy > BTGreaterStrategyNumber)
+	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("operator family \"%s\" of access method %s contains function %s with wrong signature for support number %d",
-						subject->opfamily, "ivfpq", format_procedure(function->amproc),
-						function->amprocnum)));
+				 errmsg("operator family \"%s\" of access method %s contains operator %s with invalid strategy number %d",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr),
+						operator->amopstrategy)));
+		return false;
+	}
+	if (operator->amoppurpose != AMOP_SEARCH)
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains invalid ORDER BY specification for operator %s",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr))));
+		result = false;
+	}
+	if (!check_amop_signature(operator->amopopr, BOOLOID, operator->amoplefttype, operator->amoprighttype))
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains operator %s with wrong signature",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr))));
+		result = false;
+	}
+	if (!OidIsValid(get_opfamily_proc(operator->amopfamily, operator->amoprighttype, operator->amoprighttype,
+									  IVFPQ_ATTRIBUTE_PROC)))
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s is missing support function %d for type %s of operator %s",
+						subject->opfamily, "ivfpq", IVFPQ_ATTRIBUTE_PROC, format_type_be(operator->amoprighttype),
+						format_operator(operator->amopopr))));
 		result = false;
 	}
 	return result;
@@ -117,6 +181,9 @@ ivfpqvalidate(Oid opclassoid)
 	bool		has_operator = false;
 	bool		has_function = false;
 	bool		has_kind = false;
+	bool		is_attribute = false;
+	int			strategy;
+	int			function_number;
 	HeapTuple	class_tuple = SearchSysCache1(CLAOID, ObjectIdGetDatum(opclassoid));
 	HeapTuple	family_tuple;
 	Form_pg_opclass class_form;
@@ -145,9 +212,16 @@ ivfpqvalidate(Oid opclassoid)
 		if (function->amproclefttype == class_form->opcintype &&
 			function->amprocnum == IVFPQ_DATUM_PROC)
 			has_kind = true;
+		if (function->amproclefttype == class_form->opcintype &&
+			function->amprocnum == IVFPQ_ATTRIBUTE_PROC)
+			is_attribute = true;
 	}
+	is_attribute &= !has_function && !has_kind;
+	has_function |= is_attribute;
+	function_number = is_attribute ? IVFPQ_ATTRIBUTE_PROC : IVFPQ_METRIC_PROC;
+	strategy = is_attribute ? BTEqualStrategyNumber : IVFPQ_DISTANCE_STRATEGY;
 
-	if (!vq_datum_is_array(class_form->opcintype))
+	if (!is_attribute && !vq_datum_is_array(class_form->opcintype))
 	{
 		if (!has_kind || get_typlen(class_form->opcintype) != -1)
 		{
@@ -165,10 +239,10 @@ ivfpqvalidate(Oid opclassoid)
 	{
 		Form_pg_amop operator = (Form_pg_amop) GETSTRUCT(&operators->members[i]->tuple);
 
-		result &= check_operator(&subject, operator);
+		result &= is_attribute ? check_comparison(&subject, operator) : check_operator(&subject, operator);
 		if (operator->amoplefttype == class_form->opcintype &&
 			operator->amoprighttype == class_form->opcintype &&
-			operator->amopstrategy == IVFPQ_DISTANCE_STRATEGY)
+			operator->amopstrategy == strategy)
 			has_operator = true;
 	}
 
@@ -176,12 +250,12 @@ ivfpqvalidate(Oid opclassoid)
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("operator class \"%s\" of access method %s is missing operator %d",
-						subject.opclass, "ivfpq", IVFPQ_DISTANCE_STRATEGY)));
+						subject.opclass, "ivfpq", strategy)));
 	if (!has_function)
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("operator class \"%s\" of access method %s is missing support function %d",
-						subject.opclass, "ivfpq", IVFPQ_METRIC_PROC)));
+						subject.opclass, "ivfpq", function_number)));
 
 	ReleaseCatCacheList(operators);
 	ReleaseCatCacheList(functions);

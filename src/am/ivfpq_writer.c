@@ -44,6 +44,7 @@ struct IvfpqWriter
 	uint8	   *staged_tids;	/* [VQ_BLOCK_LANES][VQ_TID_BYTES] */
 	VqFactors  *staged_factors; /* [VQ_BLOCK_LANES] */
 	uint8	   *staged_codes;	/* [VQ_BLOCK_LANES][m] */
+	int64	   *staged_attributes;	/* [VQ_BLOCK_LANES][nattributes] */
 
 	/*
 	 * The page being filled, in private memory so that no buffer lock is held
@@ -108,6 +109,7 @@ ivfpq_writer_directory(IvfpqWriter *writer, const VqBlockShape *shape, uint32 nl
 	writer->staged_tids = palloc(VQ_BLOCK_LANES * VQ_TID_BYTES);
 	writer->staged_factors = palloc(VQ_BLOCK_LANES * sizeof(VqFactors));
 	writer->staged_codes = palloc(VQ_BLOCK_LANES * Max(shape->m, 1));
+	writer->staged_attributes = palloc(VQ_BLOCK_LANES * Max(shape->nattributes, 1) * sizeof(int64));
 }
 
 /* Append the page that was filled to the file */
@@ -154,13 +156,17 @@ write_block(IvfpqWriter *writer, size_t capacity, size_t count)
 	char	   *block = (char *) writer->page + offset;
 	IvfpqDirEntry *entry = &writer->directory[writer->list_no];
 	uint32		m = writer->shape.m;
+	uint32		nattributes = writer->shape.nattributes;
 	size_t		left = writer->nstaged - count;
 
 	vq_block_init(block, &writer->shape, writer->list_no, capacity);
 	header->pd_lower += vq_block_bytes(&writer->shape, capacity);
 	for (size_t i = 0; i < count; i++)
+	{
 		vq_block_put(block, &writer->shape, i, writer->staged_tids + i * VQ_TID_BYTES,
 					 &writer->staged_factors[i], writer->staged_codes + i * m);
+		vq_block_put_attributes(block, &writer->shape, i, writer->staged_attributes + i * nattributes);
+	}
 
 	if (writer->last_block)
 	{
@@ -182,6 +188,8 @@ write_block(IvfpqWriter *writer, size_t capacity, size_t count)
 	memmove(writer->staged_tids, writer->staged_tids + count * VQ_TID_BYTES, left * VQ_TID_BYTES);
 	memmove(writer->staged_factors, writer->staged_factors + count, left * sizeof(VqFactors));
 	memmove(writer->staged_codes, writer->staged_codes + count * m, left * m);
+	memmove(writer->staged_attributes, writer->staged_attributes + count * nattributes,
+			left * nattributes * sizeof(int64));
 	writer->nstaged = left;
 }
 
@@ -203,8 +211,7 @@ flush_staged(IvfpqWriter *writer, size_t keep)
 }
 
 void
-ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, ItemPointer tid,
-				 const VqFactors *factors, const uint8 *codes)
+ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, const IvfpqEntry *entry)
 {
 	if (list_no != writer->list_no)
 	{
@@ -214,12 +221,14 @@ ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, ItemPointer tid,
 		writer->list_no = list_no;
 		writer->last_block = NULL;
 	}
-	memcpy(writer->staged_tids + writer->nstaged * VQ_TID_BYTES, tid, VQ_TID_BYTES);
-	if (factors)
+	memcpy(writer->staged_tids + writer->nstaged * VQ_TID_BYTES, &entry->tid, VQ_TID_BYTES);
+	if (entry->factors)
 	{
-		writer->staged_factors[writer->nstaged] = *factors;
-		memcpy(writer->staged_codes + writer->nstaged * writer->shape.m, codes, writer->shape.m);
+		writer->staged_factors[writer->nstaged] = *entry->factors;
+		memcpy(writer->staged_codes + writer->nstaged * writer->shape.m, entry->codes, writer->shape.m);
 	}
+	memcpy(writer->staged_attributes + writer->nstaged * writer->shape.nattributes, entry->attributes,
+		   writer->shape.nattributes * sizeof(int64));
 	writer->nstaged++;
 	flush_staged(writer, VQ_BLOCK_LANES - 1);
 }
@@ -267,6 +276,7 @@ ivfpq_writer_close(IvfpqWriter *writer, IvfpqMetaPageData *meta)
 	pfree(writer->staged_tids);
 	pfree(writer->staged_factors);
 	pfree(writer->staged_codes);
+	pfree(writer->staged_attributes);
 }
 
 void

@@ -216,6 +216,15 @@ vq_is_not_null(Oid relid, int attno)
 	initial_cost_nestloop(root, workspace, jointype, outer, inner, extra)
 #endif
 
+/*
+ * Does the server take a path for unordered in which a column after the first is compared with the values of an
+ * array, whatever the access method?
+ */
+#define VQ_LOSES_ORDER_BY_ARRAYS	(PG_VERSION_NUM < 170000)
+
+/* Is a truth value no condition on a column of an index of an extension's access method? */
+#define VQ_KNOWS_NO_TRUTH	(PG_VERSION_NUM < 160000)
+
 /* Is a path key one of a descending order? */
 #if PG_VERSION_NUM >= 180000
 #define VQ_IS_DESCENDING(key)	((key)->pk_cmptype == COMPARE_GT)

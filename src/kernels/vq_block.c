@@ -85,11 +85,28 @@ vq_code_bytes(const VqBlockShape *shape)
 	return shape->nbits == 4 ? ((size_t) shape->m + 1) / 2 : shape->m;
 }
 
+/* Bytes of an entry's attributes before this one */
+static inline size_t
+bytes_of_attributes(const VqBlockShape *shape, size_t nattributes)
+{
+	size_t		nbytes = 0;
+
+	for (size_t i = 0; i < nattributes; i++)
+		nbytes += shape->attribute_bytes[i];
+	return nbytes;
+}
+
+size_t
+vq_block_attribute_bytes(const VqBlockShape *shape)
+{
+	return bytes_of_attributes(shape, shape->nattributes);
+}
+
 size_t
 vq_block_bytes(const VqBlockShape *shape, size_t capacity)
 {
 	/* Capacities are multiples of 8, so every part is a multiple of 4 */
-	return block_offsets(shape, capacity).end;
+	return block_offsets(shape, capacity).end + bytes_of_attributes(shape, shape->nattributes) * capacity;
 }
 
 void
@@ -241,6 +258,46 @@ vq_block_get(const void *block, const VqBlockShape *shape, size_t slot,
 		for (size_t j = 0; j < shape->m; j++)
 			codes[j] = row[j * row_bytes + (slot - row_bytes)] >> 4;
 	}
+}
+
+const uint8_t *
+vq_block_attributes(const void *block, const VqBlockShape *shape, size_t attribute)
+{
+	size_t		capacity = block_capacity(block);
+
+	return (const uint8_t *) block + block_offsets(shape, capacity).end +
+		bytes_of_attributes(shape, attribute) * capacity;
+}
+
+void
+vq_block_put_attributes(void *block, const VqBlockShape *shape, size_t slot, const int64_t *values)
+{
+	for (size_t i = 0; i < shape->nattributes; i++)
+	{
+		size_t		nbytes = shape->attribute_bytes[i];
+		uint8_t    *to = (uint8_t *) vq_block_attributes(block, shape, i) + slot * nbytes;
+		int64_t		value = vq_block_fit(shape, i, values[i]);
+		int32_t		narrow = (int32_t) value;
+
+		memcpy(to, nbytes == sizeof(narrow) ? (const void *) &narrow : &value, nbytes);
+	}
+}
+
+int64_t
+vq_block_attribute(const void *block, const VqBlockShape *shape, size_t slot, size_t attribute)
+{
+	size_t		nbytes = shape->attribute_bytes[attribute];
+	const uint8_t *from = vq_block_attributes(block, shape, attribute) + slot * nbytes;
+	int64_t		value;
+	int32_t		narrow;
+
+	if (nbytes == sizeof(narrow))
+	{
+		memcpy(&narrow, from, sizeof(narrow));
+		return narrow;
+	}
+	memcpy(&value, from, sizeof(value));
+	return value;
 }
 
 void

@@ -16,6 +16,7 @@
  *		12 + 6 C		 6 C	 TIDs, C times 6 bytes	(12 when not coded)
  *		12 + 12 C		 C		 E, uint8_t[C]			(coded lists only)
  *		12 + 13 C		 ...	 codes					(coded lists only)
+ *		behind these	 ...	 values of each attribute, int32_t[C] or int64_t[C]
  *
  * C is the capacity: 8, 16, 24 or 32.  Codes are transposed.  With nbits = 8,
  * row j has C bytes, byte i the code of slot i.  With nbits = 4, row j has
@@ -42,11 +43,15 @@ typedef struct VqBlockHeader
 	uint8_t		used;			/* slots at or above this were never used */
 } VqBlockHeader;
 
+#define VQ_MAX_ATTRIBUTES	8
+
 /* What all blocks of an index have in common */
 typedef struct VqBlockShape
 {
 	uint32_t	m;				/* sub-quantisers, 0 if not coded */
 	uint32_t	nbits;			/* 4, 8, or 0 if not coded */
+	uint32_t	nattributes;	/* numbers kept with each entry, for the conditions of searches */
+	uint8_t		attribute_bytes[VQ_MAX_ATTRIBUTES]; /* of each, 4 or 8 */
 } VqBlockShape;
 
 /* The three numbers kept beside a code, as stored */
@@ -60,10 +65,13 @@ typedef struct VqFactors
 /* Bytes of one code when not transposed: m, or (m + 1) / 2 for 4 bits */
 extern size_t vq_code_bytes(const VqBlockShape *shape);
 
+/* Bytes of one entry's attributes */
+extern size_t vq_block_attribute_bytes(const VqBlockShape *shape);
+
 /* Bytes of a block of this capacity; always a multiple of 4 */
 extern size_t vq_block_bytes(const VqBlockShape *shape, size_t capacity);
 
-/* Writes header, invalid TIDs (all bytes as ip_posid 0 and block 0xFFFFFFFF), zero factors and codes */
+/* Writes header, invalid TIDs (all bytes as ip_posid 0 and block 0xFFFFFFFF), zero factors, codes and attributes */
 extern void vq_block_init(void *block, const VqBlockShape *shape, uint32_t list_no, size_t capacity);
 
 /* Pointers into a block; NULL for the arrays a block without codes lacks */
@@ -89,6 +97,24 @@ extern void vq_block_put(void *block, const VqBlockShape *shape, size_t slot,
 /* Read a slot's factors and codes (uint8_t[m]); coded blocks only */
 extern void vq_block_get(const void *block, const VqBlockShape *shape, size_t slot,
 						 VqFactors *factors, uint8_t *codes);
+
+/*
+ * Attributes of the entry in a slot.  What does not fit 4 bytes is cut to the nearest number that
+ * does, by vq_block_fit.  Those of a slot that was never used are 0.
+ */
+extern void vq_block_put_attributes(void *block, const VqBlockShape *shape, size_t slot, const int64_t *values);
+extern int64_t vq_block_attribute(const void *block, const VqBlockShape *shape, size_t slot, size_t attribute);
+
+/* The values of an attribute, int32_t[capacity] or int64_t[capacity], aligned to 4 bytes */
+extern const uint8_t *vq_block_attributes(const void *block, const VqBlockShape *shape, size_t attribute);
+
+static inline int64_t
+vq_block_fit(const VqBlockShape *shape, size_t attribute, int64_t value)
+{
+	if (shape->attribute_bytes[attribute] == sizeof(int64_t))
+		return value;
+	return value < INT32_MIN ? INT32_MIN : value > INT32_MAX ? INT32_MAX : value;
+}
 
 /* Take the entry out of a slot; its code stays as it was */
 extern void vq_block_clear(void *block, const VqBlockShape *shape, size_t slot);

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/vq_attribute.h"
 #include "kernels/vq_block.h"
 
 #define NLISTS 256
@@ -87,6 +88,25 @@ read_codes(const uint8_t *block, const VqBlockShape *shape, size_t capacity)
 	free(codes);
 }
 
+/* A condition that all values pass, and one of the value of a slot, which that slot passes */
+static void
+read_attributes(const uint8_t *block, const VqBlockShape *shape, size_t capacity)
+{
+	for (uint32_t i = 0; i < shape->nattributes; i++)
+	{
+		VqCondition all = {.attribute = i, .low = INT64_MIN, .high = INT64_MAX};
+
+		require(vq_attributes_pass(block, shape, &all, 1) == UINT32_MAX >> (VQ_BLOCK_LANES - capacity));
+		for (size_t slot = 0; slot < capacity; slot++)
+		{
+			int64_t		value = vq_block_attribute(block, shape, slot, i);
+			VqCondition one = {.attribute = i, .low = value, .high = value};
+
+			require(vq_attributes_pass(block, shape, &one, 1) >> slot & 1);
+		}
+	}
+}
+
 /* Fill a free slot and empty it again */
 static void
 write_slot(uint8_t *block, const VqBlockShape *shape, size_t capacity)
@@ -122,7 +142,7 @@ write_slot(uint8_t *block, const VqBlockShape *shape, size_t capacity)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	VqBlockShape shape = {0, 0};
+	VqBlockShape shape = {0};
 	size_t		offset;
 	uint8_t    *bytes;
 	uint8_t    *block;
@@ -137,6 +157,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		shape.nbits = data[0] % 3 == 1 ? 4 : 8;
 		shape.m = 1 + (data[1] | (uint32_t) (data[2] & 3) << 8);
 	}
+	shape.nattributes = data[2] >> 4 & 3;
+	for (size_t i = 0; i < shape.nattributes; i++)
+		shape.attribute_bytes[i] = data[2] >> 6 & 1 ? 8 : 4;
 	offset = data[3] % 4;
 	data += 4;
 	size -= 4;
@@ -170,6 +193,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		read_codes(block, &shape, capacity);
 	else
 		require(vq_block_a(block, &shape) == NULL && vq_block_codes(block, &shape) == NULL);
+	read_attributes(block, &shape, capacity);
 	write_slot(block, &shape, capacity);
 	require(vq_block_validate(block, size, &shape, NLISTS, &reason) == VQ_OK);
 	free(block);

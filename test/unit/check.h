@@ -33,6 +33,7 @@ extern void run_test(const char *name, void (*test) (void));
 
 extern void suite_vq_kernels(void);
 extern void suite_vq_block(void);
+extern void suite_vq_attribute(void);
 extern void suite_vq_rng(void);
 extern void suite_vq_rotate(void);
 extern void suite_vq_select(void);

@@ -26,6 +26,7 @@ static int	nfailed;
 static void (*const suites[]) (void) = {
 	suite_vq_kernels,
 	suite_vq_block,
+	suite_vq_attribute,
 	suite_vq_rng,
 	suite_vq_rotate,
 	suite_vq_select,

@@ -18,17 +18,21 @@
 #include "kernels/vq_block.h"
 #include "kernels/vq_rng.h"
 
-/* Odd and even m, both widths of codes, and lists without codes */
+/* Odd and even m, both widths of codes, lists without codes, and attributes of both widths */
 static const VqBlockShape shapes[] = {
-	/* m, nbits */
-	{0, 0},
-	{1, 4},
-	{2, 4},
-	{7, 4},
-	{150, 4},
-	{1, 8},
-	{3, 8},
-	{20, 8},
+	/* m, nbits, attributes */
+	{0, 0, 0, {0}},
+	{1, 4, 0, {0}},
+	{2, 4, 0, {0}},
+	{7, 4, 0, {0}},
+	{150, 4, 0, {0}},
+	{1, 8, 0, {0}},
+	{3, 8, 0, {0}},
+	{20, 8, 0, {0}},
+	{0, 0, 1, {4}},
+	{0, 0, 3, {4, 8, 4}},
+	{7, 4, 1, {8}},
+	{20, 8, 8, {4, 4, 8, 8, 4, 8, 4, 4}},
 };
 
 #define NSHAPES (sizeof(shapes) / sizeof(shapes[0]))
@@ -77,6 +81,7 @@ typedef struct Entry
 	uint8_t		tid[VQ_TID_BYTES];
 	VqFactors	factors;
 	uint8_t		codes[MAX_M];
+	int64_t		attributes[VQ_MAX_ATTRIBUTES];
 } Entry;
 
 static void
@@ -90,6 +95,8 @@ random_entry(VqRng *rng, const VqBlockShape *shape, Entry *entry)
 	entry->factors.e = (uint8_t) vq_rng_next(rng);
 	for (size_t j = 0; j < shape->m; j++)
 		entry->codes[j] = (uint8_t) vq_rng_below(rng, (uint64_t) 1 << shape->nbits);
+	for (size_t j = 0; j < shape->nattributes; j++)
+		entry->attributes[j] = (int64_t) vq_rng_next(rng) >> (shape->attribute_bytes[j] == 4 ? 32 : 0);
 }
 
 static void
@@ -99,6 +106,7 @@ put_entry(void *block, const VqBlockShape *shape, size_t slot, const Entry *entr
 		vq_block_put(block, shape, slot, entry->tid, NULL, NULL);
 	else
 		vq_block_put(block, shape, slot, entry->tid, &entry->factors, entry->codes);
+	vq_block_put_attributes(block, shape, slot, entry->attributes);
 }
 
 static void
@@ -107,6 +115,9 @@ check_code(const void *block, const VqBlockShape *shape, size_t slot, const Entr
 	VqFactors	factors;
 	uint8_t    *codes;
 
+	for (size_t j = 0; j < shape->nattributes; j++)
+		CHECK(vq_block_attribute(block, shape, slot, j) == want->attributes[j], "slot %zu attribute %zu: got %lld, want %lld",
+			  slot, j, (long long) vq_block_attribute(block, shape, slot, j), (long long) want->attributes[j]);
 	if (shape->nbits == 0)
 		return;
 	codes = allocate(shape->m);
@@ -129,6 +140,8 @@ check_sizes(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	(void) rng;
 	if (shape->nbits > 0)
 		bits_per_slot += 8 * (4 + 2 + 1) + shape->m * shape->nbits;
+	for (size_t j = 0; j < shape->nattributes; j++)
+		bits_per_slot += 8 * shape->attribute_bytes[j];
 	want = 12 + capacity * bits_per_slot / 8;
 	CHECK(vq_block_bytes(shape, capacity) == want, "m %u nbits %u capacity %zu: got %zu, want %zu",
 		  shape->m, shape->nbits, capacity, vq_block_bytes(shape, capacity), want);
@@ -164,6 +177,12 @@ check_new_block(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	}
 
 	/* Where the arrays are, by the table in vq_block.h */
+	if (shape->nattributes > 1)
+		CHECK(vq_block_attributes(block, shape, 1) - vq_block_attributes(block, shape, 0) ==
+			  (ptrdiff_t) capacity * shape->attribute_bytes[0], "second attribute");
+	if (shape->nattributes > 0)
+		CHECK(vq_block_attributes(block, shape, 0) ==
+			  block + vq_block_bytes(shape, capacity) - capacity * vq_block_attribute_bytes(shape), "attributes");
 	if (shape->nbits == 0)
 	{
 		CHECK(vq_block_tid(block, shape, 0) == block + 12, "TIDs");
@@ -307,7 +326,7 @@ check_sums(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	/* One slot stays empty: its code is zero */
 	for (size_t slot = 0; slot < capacity; slot++)
 	{
-		Entry		entry = {{0}, {0, 0, 0}, {0}};
+		Entry		entry = {{0}, {0, 0, 0}, {0}, {0}};
 
 		if (slot != 3)
 		{

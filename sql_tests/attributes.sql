@@ -1,0 +1,209 @@
+--
+-- Attributes: columns after the vector, whose conditions a search tries on the index
+--
+
+SET datestyle = iso;
+SET timezone = 'UTC';
+CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
+CREATE TABLE items AS
+SELECT i AS id, (SELECT array_agg(sin(i * (j + 0.7) * 12.9898)::real ORDER BY j) FROM generate_series(1, 8) j) AS embedding,
+	   n AS a, (n * 1000)::smallint AS a2, n::bigint * 10000000000 AS a8, n % 2 = 0 AS yes, n / 8.0::real AS f4, n / 3.0::float8 AS f8,
+	   n / 7.0 AS num, date '2020-01-01' + n AS d, timestamp '2020-01-01' + n * interval '1 hour' AS ts,
+	   timestamptz '2020-01-01 00:00+00' + n * interval '1 hour' AS tz, time '12:00' + n * interval '1 minute' AS t,
+	   'word ' || n AS s, ('c' || n)::char(5) AS c, ('v' || n)::varchar AS v, md5(n::text)::uuid AS u,
+	   (ARRAY['sad', 'ok', 'happy'])[n % 3 + 1]::mood AS m, (n + 100)::oid AS o
+FROM generate_series(1, 3000) i, LATERAL (SELECT nullif(i % 23, 22) - 5 AS n OFFSET 0) r;
+INSERT INTO items (id, embedding, a, a2, a8, f4, f8, num, d, ts, tz)
+SELECT 3000 + i, embedding, (ARRAY[-2147483648, -2147483647, 2147483647])[i], (ARRAY[-32768, 32767, 0])[i]::smallint,
+	   (ARRAY[-9223372036854775808, -9223372036854775807, 9223372036854775807])[i], (ARRAY['-infinity', 'nan', 'infinity'])[i]::real,
+	   (ARRAY['-infinity', 'nan', '-0'])[i]::float8, (ARRAY['1e500', 'nan', '0.00000000000000000001'])[i]::numeric,
+	   (ARRAY['-infinity', 'infinity', '2020-01-01'])[i]::date, (ARRAY['-infinity', 'infinity', '2020-01-01'])[i]::timestamp,
+	   (ARRAY['-infinity', 'infinity', '2020-01-01'])[i]::timestamptz
+FROM generate_series(1, 3) i JOIN items ON id = i;
+
+-- The classes are valid, and have conditions alone
+SELECT opcname, opcintype::regtype, opcdefault, amvalidate(c.oid),
+	   count(*) FILTER (WHERE amoppurpose = 's' AND amoplefttype = opcintype) AS conditions, count(*) FILTER (WHERE amoppurpose = 'o') AS orders
+FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod JOIN pg_amop ON amopfamily = opcfamily
+WHERE amname = 'ivfpq' AND opcname NOT LIKE 'array%' GROUP BY c.oid ORDER BY opcname;
+
+CREATE INDEX items_numbers ON items USING ivfpq (embedding, a, a2, a8, f4, f8, num) WITH (lists = 20, nprobe = 2);
+CREATE INDEX items_times ON items USING ivfpq (embedding, yes, d, ts, tz, t) WITH (lists = 20, nprobe = 2);
+CREATE INDEX items_words ON items USING ivfpq (embedding, s, c, v, u, m, o) WITH (lists = 20, nprobe = 2);
+SELECT indexrelid::regclass, (ivfpq_index_info(indexrelid)).format_version, ivfpq_check(indexrelid, true, true)
+FROM pg_index WHERE indrelid = 'items'::regclass ORDER BY 1::regclass::text;
+
+-- What a plan has under this key, of its search
+CREATE FUNCTION condition_of(query text, key text DEFAULT 'Index Cond') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	plan jsonb;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json, COSTS off) ' || query INTO plan;
+	RETURN (SELECT string_agg(c #>> '{}', '; ') FROM jsonb_path_query(plan, ('strict $.**."' || key || '"')::jsonpath) c);
+END $$;
+
+-- Rows that one of search and table finds and the other does not, how many the search finds, and its condition on attributes
+CREATE FUNCTION compare(condition text, OUT differ bigint, OUT rows bigint, OUT tried text) LANGUAGE plpgsql AS $$
+DECLARE
+	query text := 'SELECT id FROM items WHERE ' || condition || ' ORDER BY embedding <-> ''{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}'' LIMIT 10000';
+	by_table int[];
+	by_index int[];
+BEGIN
+	SET LOCAL enable_indexscan = off;
+	SET LOCAL enable_seqscan = on;
+	EXECUTE format('SELECT array_agg(id) FROM (%s) q', query) INTO by_table;
+	SET LOCAL enable_indexscan = on;
+	SET LOCAL enable_seqscan = off;
+	EXECUTE format('SELECT array_agg(id) FROM (%s) q', query) INTO by_index;
+	differ := (SELECT count(*) FROM (SELECT unnest(by_table) AS id) a FULL JOIN (SELECT unnest(by_index) AS id) b USING (id) WHERE a.id IS NULL OR b.id IS NULL);
+	rows := coalesce(cardinality(by_index), 0);
+	tried := condition_of(query);
+END $$;
+
+SELECT * FROM unnest(ARRAY[
+	'a = 3', 'a < -4', 'a <= -4', 'a > 15', 'a >= 15', '3 < a', 'a > 3 AND a < 6', 'a = 3::bigint', 'a < 3::smallint', 'a = 99',
+	'a = -2147483648', 'a < -2147483647', 'a <= -2147483648', 'a > 2147483646', 'a > 2147483647', 'a < 10000000000', 'a > 10000000000',
+	'a = 10000000000', 'a > -10000000000', 'a IN (1, 2, 99)', 'a IN (3, NULL)', 'a = ANY (''{}''::int[])', 'a < ANY (''{-4,1}'')', 'a >= ANY (ARRAY[16, 15]::bigint[])',
+	'a = ANY (ARRAY[1,2,3,4,5,6,7,8,9,10])', 'a IS NULL', 'a IS NULL AND a8 IS NULL', 'a IS NOT NULL AND a < 0', 'a IS NULL AND embedding IS NOT NULL', 'embedding IS NULL', 'a = 3 AND a8 = 30000000000', 'a2 = 3000', 'a2 > 14000', 'a2 < -32767', 'a2 = 100000',
+	'a8 >= 150000000000', 'a8 < -9223372036854775807', 'a8 <= -9223372036854775808', 'a8 > 9223372036854775806', 'a8 IN (0, 9223372036854775807)',
+	'f4 = 0.25', 'f4 > 1.9', 'f4 = ''nan''', 'f4 < ''-1000''', 'f4 > 1e30', 'f4 > 1.9::real', 'f4 = 0.25::real', 'f8 = 0', 'f8 > 5', 'f8 < -1.5', 'f8 = ''nan''', 'f8 >= ''infinity''',
+	'f8 = 0.25::real', 'num = 1', 'num > 2.2', 'num < 0.1 AND num > 0', 'num > 1e300', 'num = 0', 'num = ''nan''']) condition, LATERAL compare(condition);
+SELECT * FROM unnest(ARRAY[
+	'yes', 'NOT yes', 'yes = true', 'yes IS FALSE', 'yes IS NOT TRUE', 'yes IS NULL', 'd = ''2020-01-03''', 'd < ''2019-12-29''', 'd > ''2030-01-01''', 'd = ''-infinity''', 'd BETWEEN ''2020-01-03'' AND ''2020-01-04''',
+	'ts >= ''2020-01-01 15:00''', 'ts = ''2020-01-01 02:00''', 'ts < ''1900-01-01''', 'tz = ''2020-01-01 02:00+00''', 'tz > ''2020-01-01 14:00+00''', 'tz = ''infinity''',
+	't = ''12:03''', 't < ''11:57''', 'yes AND d = ''2020-01-03'' AND t = ''12:02'''
+	]) condition, LATERAL compare(condition);
+SELECT * FROM unnest(ARRAY[
+	's = ''word 3''', 's IN (''word 3'', ''word 4'', ''none'')', 's > ''word 3''', 's LIKE ''word 1%''', 's <> ''word 3''', 's = ''word 3'' COLLATE "C"', 'c = ''c3''', 'v = ''v3''', 'u = ''eccbc87e-4b5c-e2fe-2830-8fd9f2a7baf3''',
+	'm = ''happy''', 'm > ''sad''', 'o = 103', 'o > 114', 's = ''word 3'' AND m = ''ok'''
+	]) condition, LATERAL compare(condition);
+
+-- So it is in an index that is not trained
+CREATE TABLE few AS SELECT id, embedding, a, s FROM items WHERE id <= 100;
+CREATE INDEX few_index ON few USING ivfpq (embedding, a, s);
+SET enable_seqscan = off;
+SELECT (ivfpq_index_info('few_index')).trained_on IS NULL AS untrained, ivfpq_check('few_index', true, true);
+SELECT array_agg(id) FROM (SELECT id FROM few WHERE a = 3 AND s = 'word 3' ORDER BY embedding <-> (SELECT embedding FROM few WHERE id = 8) LIMIT 3) q;
+
+-- Entries that do not pass are not fetched, and their codes not counted; further lists are read until there are enough that do
+ANALYZE items;
+SELECT count(*) FROM (SELECT FROM items WHERE s = 'word 3' ORDER BY embedding <-> '{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}' LIMIT 40) q;
+SELECT lists_probed > 2 AS further_lists, codes_scored BETWEEN 40 AND 131 AS passing, candidates_reranked <= codes_scored AS fetched, rows_returned, rows_filtered
+FROM ivfpq_last_scan();
+SET ivfpq.iterative_scan = off;
+SELECT count(*) < 40 AS fewer FROM (SELECT FROM items WHERE s = 'word 3' ORDER BY embedding <-> '{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}' LIMIT 40) q;
+SELECT lists_probed FROM ivfpq_last_scan();
+RESET ivfpq.iterative_scan;
+
+-- Nothing equals NULL, whatever is kept for it; what is known only when the query runs is a condition too
+PREPARE one(int, real[]) AS SELECT count(*) FROM (SELECT FROM items WHERE a = $1 ORDER BY embedding <-> $2 LIMIT 10) q;
+SET plan_cache_mode = force_generic_plan;
+EXECUTE one(3, '{1,2,3,4,5,6,7,8}');
+EXECUTE one(NULL, '{1,2,3,4,5,6,7,8}');
+PREPARE several(int[], real[]) AS SELECT array_agg(DISTINCT a) FROM (SELECT a FROM items WHERE a = ANY ($1) ORDER BY embedding <-> $2 LIMIT 30) q;
+EXECUTE several('{3,4,NULL}', '{1,2,3,4,5,6,7,8}');
+EXECUTE several(NULL, '{1,2,3,4,5,6,7,8}');
+RESET plan_cache_mode;
+EXPLAIN (COSTS off)
+SELECT w.n, i.id FROM generate_series(1, 3) w(n), LATERAL (SELECT id FROM items WHERE a = w.n ORDER BY embedding <-> ARRAY[w.n, 2, 3, 4, 5, 6, 7, 8]::real[] LIMIT 2) i;
+SELECT w.n, array_agg(i.a) FROM generate_series(1, 3) w(n), LATERAL (SELECT a FROM items WHERE a = w.n ORDER BY embedding <-> ARRAY[w.n, 2, 3, 4, 5, 6, 7, 8]::real[] LIMIT 2) i GROUP BY 1 ORDER BY 1;
+
+-- With other orders, and with a condition on the distance
+SELECT condition_of(query) FROM unnest(ARRAY[
+	'SELECT FROM items WHERE a = 3 AND embedding IS NOT NULL ORDER BY 1 - (embedding <-> ''{1,2,3,4,5,6,7,8}'') DESC LIMIT 3',
+	'SELECT FROM items WHERE a IS NULL AND embedding IS NOT NULL ORDER BY 1 - (embedding <-> ''{1,2,3,4,5,6,7,8}'') DESC LIMIT 3',
+	'SELECT FROM items WHERE a IN (3, 4) AND a2 > 0 ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'', id LIMIT 3',
+	'SELECT FROM items WHERE 3 = a AND (embedding <-> ''{1,2,3,4,5,6,7,8}'') < 0.5 ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'' LIMIT 3',
+	'SELECT FROM items WHERE a = 3 AND embedding <-> ''{1,2,3,4,5,6,7,8}'' < 0.5 ORDER BY 1 - (embedding <-> ''{1,2,3,4,5,6,7,8}'') DESC LIMIT 3']) query;
+
+-- No plan without an order by the distance
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT id FROM items WHERE a = 3;
+EXPLAIN (COSTS off) SELECT count(*) FROM items WHERE s = 'word 3';
+RESET enable_seqscan;
+
+-- Written as rows are: an update of an attribute is a new entry
+UPDATE items SET a = 77, s = 'seventy' WHERE id % 500 = 1;
+DELETE FROM items WHERE id % 500 = 2;
+INSERT INTO items (id, embedding, a) SELECT 5000 + id, embedding, a FROM items WHERE id <= 50;
+VACUUM items;
+INSERT INTO items (id, embedding, a) SELECT 6000 + id, embedding, NULL FROM items WHERE id <= 50;
+SELECT indexrelid::regclass, ivfpq_check(indexrelid, true, true) FROM pg_index WHERE indrelid = 'items'::regclass ORDER BY 1::regclass::text;
+SELECT * FROM unnest(ARRAY['a = 77', 's = ''seventy''', 'a = 3', 's = ''word 3''']) condition, LATERAL compare(condition);
+REINDEX INDEX CONCURRENTLY items_numbers;
+DROP INDEX items_words;
+CREATE INDEX CONCURRENTLY items_words ON items USING ivfpq (embedding, s) WITH (lists = 20);
+SELECT ivfpq_check('items_numbers', true, true), ivfpq_check('items_words', true, true);
+SELECT * FROM unnest(ARRAY['a = 77', 's = ''seventy''', 'a = 3', 's = ''word 3''']) condition, LATERAL compare(condition);
+
+-- Built by workers, the same
+SET min_parallel_table_scan_size = 0;
+SET max_parallel_maintenance_workers = 2;
+ALTER TABLE items SET (parallel_workers = 2);
+REINDEX INDEX items_numbers;
+SELECT ivfpq_check('items_numbers', true, true);
+SELECT * FROM unnest(ARRAY['a = 77', 'a IN (3, 4)', 'a2 > 10000', 'num = 1']) condition, LATERAL compare(condition);
+
+-- Expressions, of the vector too; a class whose numbers are equal for unequal values has its rows checked
+CREATE TABLE documents AS SELECT id, embedding, jsonb_build_object('lang', (ARRAY['de', 'en', 'fr'])[id % 3 + 1], 'n', id % 10) AS meta FROM items;
+CREATE FUNCTION parity(int) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1 % 2';
+CREATE OPERATOR CLASS parity_ops FOR TYPE int USING ivfpq AS OPERATOR 3 =, FUNCTION 3 parity(int);
+CREATE INDEX documents_index ON documents USING ivfpq ((embedding[1:4]), (meta ->> 'lang'), ((meta -> 'n')::int) parity_ops);
+ANALYZE documents;
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT id FROM documents WHERE meta ->> 'lang' = 'en' AND (meta -> 'n')::int = 4 ORDER BY embedding[1:4] <-> '{1,2,3,4}' LIMIT 3;
+SELECT DISTINCT meta FROM (SELECT meta FROM documents WHERE meta ->> 'lang' = 'en' AND (meta -> 'n')::int = 4 ORDER BY embedding[1:4] <-> '{1,2,3,4}' LIMIT 5) q;
+SELECT ivfpq_check('documents_index', true, true);
+
+-- A number that is not that of its row is damage
+CREATE OR REPLACE FUNCTION parity(int) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1 % 2 + 1';
+DO $$ BEGIN
+	PERFORM ivfpq_check('documents_index', true, true);
+EXCEPTION WHEN index_corrupted THEN
+	RAISE NOTICE '%', SQLERRM;
+END $$;
+
+-- Rows that are hidden from a user are not counted for him
+CREATE ROLE attributes_reader;
+GRANT SELECT ON items, documents TO attributes_reader;
+ALTER TABLE items ENABLE ROW LEVEL SECURITY;
+CREATE POLICY ours ON items TO attributes_reader USING (id % 2 = 0);
+CREATE POLICY few_documents ON documents TO attributes_reader USING (meta ->> 'lang' = 'en');
+ALTER TABLE documents ENABLE ROW LEVEL SECURITY;
+SET ROLE attributes_reader;
+SELECT count(*) FROM (SELECT FROM items WHERE a = 3 ORDER BY embedding <-> '{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}' LIMIT 1000) q;
+SELECT codes_scored IS NULL AS is_secret FROM ivfpq_last_scan();
+SELECT count(*) FROM (SELECT FROM documents ORDER BY embedding[1:4] <-> '{1,2,3,4}' LIMIT 10) q;
+SELECT codes_scored IS NULL AS is_secret FROM ivfpq_last_scan();
+RESET ROLE;
+
+-- What cannot be
+CREATE INDEX ON items USING ivfpq (a, embedding);
+CREATE INDEX ON items USING ivfpq (embedding, embedding);
+CREATE INDEX ON documents USING ivfpq (embedding, meta);
+CREATE INDEX ON items USING ivfpq (embedding, a, a, a, a, a, a, a, a, a);
+CREATE INDEX ON items USING ivfpq (embedding, a) INCLUDE (id);
+\set VERBOSITY terse
+CREATE TABLE wide AS SELECT array_agg(i::real) AS v, 1::bigint AS a FROM generate_series(1, 16000) i;
+CREATE INDEX wide_index ON wide USING ivfpq (v, a, a, a, a, a, a, a, a);
+SELECT ivfpq_check('wide_index', true, true);
+CREATE INDEX ON wide USING ivfpq (v, a, a, a, a, a, a, a, a) WITH (m = 900);
+\set VERBOSITY default
+
+-- Invalid classes
+CREATE FUNCTION to_text(int) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1::text';
+CREATE OPERATOR CLASS text_number_ops FOR TYPE int USING ivfpq AS OPERATOR 3 =, FUNCTION 3 to_text(int);
+CREATE OPERATOR CLASS sixth_ops FOR TYPE int USING ivfpq AS OPERATOR 3 =, OPERATOR 6 <>, FUNCTION 3 pg_catalog.int4up(int);
+CREATE OPERATOR CLASS unequal_ops FOR TYPE int USING ivfpq AS OPERATOR 1 <, FUNCTION 3 pg_catalog.int4up(int);
+CREATE OPERATOR CLASS crossed_ops FOR TYPE int USING ivfpq AS OPERATOR 3 =, OPERATOR 1 < (int, bigint), FUNCTION 3 pg_catalog.int4up(int);
+SELECT opcname, amvalidate(oid) FROM pg_opclass WHERE opcname IN ('text_number_ops', 'sixth_ops', 'unequal_ops', 'crossed_ops', 'parity_ops') ORDER BY 1;
+
+DROP TABLE items, few, documents, wide;
+DROP ROLE attributes_reader;
+DROP OPERATOR FAMILY parity_ops USING ivfpq;
+DROP OPERATOR FAMILY text_number_ops USING ivfpq;
+DROP OPERATOR FAMILY sixth_ops USING ivfpq;
+DROP OPERATOR FAMILY unequal_ops USING ivfpq;
+DROP OPERATOR FAMILY crossed_ops USING ivfpq;
+DROP FUNCTION parity, to_text, compare, condition_of;
+DROP TYPE mood;

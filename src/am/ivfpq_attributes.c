@@ -1,0 +1,359 @@
+/*-------------------------------------------------------------------------
+ *
+ * ivfpq_attributes.c
+ *	  The columns of an index after the first: conditions of a search on them are
+ *	  tried before anything else is known of a row.
+ *
+ * Blocks keep a number for the value of each such column (vq_attribute.h).  The third
+ * support function of a column's operator class says which: integers and times are
+ * their own numbers, others have one of the same order or a hash.  So an entry whose numbers
+ * do not pass is none of a row that passes, and no more is claimed: the executor tries
+ * the conditions again on each row that comes out.
+ *
+ * A row that is updated in such a column gets a new entry, as it does in a B-tree on it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "am/ivfpq.h"
+#include "catalog/pg_type.h"
+#include "common/int.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+PG_FUNCTION_INFO_V1(ivfpq_attribute_int4);
+PG_FUNCTION_INFO_V1(ivfpq_attribute_int8);
+PG_FUNCTION_INFO_V1(ivfpq_attribute_float4);
+PG_FUNCTION_INFO_V1(ivfpq_attribute_float8);
+PG_FUNCTION_INFO_V1(ivfpq_attribute_numeric);
+
+/*----------
+ * Support functions of the extension's own classes; others are functions that the server has
+ *----------
+ */
+
+/* Of types that are an int4 or int8 */
+Datum
+ivfpq_attribute_int4(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+}
+
+Datum
+ivfpq_attribute_int8(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+}
+
+/* The order of float8, in which zeroes are equal and NaN is the largest, as that of integers */
+static int64
+number_of_float(float8 value)
+{
+	int64		bits;
+
+	if (isnan(value))
+		return PG_INT64_MAX;
+	if (value == 0)
+		return 0;
+	memcpy(&bits, &value, sizeof(bits));
+	return bits < 0 ? -(bits & PG_INT64_MAX) : bits;
+}
+
+Datum
+ivfpq_attribute_float4(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(number_of_float(PG_GETARG_FLOAT4(0)));
+}
+
+Datum
+ivfpq_attribute_float8(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(number_of_float(PG_GETARG_FLOAT8(0)));
+}
+
+/* Of numbers that are the same float8, and of those beyond all of them, it is the same */
+Datum
+ivfpq_attribute_numeric(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(number_of_float(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, PG_GETARG_DATUM(0)))));
+}
+
+/*----------
+ * Definition
+ *----------
+ */
+
+/* Number of the index column of an attribute, from 1 on */
+static AttrNumber
+column_of(uint32 attribute)
+{
+	return attribute + 2;
+}
+
+/* Whether the numbers of an index column, from 1 on, are of 8 bytes */
+static bool
+is_wide(Relation index, AttrNumber column)
+{
+	return get_func_rettype(index_getprocid(index, column, IVFPQ_ATTRIBUTE_PROC)) == INT8OID;
+}
+
+void
+ivfpq_attributes_define(Relation index, IvfpqMetaPageData *meta)
+{
+	int			ncolumns = IndexRelationGetNumberOfKeyAttributes(index);
+
+	if (!OidIsValid(index_getprocid(index, 1, IVFPQ_METRIC_PROC)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("the first column of an ivfpq index must be a vector"),
+				 errdetail("The first column of index \"%s\" is of type %s.", RelationGetRelationName(index),
+						   format_type_be(index->rd_opcintype[0])),
+				 errhint("Put the vector first, and the columns of conditions after it.")));
+	if (ncolumns - 1 > VQ_MAX_ATTRIBUTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("an ivfpq index has a vector and at most %d further columns", VQ_MAX_ATTRIBUTES),
+				 errdetail("Index \"%s\" has %d further columns.", RelationGetRelationName(index), ncolumns - 1)));
+	meta->nattributes = ncolumns - 1;
+	meta->wide_attributes = 0;
+	for (uint32 i = 0; i < meta->nattributes; i++)
+	{
+		if (!OidIsValid(index_getprocid(index, column_of(i), IVFPQ_ATTRIBUTE_PROC)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+					 errmsg("only the first column of an ivfpq index may be a vector"),
+					 errdetail("Column %d of index \"%s\" is of type %s.", column_of(i), RelationGetRelationName(index),
+							   format_type_be(index->rd_opcintype[column_of(i) - 1])),
+					 errhint("Create an index on each vector.")));
+		if (is_wide(index, column_of(i)))
+			meta->wide_attributes |= 1 << i;
+	}
+}
+
+void
+ivfpq_attributes_check(Relation index, const IvfpqMetaPageData *meta)
+{
+	if (meta->nattributes != IndexRelationGetNumberOfKeyAttributes(index) - 1)
+		ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO,
+							   psprintf("Entries have %u attributes, but the index has %d columns after the first.",
+										meta->nattributes, IndexRelationGetNumberOfKeyAttributes(index) - 1));
+}
+
+/*----------
+ * Rows
+ *----------
+ */
+
+/* The number of a value, by a support function */
+static int64
+number_of(FmgrInfo *function, Oid collation, bool wide, Datum value)
+{
+	Datum		number = FunctionCall1Coll(function, collation, value);
+
+	return wide ? DatumGetInt64(number) : DatumGetInt32(number);
+}
+
+void
+ivfpq_attributes_of(Relation index, const VqBlockShape *shape, const Datum *values, const bool *isnull,
+					int64 *numbers)
+{
+	for (uint32 i = 0; i < shape->nattributes; i++)
+	{
+		AttrNumber	column = column_of(i);
+
+		if (isnull[column - 1])
+			numbers[i] = vq_attribute_null(shape, i);
+		else
+			numbers[i] = vq_attribute_fit(shape, i,
+										  number_of(index_getprocinfo(index, column, IVFPQ_ATTRIBUTE_PROC),
+													index->rd_indcollation[column - 1],
+													shape->attribute_bytes[i] == sizeof(int64), values[column - 1]));
+	}
+}
+
+/*----------
+ * Searches
+ *----------
+ */
+
+/* What a search key compares a column with */
+typedef struct Operand
+{
+	AttrNumber	column;
+	Oid			type;
+	FmgrInfo   *function;		/* gives the number of a value of this type */
+	FmgrInfo	other;			/* that one, where it is not the column's type */
+	bool		is_wide;
+} Operand;
+
+static void
+read_operand(Relation index, const ScanKeyData *key, Operand *operand)
+{
+	Oid			family = index->rd_opfamily[key->sk_attno - 1];
+	Oid			own_type = index->rd_opcintype[key->sk_attno - 1];
+	Oid			function;
+
+	operand->column = key->sk_attno;
+	operand->type = OidIsValid(key->sk_subtype) ? key->sk_subtype : own_type;
+	if (operand->type == own_type)
+	{
+		operand->function = index_getprocinfo(index, operand->column, IVFPQ_ATTRIBUTE_PROC);
+		operand->is_wide = is_wide(index, operand->column);
+		return;
+	}
+	function = get_opfamily_proc(family, operand->type, operand->type, IVFPQ_ATTRIBUTE_PROC);
+	if (!OidIsValid(function))
+		elog(ERROR, "missing support function %d(%u) in operator family %u", IVFPQ_ATTRIBUTE_PROC, operand->type, family);
+	fmgr_info(function, &operand->other);
+	operand->function = &operand->other;
+	operand->is_wide = get_func_rettype(function) == INT8OID;
+}
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return (left > right) - (left < right);
+}
+
+/* The numbers of a key's value, or of those in its array that are not NULL, ascending and each once; returns how many */
+static size_t
+read_numbers(Relation index, const ScanKeyData *key, int64 **numbers)
+{
+	Oid			collation = index->rd_indcollation[key->sk_attno - 1];
+	Operand		operand;
+	ArrayType  *array;
+	int16		length;
+	bool		by_value;
+	char		align;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			nelements;
+	size_t		count = 0;
+
+	read_operand(index, key, &operand);
+	if ((key->sk_flags & SK_SEARCHARRAY) == 0)
+	{
+		*numbers = palloc(sizeof(int64));
+		**numbers = number_of(operand.function, collation, operand.is_wide, key->sk_argument);
+		return 1;
+	}
+
+	array = DatumGetArrayTypeP(key->sk_argument);
+	get_typlenbyvalalign(ARR_ELEMTYPE(array), &length, &by_value, &align);
+	deconstruct_array(array, ARR_ELEMTYPE(array), length, by_value, align, &elements, &nulls, &nelements);
+	*numbers = palloc(Max(nelements, 1) * sizeof(int64));
+	for (int i = 0; i < nelements; i++)
+		if (!nulls[i])
+			(*numbers)[count++] = number_of(operand.function, collation, operand.is_wide, elements[i]);
+	qsort(*numbers, count, sizeof(int64), compare_numbers);
+	if (count > 1)
+	{
+		size_t		last = 0;
+
+		for (size_t i = 1; i < count; i++)
+			if ((*numbers)[i] != (*numbers)[last])
+				(*numbers)[++last] = (*numbers)[i];
+		count = last + 1;
+	}
+	return count;
+}
+
+/*
+ * The number next to that of a value which is not to pass itself; the same where other values may have
+ * that number too
+ */
+static int64
+beyond(Relation index, const VqBlockShape *shape, uint32 attribute, int64 number, int step)
+{
+	int64		fitting = vq_attribute_fit(shape, attribute, number);
+	int64		next;
+
+	if (fitting != number || fitting == vq_attribute_null(shape, attribute) + 1 ||
+		!get_typbyval(index->rd_opcintype[column_of(attribute) - 1]) || pg_add_s64_overflow(fitting, step, &next))
+		return fitting;
+	return next;
+}
+
+/* False if nothing passes */
+static bool
+read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key, VqCondition *condition)
+{
+	uint32		attribute = key->sk_attno - 2;
+	int64		null = vq_attribute_null(shape, attribute);
+	int64	   *numbers;
+	size_t		count;
+
+	*condition = (VqCondition) {.attribute = attribute, .low = null + 1, .high = PG_INT64_MAX};
+	if (key->sk_flags & SK_SEARCHNOTNULL)
+		return true;
+	if (key->sk_flags & SK_SEARCHNULL)
+	{
+		condition->low = condition->high = null;
+		return true;
+	}
+	if (key->sk_flags & SK_ISNULL)
+		return false;
+	count = read_numbers(index, key, &numbers);
+	if (count == 0)
+		return false;
+
+	switch (key->sk_strategy)
+	{
+		case BTLessStrategyNumber:
+			condition->high = beyond(index, shape, attribute, numbers[count - 1], -1);
+			break;
+		case BTLessEqualStrategyNumber:
+			condition->high = vq_attribute_fit(shape, attribute, numbers[count - 1]);
+			break;
+		case BTEqualStrategyNumber:
+			for (size_t i = 0; i < count; i++)
+				numbers[i] = vq_attribute_fit(shape, attribute, numbers[i]);
+			condition->low = numbers[0];
+			condition->high = numbers[count - 1];
+			condition->nvalues = condition->low < condition->high ? count : 0;
+			condition->values = numbers;
+			break;
+		case BTGreaterEqualStrategyNumber:
+			condition->low = vq_attribute_fit(shape, attribute, numbers[0]);
+			break;
+		case BTGreaterStrategyNumber:
+			condition->low = beyond(index, shape, attribute, numbers[0], 1);
+			break;
+		default:
+			elog(ERROR, "unexpected strategy %d of column %d of index \"%s\"", key->sk_strategy, key->sk_attno,
+				 RelationGetRelationName(index));
+	}
+	return condition->low <= condition->high;
+}
+
+bool
+ivfpq_attributes_wanted(IndexScanDesc scan, const VqBlockShape *shape, VqCondition **conditions, uint32 *nconditions)
+{
+	*conditions = NULL;
+	*nconditions = 0;
+	for (int i = 0; i < scan->numberOfKeys; i++)
+	{
+		const ScanKeyData *key = &scan->keyData[i];
+
+		if (key->sk_attno == 1)
+			continue;
+		if (*conditions == NULL)
+			*conditions = palloc(scan->numberOfKeys * sizeof(VqCondition));
+		if (!read_condition(scan->indexRelation, shape, key, &(*conditions)[*nconditions]))
+			return false;
+		(*nconditions)++;
+	}
+	return true;
+}
