@@ -236,8 +236,8 @@ ALTER OPERATOR FAMILY array_cosine_ops USING ivfpq ADD
 
 --
 -- Operator classes of attributes, the columns after the vector.  Strategies are those of
--- B-trees; support function 3 gives the number that stands for a value, in the order of
--- values, or a hash of it where the class has nothing but =.
+-- B-trees, 6 and 7 for sets; support function 3 gives the number that stands for a value, in
+-- the order of values, or a hash of it where the class has nothing but =, or bits for its elements.
 --
 
 CREATE FUNCTION ivfpq_attribute(date) RETURNS int4
@@ -254,6 +254,11 @@ CREATE FUNCTION ivfpq_attribute(double precision) RETURNS int8
 	AS 'MODULE_PATHNAME', 'ivfpq_attribute_float8' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION ivfpq_attribute(numeric) RETURNS int8
 	AS 'MODULE_PATHNAME', 'ivfpq_attribute_numeric' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ivfpq_attribute(anyarray) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_array' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ivfpq_attribute(jsonb) RETURNS int8
+	AS 'MODULE_PATHNAME', 'ivfpq_attribute_jsonb' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 
 CREATE OPERATOR FAMILY integer_ops USING ivfpq;
 CREATE OPERATOR CLASS int2_ops
@@ -428,6 +433,19 @@ CREATE OPERATOR CLASS enum_ops
 	DEFAULT FOR TYPE anyenum USING ivfpq AS
 	OPERATOR 3 =,
 	FUNCTION 3 pg_catalog.hashenum(anyenum);
+
+CREATE OPERATOR CLASS array_ops
+	DEFAULT FOR TYPE anyarray USING ivfpq AS
+	OPERATOR 3 =,
+	OPERATOR 6 &&,
+	OPERATOR 7 @>,
+	FUNCTION 3 ivfpq_attribute(anyarray);
+
+CREATE OPERATOR CLASS jsonb_ops
+	DEFAULT FOR TYPE jsonb USING ivfpq AS
+	OPERATOR 3 =,
+	OPERATOR 7 @>,
+	FUNCTION 3 ivfpq_attribute(jsonb);
 
 --
 -- Looking at indexes

@@ -154,7 +154,7 @@ SELECT opcname, opcintype::regtype, opcdefault, amvalidate(c.oid),
 	   count(*) FILTER (WHERE amoppurpose = 'o') AS distances,
 	   string_agg(amopopr::regoperator::text, ', ') FILTER (WHERE amoppurpose = 's') AS conditions, bool_and(amoplefttype = opcintype) AS of_its_type
 FROM pg_opclass c JOIN pg_am a ON a.oid = opcmethod JOIN pg_amop ON amopfamily = opcfamily
-WHERE amname = 'ivfpq' AND opcname LIKE 'array%' GROUP BY c.oid ORDER BY opcname;
+WHERE amname = 'ivfpq' AND opcintype = 'real[]'::regtype GROUP BY c.oid ORDER BY opcname;
 SELECT ivfpq_l2_metric() AS l2, ivfpq_ip_metric() AS ip, ivfpq_cosine_metric() AS cosine;
 
 -- Operator classes that cannot work are found out

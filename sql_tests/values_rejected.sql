@@ -75,7 +75,7 @@ SELECT count(*), max(id) FROM (SELECT id FROM few ORDER BY embedding <-> '{1,2,3
 VACUUM items, few;
 SELECT ivfpq_check('items_index', true, true), ivfpq_check('few_index', true, true);
 
--- A column that is not an array of real has no operator class
+-- A column that is not an array of real is no vector
 CREATE TABLE others (a double precision[], b text, c real);
 CREATE INDEX ON others USING ivfpq (a);
 CREATE INDEX ON others USING ivfpq (a array_l2_ops);

@@ -30,13 +30,16 @@
  * Strategies and support functions of a class.  The second strategy is for search keys that only the
  * planner makes (ivfpq_distance.c): the distance is to be at most that, or the search may end.
  *
- * Columns after the first are attributes.  Strategies of their classes are those of B-trees, and the third
- * support function, of a value, gives the number that stands for it: int4 or int8, which ascend with
- * values if the class has an operator other than =, and for types that are passed by value
- * are equal for equal values only.
+ * Columns after the first are attributes.  Strategies of their classes are those of B-trees, then && and @>.  The third
+ * support function, of a value, gives the number that stands for it: int4 or int8, which is the same for equal
+ * values, and ascends with values if the class has one of <, <=, >= and >; for types that are passed by value it then is
+ * the same for equal values only.  If the class has && or @> it has bits that each element of a value sets, and is
+ * not negative; and a value of one element is an array of it.
  */
 #define IVFPQ_DISTANCE_STRATEGY		1
 #define IVFPQ_WITHIN_STRATEGY		2	/* (type of the class, float8) returns bool, always true */
+#define IVFPQ_OVERLAPS_STRATEGY		6
+#define IVFPQ_CONTAINS_STRATEGY		7
 #define IVFPQ_METRIC_PROC			1	/* () returns int4: a VqMetric */
 #define IVFPQ_DATUM_PROC			2	/* () returns int4: a VqDatumKind; arrays without it */
 #define IVFPQ_ATTRIBUTE_PROC		3	/* (type of the class) returns int4 or int8 */

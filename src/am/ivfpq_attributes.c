@@ -21,6 +21,7 @@
 #include "access/relscan.h"
 #include "access/stratnum.h"
 #include "am/ivfpq.h"
+#include "base/vq_datum.h"
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "fmgr.h"
@@ -29,12 +30,15 @@
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/typcache.h"
 
 PG_FUNCTION_INFO_V1(ivfpq_attribute_int4);
 PG_FUNCTION_INFO_V1(ivfpq_attribute_int8);
 PG_FUNCTION_INFO_V1(ivfpq_attribute_float4);
 PG_FUNCTION_INFO_V1(ivfpq_attribute_float8);
 PG_FUNCTION_INFO_V1(ivfpq_attribute_numeric);
+PG_FUNCTION_INFO_V1(ivfpq_attribute_array);
+PG_FUNCTION_INFO_V1(ivfpq_attribute_jsonb);
 
 /*----------
  * Support functions of the extension's own classes; others are functions that the server has
@@ -87,6 +91,56 @@ ivfpq_attribute_numeric(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(number_of_float(DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, PG_GETARG_DATUM(0)))));
 }
 
+/* Two of the 63 bits of a set, by the hash of an element */
+static int64
+bits_of_element(uint32 hash)
+{
+	return INT64CONST(1) << hash % 63 | INT64CONST(1) << (hash >> 16 ^ hash * 31) % 63;
+}
+
+/* Of elements that are not NULL: no condition finds the others */
+Datum
+ivfpq_attribute_array(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	TypeCacheEntry *type = fcinfo->flinfo->fn_extra;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			nelements;
+	int64		bits = 0;
+
+	if (type == NULL || type->type_id != ARR_ELEMTYPE(array))
+	{
+		type = lookup_type_cache(ARR_ELEMTYPE(array), TYPECACHE_HASH_PROC_FINFO);
+		if (!OidIsValid(type->hash_proc_finfo.fn_oid))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("could not identify a hash function for type %s", format_type_be(type->type_id))));
+		fcinfo->flinfo->fn_extra = type;
+	}
+	deconstruct_array(array, type->type_id, type->typlen, type->typbyval, type->typalign, &elements, &nulls, &nelements);
+	for (int i = 0; i < nelements; i++)
+		if (!nulls[i])
+			bits |= bits_of_element(DatumGetUInt32(FunctionCall1Coll(&type->hash_proc_finfo, PG_GET_COLLATION(),
+																	 elements[i])));
+	PG_FREE_IF_COPY(array, 0);
+	PG_RETURN_INT64(bits);
+}
+
+/* Of the paths to scalars and these themselves, as the server's jsonb_path_ops has them */
+Datum
+ivfpq_attribute_jsonb(PG_FUNCTION_ARGS)
+{
+	int32		nentries = 0;
+	Datum	   *hashes = (Datum *) DatumGetPointer(DirectFunctionCall2(gin_extract_jsonb_path, PG_GETARG_DATUM(0),
+																	   PointerGetDatum(&nentries)));
+	int64		bits = 0;
+
+	for (int32 i = 0; i < nentries; i++)
+		bits |= bits_of_element(DatumGetUInt32(hashes[i]));
+	PG_RETURN_INT64(bits);
+}
+
 /*----------
  * Definition
  *----------
@@ -97,6 +151,12 @@ static AttrNumber
 column_of(uint32 attribute)
 {
 	return attribute + 2;
+}
+
+static Oid
+type_of_column(Relation index, AttrNumber column)
+{
+	return TupleDescAttr(RelationGetDescr(index), column - 1)->atttypid;
 }
 
 /* Whether the numbers of an index column, from 1 on, are of 8 bytes */
@@ -116,7 +176,9 @@ ivfpq_attributes_define(Relation index, IvfpqMetaPageData *meta)
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("the first column of an ivfpq index must be a vector"),
 				 errdetail("The first column of index \"%s\" is of type %s.", RelationGetRelationName(index),
-						   format_type_be(index->rd_opcintype[0])),
+						   format_type_be(type_of_column(index, 1))),
+				 vq_datum_is_array(type_of_column(index, 1)) ?
+				 errhint("Index it as real[], by the expression (column::real[]).") :
 				 errhint("Put the vector first, and the columns of conditions after it.")));
 	if (ncolumns - 1 > VQ_MAX_ATTRIBUTES)
 		ereport(ERROR,
@@ -132,7 +194,7 @@ ivfpq_attributes_define(Relation index, IvfpqMetaPageData *meta)
 					(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 					 errmsg("only the first column of an ivfpq index may be a vector"),
 					 errdetail("Column %d of index \"%s\" is of type %s.", column_of(i), RelationGetRelationName(index),
-							   format_type_be(index->rd_opcintype[column_of(i) - 1])),
+							   format_type_be(type_of_column(index, column_of(i)))),
 					 errhint("Create an index on each vector.")));
 		if (is_wide(index, column_of(i)))
 			meta->wide_attributes |= 1 << i;
@@ -286,6 +348,36 @@ beyond(Relation index, const VqBlockShape *shape, uint32 attribute, int64 number
 	return next;
 }
 
+/* The set of each element of an array; returns how many there are */
+static size_t
+read_sets(Relation index, const ScanKeyData *key, int64 **sets)
+{
+	Oid			collation = index->rd_indcollation[key->sk_attno - 1];
+	ArrayType  *array = DatumGetArrayTypeP(key->sk_argument);
+	Oid			type = ARR_ELEMTYPE(array);
+	Operand		operand;
+	int16		length;
+	bool		by_value;
+	char		align;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			nelements;
+	size_t		count = 0;
+
+	read_operand(index, key, &operand);
+	get_typlenbyvalalign(type, &length, &by_value, &align);
+	deconstruct_array(array, type, length, by_value, align, &elements, &nulls, &nelements);
+	*sets = palloc(Max(nelements, 1) * sizeof(int64));
+	for (int i = 0; i < nelements; i++)
+		if (!nulls[i])
+		{
+			ArrayType  *element = construct_array(&elements[i], 1, type, length, by_value, align);
+
+			(*sets)[count++] = number_of(operand.function, collation, operand.is_wide, PointerGetDatum(element));
+		}
+	return count;
+}
+
 /* False if nothing passes */
 static bool
 read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key, VqCondition *condition)
@@ -305,6 +397,13 @@ read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key
 	}
 	if (key->sk_flags & SK_ISNULL)
 		return false;
+	if (key->sk_strategy == IVFPQ_OVERLAPS_STRATEGY)
+	{
+		condition->nvalues = read_sets(index, key, &numbers);
+		condition->values = numbers;
+		condition->are_sets = true;
+		return condition->nvalues > 0;
+	}
 	count = read_numbers(index, key, &numbers);
 	if (count == 0)
 		return false;
@@ -330,6 +429,11 @@ read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key
 			break;
 		case BTGreaterStrategyNumber:
 			condition->low = beyond(index, shape, attribute, numbers[0], 1);
+			break;
+		case IVFPQ_CONTAINS_STRATEGY:
+			condition->nvalues = count;
+			condition->values = numbers;
+			condition->are_sets = true;
 			break;
 		default:
 			elog(ERROR, "unexpected strategy %d of column %d of index \"%s\"", key->sk_strategy, key->sk_attno,

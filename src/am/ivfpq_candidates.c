@@ -150,17 +150,22 @@ score_block(const void *block, void *arg)
 	const uint8_t *tids = vq_block_tid((void *) block, shape, 0);
 	uint32_t	sums[VQ_BLOCK_LANES];
 	float		low[VQ_BLOCK_LANES];
-	uint32_t	passes;
+	uint32_t	passes = 0xFFFFFFFF;
 	uint32_t	is_near = 0xFFFFFFFF;
 
 	if (used == 0)
 		return;
-	passes = 0xFFFFFFFF >> (VQ_BLOCK_LANES - used);
+	passes >>= VQ_BLOCK_LANES - used;
 	candidates->nentries += used;
-	if (walk->batch->nconditions > 0)
+	if (walk->batch->nconditions == 0)
+		candidates->nscored += used;
+	else
+	{
 		passes &= vq_attributes_pass(block, shape, walk->batch->conditions, walk->batch->nconditions);
-	if (passes == 0)
-		return;
+		if (passes == 0)
+			return;
+		candidates->nscored += pg_popcount32(passes);
+	}
 	if (shape->m > 0)
 	{
 		vq_block_sums(kernels, block, shape, walk->batch->query->lut, sums);
@@ -179,7 +184,6 @@ score_block(const void *block, void *arg)
 		if (vq_block_is_live(block, shape, i))
 			add_item(&candidates->pool, walk->batch->index, walk->probe, low[i], tids + i * VQ_TID_BYTES);
 	}
-	candidates->nscored += pg_popcount32(passes);
 }
 
 /*

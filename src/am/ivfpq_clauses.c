@@ -6,7 +6,7 @@
  * The server gives its own paths of a search the conditions that its operator
  * classes know.  Those that ivfpq_paths.c makes get them here: comparisons of a
  * column with what is the same for all rows, and with any value of an array; whether it is NULL;
- * and a column of truth values by itself.
+ * a column of truth values by itself; and whether a value is in an array that the column has.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,6 +22,7 @@
 #include "optimizer/paths.h"
 #include "optimizer/restrictinfo.h"
 #include "utils/lsyscache.h"
+#include "utils/typcache.h"
 
 #include "base/vqpg_compat.h"
 
@@ -92,6 +93,33 @@ truth_as_comparison(IndexOptInfo *info, int column, Node *clause)
 						 InvalidOid, InvalidOid);
 }
 
+/* For value = ANY (column) a condition that is true of no fewer rows, column @> ARRAY[value]; NULL for all else */
+static Expr *
+member_as_contained(PlannerInfo *root, IndexOptInfo *info, int column, Expr *clause)
+{
+	ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
+	Oid			operator = get_opfamily_member(info->opfamily[column], info->opcintype[column], info->opcintype[column],
+											   IVFPQ_CONTAINS_STRATEGY);
+	ArrayExpr  *array;
+	Comparison	comparison;
+
+	if (!IsA(op, ScalarArrayOpExpr) || !op->useOr || !OidIsValid(operator))
+		return NULL;
+	array = makeNode(ArrayExpr);
+	array->array_typeid = exprType(lsecond(op->args));
+	array->element_typeid = get_element_type(array->array_typeid);
+	array->array_collid = exprCollation(linitial(op->args));
+	array->elements = list_make1(copyObject(linitial(op->args)));
+	array->location = -1;
+	comparison = (Comparison) {operator, op->inputcollid, lsecond(op->args), (Node *) array};
+	if (exprType(linitial(op->args)) != array->element_typeid ||
+		lookup_type_cache(array->element_typeid, TYPECACHE_EQ_OPR)->eq_opr != op->opno ||
+		!is_of_column(root, info, column, &comparison))
+		return NULL;
+	return make_opclause(operator, BOOLOID, false, copyObject(lsecond(op->args)),
+						 (Expr *) eval_const_expressions(root, (Node *) array), InvalidOid, op->inputcollid);
+}
+
 /* A condition as one of an index's column; NULL if it is none */
 static IndexClause *
 clause_of_column(PlannerInfo *root, IndexOptInfo *info, int column, RestrictInfo *condition)
@@ -100,6 +128,7 @@ clause_of_column(PlannerInfo *root, IndexOptInfo *info, int column, RestrictInfo
 	IndexClause *clause;
 	RestrictInfo *qual = condition;
 	Expr	   *truth = truth_as_comparison(info, column, (Node *) condition->clause);
+	Expr	   *contained = member_as_contained(root, info, column, condition->clause);
 
 	if (IsA(condition->clause, NullTest))
 	{
@@ -110,6 +139,8 @@ clause_of_column(PlannerInfo *root, IndexOptInfo *info, int column, RestrictInfo
 	}
 	else if (truth != NULL)
 		qual = make_simple_restrictinfo(root, truth);
+	else if (contained != NULL)
+		qual = make_simple_restrictinfo(root, contained);
 	else if (!read_comparison(condition->clause, &comparison))
 		return NULL;
 	else if (!is_of_column(root, info, column, &comparison))
@@ -128,6 +159,7 @@ clause_of_column(PlannerInfo *root, IndexOptInfo *info, int column, RestrictInfo
 	clause = makeNode(IndexClause);
 	clause->rinfo = condition;
 	clause->indexquals = list_make1(qual);
+	clause->lossy = contained != NULL;
 	clause->indexcol = column;
 	return clause;
 }
@@ -165,7 +197,8 @@ ivfpq_server_has_clauses(const List *clauses)
 	{
 		const Expr *clause = lfirst_node(IndexClause, cell)->rinfo->clause;
 
-		if ((IsA(clause, ScalarArrayOpExpr) && VQ_LOSES_ORDER_BY_ARRAYS) ||
+		if (lfirst_node(IndexClause, cell)->lossy ||
+			(IsA(clause, ScalarArrayOpExpr) && VQ_LOSES_ORDER_BY_ARRAYS) ||
 			(!IsA(clause, OpExpr) && !IsA(clause, ScalarArrayOpExpr) && !IsA(clause, NullTest) && VQ_KNOWS_NO_TRUTH))
 			return false;
 	}

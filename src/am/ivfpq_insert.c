@@ -33,7 +33,7 @@ typedef struct InsertState
 	float	   *centroid_code;
 	float	   *work;			/* vq_codec_encode_floats */
 	uint8	   *codes;			/* [m] */
-	MemoryContext search_context;	/* reset after each search for a list */
+	MemoryContext row_context;	/* reset after each search for a list, and after attributes are read */
 } InsertState;
 
 /*
@@ -56,10 +56,10 @@ begin_insert(Relation index, IndexInfo *info)
 	ivfpq_attributes_check(index, &model->meta);
 	state->model = model;
 	state->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
+	state->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
+											   0, 64 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
 	if (model->meta.codec != IVFPQ_CODEC_NONE)
 	{
-		state->search_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq nearest list",
-													  0, 64 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
 		if (!finds_by_codes(model))
 		{
 			state->distance_sq = palloc(model->meta.nlists * sizeof(float));
@@ -144,12 +144,12 @@ nearest_by_codes(Relation index, const InsertState *state)
 static uint32
 nearest_list(Relation index, const InsertState *state)
 {
-	MemoryContext old = MemoryContextSwitchTo(state->search_context);
+	MemoryContext old = MemoryContextSwitchTo(state->row_context);
 	uint32		nearest = finds_by_codes(state->model) ?
 		nearest_by_codes(index, state) : nearest_by_distance(index, state);
 
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(state->search_context);
+	MemoryContextReset(state->row_context);
 	return nearest;
 }
 
@@ -167,7 +167,14 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 		return false;
 	if (state == NULL)
 		state = begin_insert(index, info);
-	ivfpq_attributes_of(index, &state->model->shape, values, isnull, attributes);
+	if (state->model->shape.nattributes > 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(state->row_context);
+
+		ivfpq_attributes_of(index, &state->model->shape, values, isnull, attributes);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(state->row_context);
+	}
 
 	vq_datum_read(values[0], state->datum_kind, &vector);
 	if (state->model->meta.dim == 0)

@@ -12,7 +12,8 @@
  *	  all (the server knows of that from 17 on);
  *	- the distance to a row of another relation that has no more than one;
  *	- a distance beside a condition on an attribute that compares it with the values of an
- *	  array, or is a truth value (the server has paths of both from 17 and 16 on).
+ *	  array, or is a truth value (the server has paths of both from 17 and 16 on), or looks for a
+ *	  value in an array that the column has.
  *
  *-------------------------------------------------------------------------
  */

@@ -11,7 +11,7 @@
  * index can be used without a cast; a family may not have support functions
  * for these, as what is indexed is always of the class's own type.
  *
- * A class for attributes has the operators of a B-tree instead, or = alone, and
+ * A class for attributes has = and other operators of a B-tree instead, and perhaps && and @>, and
  * a support function that gives the number of a value.  Its family may have such functions and
  * operators for other types.
  *
@@ -97,7 +97,7 @@ check_comparison(const Subject *subject, Form_pg_amop operator)
 {
 	bool		result = true;
 
-	if (operator->amopstrategy < BTLessStrategyNumber || operator->amopstrategy > BTGreaterStrategyNumber)
+	if (operator->amopstrategy < BTLessStrategyNumber || operator->amopstrategy > IVFPQ_CONTAINS_STRATEGY)
 	{
 		ereport(INFO,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

@@ -81,6 +81,25 @@ is_among(const VqCondition *condition, int64_t value)
 	return first < condition->nvalues && condition->values[first] == value;
 }
 
+/* Those of the slots in pass whose values have all bits of one of the condition's */
+static uint32_t
+containing(const void *block, const VqBlockShape *shape, const VqCondition *condition, uint32_t pass)
+{
+	uint32_t	found = 0;
+
+	for (uint32_t left = pass; left != 0; left &= left - 1)
+	{
+		size_t		slot = (size_t) __builtin_ctz(left);
+		int64_t		value = vq_block_attribute(block, shape, slot, condition->attribute);
+		bool		contains = false;
+
+		for (size_t i = 0; i < condition->nvalues && !contains; i++)
+			contains = (condition->values[i] & ~value) == 0;
+		found |= (uint32_t) contains << slot;
+	}
+	return found;
+}
+
 /* Those of the slots in pass whose values are among the condition's */
 static uint32_t
 among(const void *block, const VqBlockShape *shape, const VqCondition *condition, uint32_t pass)
@@ -113,7 +132,9 @@ vq_attributes_pass(const void *block, const VqBlockShape *shape, const VqConditi
 		const VqCondition *condition = &conditions[i];
 
 		pass &= within(block, shape, condition->attribute, condition->low, condition->high);
-		if (condition->nvalues > 0)
+		if (condition->nvalues > 0 && condition->are_sets)
+			pass = containing(block, shape, condition, pass);
+		else if (condition->nvalues > 0)
 			pass = among(block, shape, condition, pass);
 	}
 	return pass;

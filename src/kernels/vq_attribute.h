@@ -3,8 +3,9 @@
  * vq_attribute.h
  *	  Conditions on the attributes that a block keeps with its entries.
  *
- * An attribute is a number that stands for the value of a column: itself, or a
- * hash of it.  The least number that fits stands for NULL and for nothing else.
+ * An attribute is a number that stands for the value of a column: itself, a
+ * hash of it, or a set of bits, some for each of its elements.  The least number that
+ * fits stands for NULL and for nothing else.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,14 +31,18 @@ vq_attribute_fit(const VqBlockShape *shape, size_t attribute, int64_t value)
 	return value == null ? null + 1 : value;
 }
 
-/* low <= attribute <= high, and if there are values, it is one of these; nothing passes if low is above high */
+/*
+ * low <= attribute <= high, and if there are values, it is one of these, or if they are sets it has all bits
+ * of one of these; nothing passes if low is above high
+ */
 typedef struct VqCondition
 {
 	uint32_t	attribute;
 	int64_t		low;
 	int64_t		high;
 	size_t		nvalues;		/* 0 if any will do */
-	const int64_t *values;		/* ascending, from low to high */
+	const int64_t *values;		/* ascending, from low to high, unless they are sets */
+	bool		are_sets;
 } VqCondition;
 
 /*

@@ -251,7 +251,9 @@ sub random_filter
 	return pick('true', 'true', "note < $n", 'id % ' . pick(2, 10, 100) . ' = 0',
 		'id > ' . int(rand($next_id)), 'note < 0', "v IS NOT NULL AND note < $n", "note = ANY ('{1,5,$n}')",
 		"note < (SELECT $n)", "(note < $n OR id % 3 = 0)", "note::text LIKE '%7'", "note + (random() * 0)::int < $n",
-		"EXISTS (SELECT FROM generate_series(1, 3) g WHERE g = note % 5)", "note < $n AND t IS NOT NULL");
+		"EXISTS (SELECT FROM generate_series(1, 3) g WHERE g = note % 5)", "note < $n AND t IS NOT NULL",
+		"note = $n", "note BETWEEN 10 AND $n", "note IS NULL", "note::text = '$n' AND note IS NOT NULL", "note % 7 = 3",
+		"(note % 2 = 0) AND id > 50", "id IN (3, 7, $n, 1000)", "note::text IN ('7', '$n') AND id < 500");
 }
 
 # A condition on a distance: that it is at most that of some row
@@ -389,6 +391,8 @@ sub indexes
 sub create_index
 {
 	my ($concurrently) = @_;
+	my $attributes = pick('', '', ', note', ', id, note', ', (note::text), (note % 7)', ', (note % 2 = 0), id, note',
+		', note, (note::numeric), (id::text), (id % 10), (id % 100)');
 	my @options;
 
 	push @options, 'lists = ' . pick(1, 2, 10, 50) if chance(0.6);
@@ -398,7 +402,7 @@ sub create_index
 	push @options, 'nprobe = ' . pick(1, 3) if chance(0.3);
 	run('main', "SET maintenance_work_mem = '" . pick('1MB', '8MB', '64MB') . "'");
 	run('main', 'SET max_parallel_maintenance_workers = ' . pick(0, 0, 2));
-	run('main', "CREATE INDEX $concurrently ${table}_v ON $table USING ivfpq ($key $opclass)"
+	run('main', "CREATE INDEX $concurrently ${table}_v ON $table USING ivfpq ($key $opclass$attributes)"
 		  . (@options ? ' WITH (' . join(', ', @options) . ')' : ''));
 	return;
 }

@@ -66,6 +66,7 @@ random_condition(VqRng *rng, VqCondition *condition, int64_t values[MAX_VALUES])
 	condition->high = random_value(rng);
 	condition->nvalues = 0;
 	condition->values = NULL;
+	condition->are_sets = false;
 	if (vq_rng_below(rng, 2) == 0)
 		return;
 	condition->nvalues = 1 + vq_rng_below(rng, MAX_VALUES);
@@ -73,6 +74,9 @@ random_condition(VqRng *rng, VqCondition *condition, int64_t values[MAX_VALUES])
 		values[i] = random_value(rng);
 	qsort(values, condition->nvalues, sizeof(int64_t), compare);
 	condition->values = values;
+	condition->are_sets = vq_rng_below(rng, 3) == 0;
+	if (condition->are_sets)
+		return;
 	condition->low = values[0];
 	condition->high = values[condition->nvalues - 1];
 }
@@ -83,7 +87,7 @@ passes(const VqCondition *condition, int64_t value)
 	if (value < condition->low || value > condition->high)
 		return false;
 	for (size_t i = 0; i < condition->nvalues; i++)
-		if (condition->values[i] == value)
+		if (condition->are_sets ? (condition->values[i] & value) == condition->values[i] : condition->values[i] == value)
 			return true;
 	return condition->nvalues == 0;
 }
