@@ -87,6 +87,22 @@ SELECT n.id FROM items i, LATERAL (SELECT id FROM items ORDER BY half <-> i.half
 DROP TABLE items;
 DROP FUNCTION test_vector;
 
+-- Further columns beside vectors of both types
+CREATE TABLE items AS
+SELECT i AS id, i % 20 AS shop, ARRAY['tag' || i % 9] AS tags, format('[%s,%s,%s]', sin(i), cos(i * 1.3), sin(i * 0.7))::vector(3) AS embedding
+FROM generate_series(1, 2000) i;
+CREATE INDEX items_vector ON items USING ivfpq (embedding vector_l2_ops, shop, tags) WITH (lists = 10);
+CREATE INDEX items_half ON items USING ivfpq ((embedding::halfvec(3)) halfvec_cosine_ops, shop) WITH (lists = 10);
+ANALYZE items;
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT id FROM items WHERE shop = 3 AND 'tag5' = ANY (tags) ORDER BY embedding <-> '[0.1,0.2,0.3]' LIMIT 3;
+SELECT DISTINCT shop, tags FROM (SELECT * FROM items WHERE shop = 3 AND 'tag5' = ANY (tags) ORDER BY embedding <-> '[0.1,0.2,0.3]' LIMIT 5) q;
+EXPLAIN (COSTS off) SELECT id FROM items WHERE shop = 3 ORDER BY embedding::halfvec(3) <=> '[0.1,0.2,0.3]' LIMIT 3;
+SELECT DISTINCT shop FROM (SELECT * FROM items WHERE shop = 3 ORDER BY embedding::halfvec(3) <=> '[0.1,0.2,0.3]' LIMIT 5) q;
+SELECT ivfpq_check(i, true, true) FROM unnest('{items_vector,items_half}'::regclass[]) i;
+RESET enable_seqscan;
+DROP TABLE items;
+
 -- Indexes go before the classes do, and those before pgvector
 CREATE TABLE items (id int, embedding vector(3));
 CREATE INDEX ON items USING ivfpq (embedding);
