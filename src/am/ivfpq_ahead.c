@@ -49,18 +49,17 @@ ivfpq_ahead_begin(IvfpqAhead *ahead, const IvfpqBatch *batch, uint32 first_list)
 }
 
 /*
- * Only what tells whether a block has entries that pass the conditions: its attributes, behind which the next
- * block begins.  Blocks are taken to be full ones.
+ * Only what tells whether a block has entries that pass the conditions, its attributes.  Blocks are taken to be
+ * full ones, as all are but the last of a list and of a page.
  */
 static void
 touch_attributes(const char *start, size_t nbytes, const VqBlockShape *shape)
 {
 	size_t		block_bytes = vq_block_bytes(shape, VQ_BLOCK_LANES);
-	size_t		attribute_bytes = vq_block_attribute_bytes(shape) * VQ_BLOCK_LANES;
+	size_t		needed_bytes = sizeof(VqBlockHeader) + vq_block_attribute_bytes(shape) * VQ_BLOCK_LANES;
 
-	ivfpq_touch(start, Min(nbytes, sizeof(VqBlockHeader)));
-	for (size_t end = block_bytes; end <= nbytes; end += block_bytes)
-		ivfpq_touch(start + end - attribute_bytes, attribute_bytes + Min(nbytes - end, sizeof(VqBlockHeader)));
+	for (size_t first = 0; first < nbytes; first += block_bytes)
+		ivfpq_touch(start + first, Min(nbytes - first, needed_bytes));
 }
 
 void

@@ -47,16 +47,27 @@ code_row_bytes(const VqBlockShape *shape, size_t capacity)
 	return shape->nbits == 4 ? capacity / 2 : capacity;
 }
 
+/* Bytes of an entry's attributes before this one */
+static inline size_t
+bytes_of_attributes(const VqBlockShape *shape, size_t nattributes)
+{
+	size_t		nbytes = 0;
+
+	for (size_t i = 0; i < nattributes; i++)
+		nbytes += shape->attribute_bytes[i];
+	return nbytes;
+}
+
 static inline BlockOffsets
 block_offsets(const VqBlockShape *shape, size_t capacity)
 {
 	BlockOffsets offsets = {0};
 
-	offsets.tids = sizeof(VqBlockHeader);
+	offsets.tids = sizeof(VqBlockHeader) + bytes_of_attributes(shape, shape->nattributes) * capacity;
 	offsets.end = offsets.tids + capacity * VQ_TID_BYTES;
 	if (is_coded(shape))
 	{
-		offsets.a = sizeof(VqBlockHeader);
+		offsets.a = offsets.tids;
 		offsets.s = offsets.a + capacity * sizeof(float);
 		offsets.tids = offsets.s + capacity * sizeof(uint16_t);
 		offsets.e = offsets.tids + capacity * VQ_TID_BYTES;
@@ -85,17 +96,6 @@ vq_code_bytes(const VqBlockShape *shape)
 	return shape->nbits == 4 ? ((size_t) shape->m + 1) / 2 : shape->m;
 }
 
-/* Bytes of an entry's attributes before this one */
-static inline size_t
-bytes_of_attributes(const VqBlockShape *shape, size_t nattributes)
-{
-	size_t		nbytes = 0;
-
-	for (size_t i = 0; i < nattributes; i++)
-		nbytes += shape->attribute_bytes[i];
-	return nbytes;
-}
-
 size_t
 vq_block_attribute_bytes(const VqBlockShape *shape)
 {
@@ -106,7 +106,7 @@ size_t
 vq_block_bytes(const VqBlockShape *shape, size_t capacity)
 {
 	/* Capacities are multiples of 8, so every part is a multiple of 4 */
-	return block_offsets(shape, capacity).end + bytes_of_attributes(shape, shape->nattributes) * capacity;
+	return block_offsets(shape, capacity).end;
 }
 
 void
@@ -263,10 +263,7 @@ vq_block_get(const void *block, const VqBlockShape *shape, size_t slot,
 const uint8_t *
 vq_block_attributes(const void *block, const VqBlockShape *shape, size_t attribute)
 {
-	size_t		capacity = block_capacity(block);
-
-	return (const uint8_t *) block + block_offsets(shape, capacity).end +
-		bytes_of_attributes(shape, attribute) * capacity;
+	return (const uint8_t *) block + sizeof(VqBlockHeader) + bytes_of_attributes(shape, attribute) * block_capacity(block);
 }
 
 void

@@ -11,14 +11,15 @@
  *
  *		OFFSET			 SIZE	 FIELD
  *		0				 12		 VqBlockHeader
- *		12				 4 C	 A, float[C]			(coded lists only)
- *		12 + 4 C		 2 C	 S, uint16_t[C]			(coded lists only)
- *		12 + 6 C		 6 C	 TIDs, C times 6 bytes	(12 when not coded)
- *		12 + 12 C		 C		 E, uint8_t[C]			(coded lists only)
- *		12 + 13 C		 ...	 codes					(coded lists only)
- *		behind these	 ...	 values of each attribute, int32_t[C] or int64_t[C]
+ *		12				 ...	 values of each attribute, int32_t[C] or int64_t[C]
+ *		F				 4 C	 A, float[C]			(coded lists only)
+ *		F + 4 C			 2 C	 S, uint16_t[C]			(coded lists only)
+ *		F + 6 C			 6 C	 TIDs, C times 6 bytes	(F when not coded)
+ *		F + 12 C		 C		 E, uint8_t[C]			(coded lists only)
+ *		F + 13 C		 ...	 codes					(coded lists only)
  *
- * C is the capacity: 8, 16, 24 or 32.  Codes are transposed.  With nbits = 8,
+ * F is 12 and C times the bytes of an entry's attributes, which come first so that a search that needs
+ * nothing else of most blocks reads what is together.  C is the capacity: 8, 16, 24 or 32.  Codes are transposed.  With nbits = 8,
  * row j has C bytes, byte i the code of slot i.  With nbits = 4, row j has
  * C / 2 bytes, byte i the code of slot i (low nibble) and of slot i + C / 2
  * (high nibble).  The scan kernels read them in place.

@@ -163,6 +163,7 @@ check_new_block(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	const VqBlockHeader *header = (const VqBlockHeader *) block;
 	const uint8_t *a = (const uint8_t *) vq_block_a(block, shape);
 	const uint8_t *s = (const uint8_t *) vq_block_s(block, shape);
+	size_t		first = 12 + capacity * vq_block_attribute_bytes(shape);
 
 	(void) rng;
 	CHECK(header->list_no == 7 && header->next_page == VQ_NO_PAGE && header->next_offset == 0 &&
@@ -182,23 +183,23 @@ check_new_block(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 			  (ptrdiff_t) capacity * shape->attribute_bytes[0], "second attribute");
 	if (shape->nattributes > 0)
 		CHECK(vq_block_attributes(block, shape, 0) ==
-			  block + vq_block_bytes(shape, capacity) - capacity * vq_block_attribute_bytes(shape), "attributes");
+			  block + 12, "attributes");
 	if (shape->nbits == 0)
 	{
-		CHECK(vq_block_tid(block, shape, 0) == block + 12, "TIDs");
+		CHECK(vq_block_tid(block, shape, 0) == block + first, "TIDs");
 		CHECK(a == NULL && s == NULL && vq_block_e(block, shape) == NULL && vq_block_codes(block, shape) == NULL,
 			  "a block without codes has arrays of them");
 	}
 	else
 	{
-		CHECK(a == block + 12, "A at %td", a - block);
-		CHECK(s == block + 12 + 4 * capacity, "S at %td", s - block);
-		CHECK(vq_block_tid(block, shape, 1) == block + 12 + 6 * capacity + 6, "TIDs");
-		CHECK(vq_block_e(block, shape) == block + 12 + 12 * capacity, "E at %td", vq_block_e(block, shape) - block);
-		CHECK(vq_block_codes(block, shape) == block + 12 + 13 * capacity, "codes at %td",
+		CHECK(a == block + first, "A at %td", a - block);
+		CHECK(s == block + first + 4 * capacity, "S at %td", s - block);
+		CHECK(vq_block_tid(block, shape, 1) == block + first + 6 * capacity + 6, "TIDs");
+		CHECK(vq_block_e(block, shape) == block + first + 12 * capacity, "E at %td", vq_block_e(block, shape) - block);
+		CHECK(vq_block_codes(block, shape) == block + first + 13 * capacity, "codes at %td",
 			  vq_block_codes(block, shape) - block);
 		for (size_t i = 12; i < vq_block_bytes(shape, capacity); i++)
-			if (i < 12 + 6 * capacity || i >= 12 + 12 * capacity)
+			if (i < first + 6 * capacity || i >= first + 12 * capacity)
 				CHECK(block[i] == 0, "byte %zu is %u", i, block[i]);
 	}
 	free(block);
@@ -446,7 +447,7 @@ check_validate(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 
 		for (size_t slot = 0; slot < capacity; slot++)
 		{
-			uint8_t    *a = block + 12 + slot * sizeof(float);
+			uint8_t    *a = block + 12 + capacity * vq_block_attribute_bytes(shape) + slot * sizeof(float);
 			float		minus_infinity = -INFINITY;
 
 			for (size_t i = 0; i < sizeof(bad_factors) / sizeof(bad_factors[0]); i++)
