@@ -208,6 +208,11 @@ ivfpq_attributes_check(Relation index, const IvfpqMetaPageData *meta)
 		ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO,
 							   psprintf("Entries have %u attributes, but the index has %d columns after the first.",
 										meta->nattributes, IndexRelationGetNumberOfKeyAttributes(index) - 1));
+	for (uint32 i = 0; i < meta->nattributes; i++)
+		if (is_wide(index, column_of(i)) != (meta->wide_attributes >> i & 1))
+			ivfpq_report_corrupted(index, IVFPQ_METAPAGE_BLKNO,
+								   psprintf("Attribute %u has %d bytes, but the operator class of its column gives %d.", i + 1,
+											is_wide(index, column_of(i)) ? 4 : 8, is_wide(index, column_of(i)) ? 8 : 4));
 }
 
 /*----------

@@ -24,7 +24,7 @@ my $node = new_vqpg_node('main', no_data_checksums => 1);
 
 create_vectors($node, 'items', 15000, $dim);
 $node->safe_psql('postgres', q{
-	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 300, m = 12, nbits = 4);
+	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops, (id::int), id) WITH (lists = 300, m = 12, nbits = 4);
 	CHECKPOINT;
 });
 
@@ -84,7 +84,7 @@ sub blocks
 		die "the chain of list $list leads to list $list_no" if $list_no != $list;
 		push @blocks,
 		  { at => $at, page => $page, offset => $offset, capacity => $capacity, used => $used,
-			a => $at + 12, tids => $at + 12 + 6 * $capacity };
+			a => $at + 12 + 12 * $capacity, tids => $at + 12 + 18 * $capacity };
 		($page, $offset) = ($next_page, $next_offset);
 	}
 	return @blocks;
@@ -104,6 +104,11 @@ cmp_ok(scalar @first, '>', 2, "list $list has several blocks");
 my @damages = (
 	[ 'magic', qr/is not an ivfpq index/, $contents, pack('L', 1) ],
 	[ 'format version', qr/unsupported format/, $contents + 4, pack('L', 77) ],
+	[ 'format version without attributes', qr/There are 2 attributes/, $contents + 4, pack('L', 4) ],
+	[ 'number of attributes', qr/There are 1 attributes/, $contents + 42, pack('C', 1) ],
+	[ 'more attributes than columns', qr/Entries have 3 attributes/, $contents + 42, pack('C', 3) ],
+	[ 'too many attributes', qr/There are 99 attributes/, $contents + 42, pack('C', 99) ],
+	[ 'width of an attribute', qr/Attribute 1 has 8 bytes/, $contents + 43, pack('C', 1) ],
 	[ 'metric', qr/Metric 9/, $contents + 39, pack('C', 9) ],
 	[ 'metric of another class', qr/Metric 2 is not that of the operator class/, $contents + 39, pack('C', 2) ],
 	[ 'dimension', qr/block 0|at block/, $contents + 24, pack('L', 0xFFFF) ],
@@ -164,11 +169,12 @@ my @only_heap = ([ 'lost row', qr/lacks a row/, $first[0]{tids}, pack('S S S', 0
 
 
 # What only the comparison of codes finds
-my $codes = $first[0]{at} + 12 + 13 * $first[0]{capacity};
+my $codes = $first[0]{at} + 12 + 25 * $first[0]{capacity};
 my @only_codes = (
-	[ 'rows exchanged', qr/code that does not stand for its row.*is another's/s, $first[0]{tids},
+	[ 'rows exchanged', qr/code that does not stand for its row.*attribute 1 is/s, $first[0]{tids},
 		substr($sound, $first[0]{tids} + 6, 6) . substr($sound, $first[0]{tids}, 6) ],
 	[ 'codes', qr/code that does not stand for its row.*is another's/s, $codes, "\xA5" x (6 * $first[0]{capacity}) ],
+	[ 'attribute', qr/attribute 1 is -77 and not/, $first[0]{at} + 12, pack('l', -77) ],
 	[ 'factor A', qr/factor A is/, $first[0]{a}, pack('f', 2 + unpack('f', substr($sound, $first[0]{a}, 4))) ],
 	[ 'seed', qr/code that does not stand for its row/, $contents + 16, pack('L', 4711) ]);
 
@@ -189,6 +195,7 @@ sub ok_survives
 
 	for my $statement (
 		"SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) LIMIT 10",
+		"SELECT id FROM items WHERE id IN (77, 78) AND id::int > 5 ORDER BY v <-> test_vector(1, $dim) LIMIT 10",
 		"SELECT count(*) FROM (SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) OFFSET 0) s",
 		"SELECT * FROM ivfpq_index_info('items_v')",
 		"SELECT * FROM ivfpq_list_info('items_v')",
