@@ -3,6 +3,7 @@
 --
 SET enable_seqscan = off;
 SET ivfpq.epsilon = 100;
+SET default_toast_compression = pglz;
 
 -- 1,536 dimensions: too long for a table page, so compressed, or in the TOAST
 -- table, or both; rows that are there when the index is made, and later ones
