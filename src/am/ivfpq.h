@@ -151,7 +151,7 @@ extern IndexBulkDeleteResult *ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDe
 											  IndexBulkDeleteCallback callback, void *state);
 extern IndexBulkDeleteResult *ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats);
 
-/* ivfpq_autoreindex.c */
+/* ivfpq_autoreindex.c (ivfpq_autoreindex.h has the rest of it) */
 typedef enum IvfpqAutoreindex
 {
 	IVFPQ_AUTOREINDEX_STARTED,
@@ -165,11 +165,13 @@ typedef enum IvfpqAutoreindex
  */
 extern double ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta);
 
-/* Whether REINDEX CONCURRENTLY of this index, by whomever, has left another that is not valid */
-extern bool ivfpq_has_leftovers(Relation index);
-
 /* Start a background worker that rebuilds this index, drops leftovers, and sees to others of the database */
 extern IvfpqAutoreindex ivfpq_autoreindex_start(Relation index);
+
+/* ivfpq_leftovers.c */
+
+/* Whether REINDEX CONCURRENTLY of this index, by whomever, has left another that is not valid */
+extern bool ivfpq_has_leftovers(Relation index);
 
 /* ivfpq_scan.c */
 extern IndexScanDesc ivfpqbeginscan(Relation index, int nkeys, int norderbys);
