@@ -96,6 +96,22 @@ SET enable_seqscan = off;
 SELECT (ivfpq_index_info('few_index')).trained_on IS NULL AS untrained, ivfpq_check('few_index', true, true);
 SELECT array_agg(id) FROM (SELECT id FROM few WHERE a = 3 AND s = 'word 3' ORDER BY embedding <-> (SELECT embedding FROM few WHERE id = 8) LIMIT 3) q;
 
+-- VACUUM does not take attributes for rows, nor the reverse; functions that look inside see rows
+CREATE TABLE zeroes (id int, embedding real[], a int, yes boolean);
+CREATE INDEX zeroes_index ON zeroes USING ivfpq (embedding, a, yes);
+INSERT INTO zeroes SELECT i, ARRAY[i, 1, 1], 0, false FROM generate_series(1, 20) i;
+VACUUM zeroes;
+SELECT count(*), (SELECT dims FROM ivfpq_index_info('zeroes_index')) FROM (SELECT FROM zeroes ORDER BY embedding <-> '{1,1,1}' LIMIT 100) q;
+UPDATE zeroes SET a = -id;
+DELETE FROM zeroes;
+VACUUM zeroes;
+VACUUM zeroes;
+SELECT dims, rows FROM ivfpq_index_info('zeroes_index');
+SELECT indexrelid::regclass, rows, dead_slots, list_rows FROM pg_index, ivfpq_index_info(indexrelid),
+	   LATERAL (SELECT sum(rows) AS list_rows FROM ivfpq_list_info(indexrelid)) l WHERE indrelid = 'items'::regclass ORDER BY 1::regclass::text;
+SELECT count(*), bool_and(embedding <-> ivfpq_reconstruct('items_numbers', ctid) < 0.8) AS near FROM items WHERE id <= 20;
+SELECT nprobe, recall > 0.5 AS found, queries_asked FROM ivfpq_recall('items_numbers', nprobes => '{2,20}', sample => 20);
+
 -- Entries that do not pass are not fetched, and their codes not counted; further lists are read until there are enough that do
 ANALYZE items;
 SELECT count(*) FROM (SELECT FROM items WHERE s = 'word 3' ORDER BY embedding <-> '{0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8}' LIMIT 40) q;
@@ -126,6 +142,19 @@ SELECT condition_of(query) FROM unnest(ARRAY[
 	'SELECT FROM items WHERE a IN (3, 4) AND a2 > 0 ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'', id LIMIT 3',
 	'SELECT FROM items WHERE 3 = a AND (embedding <-> ''{1,2,3,4,5,6,7,8}'') < 0.5 ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'' LIMIT 3',
 	'SELECT FROM items WHERE a = 3 AND embedding <-> ''{1,2,3,4,5,6,7,8}'' < 0.5 ORDER BY 1 - (embedding <-> ''{1,2,3,4,5,6,7,8}'') DESC LIMIT 3']) query;
+
+-- No search where all rows are wanted, or their order is lost: it leaves out those without a vector
+CREATE TABLE gaps AS SELECT id, CASE WHEN id % 500 = 7 THEN NULL ELSE embedding END AS embedding, id % 500 AS a FROM items WHERE id <= 3000;
+ALTER TABLE gaps ALTER embedding SET STORAGE PLAIN;
+INSERT INTO gaps SELECT 10000 + i, (SELECT array_agg(sin(i * j)::real) FROM generate_series(1, 8) j), 100 + i % 500 FROM generate_series(1, 30000) i;
+CREATE INDEX gaps_index ON gaps USING ivfpq (embedding, a);
+CREATE TABLE numbers AS SELECT i AS n FROM generate_series(1, 20) i;
+VACUUM ANALYZE gaps, numbers;
+RESET enable_seqscan;
+SELECT count(*) FROM (SELECT id FROM gaps WHERE a = 7 ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}') q;
+SELECT count(*), count(id) FROM (SELECT n, id FROM numbers LEFT JOIN gaps ON a = n WHERE n = 7 ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 10) q;
+SELECT condition_of('SELECT id FROM gaps WHERE a = 8 ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'' LIMIT 3');
+DROP TABLE gaps, numbers;
 
 -- No plan without an order by the distance
 SET enable_seqscan = off;
@@ -176,8 +205,36 @@ EXCEPTION WHEN index_corrupted THEN
 	RAISE NOTICE '%', SQLERRM;
 END $$;
 
--- Rows that are hidden from a user are not counted for him
+-- Numbers of a user's class need not differ where values do; && is for arrays alone
+CREATE FUNCTION tens(int) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1 / 10';
+CREATE OPERATOR CLASS tens_ops FOR TYPE int USING ivfpq AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 3 tens(int);
+CREATE FUNCTION day(timestamp) RETURNS int LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1::date - ''2000-01-01''';
+CREATE OPERATOR CLASS day_ops FOR TYPE date USING ivfpq AS OPERATOR 1 <, OPERATOR 3 =, OPERATOR 5 >, OPERATOR 1 < (date, timestamp), OPERATOR 5 > (date, timestamp),
+	FUNCTION 3 ivfpq_attribute(date), FUNCTION 3 (timestamp, timestamp) day(timestamp);
+CREATE FUNCTION bits_of_address(inet) RETURNS int8 LANGUAGE sql IMMUTABLE STRICT AS 'SELECT 0::int8';
+CREATE OPERATOR CLASS address_ops FOR TYPE inet USING ivfpq AS OPERATOR 3 =, OPERATOR 6 &&, FUNCTION 3 bits_of_address(inet);
+SELECT opcname, amvalidate(oid) FROM pg_opclass WHERE opcname IN ('tens_ops', 'day_ops', 'address_ops') ORDER BY 1;
+CREATE DOMAIN tag_list AS text[];
+DROP INDEX items_numbers, items_times;
+ALTER TABLE items ADD ip inet;
+UPDATE items SET ip = '10.0.0.0'::inet + a WHERE a BETWEEN 0 AND 100;
+CREATE INDEX items_users ON items USING ivfpq (embedding, a tens_ops, d day_ops, ip address_ops);
+ANALYZE items;
+SELECT * FROM unnest(ARRAY['a < 15', 'a > 14', 'a < -4', 'd < timestamp ''2020-01-03 12:00''', 'd > timestamp ''2020-01-10 12:00''', 'ip && ''10.0.0.5''', 'ip = ''10.0.0.5''',
+	'tags && ANY (ARRAY[''{t3}''::tag_list, ''{t4,t5}''::tag_list])', 'tags @> ANY (ARRAY[''{t3}''::tag_list, ''{t4,t2}''::tag_list])'
+	]) condition, LATERAL compare(condition);
+
+-- An expression is evaluated where the server does so, and by who may
+CREATE FUNCTION seventh(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1 % 7; END';
+REVOKE EXECUTE ON FUNCTION seventh(int) FROM PUBLIC;
+CREATE INDEX few_expression ON few USING ivfpq ((embedding[1:4]), seventh(a));
 CREATE ROLE attributes_reader;
+GRANT SELECT ON few TO attributes_reader;
+SET ROLE attributes_reader;
+SELECT id FROM few ORDER BY embedding[1:4] <-> (SELECT embedding[1:4] FROM few WHERE id = 8) LIMIT 1;
+RESET ROLE;
+
+-- Rows that are hidden from a user are not shown to his functions, and not counted for him
 GRANT SELECT ON items, documents TO attributes_reader;
 ALTER TABLE items ENABLE ROW LEVEL SECURITY;
 CREATE POLICY ours ON items TO attributes_reader USING (id % 2 = 0);
@@ -189,12 +246,29 @@ SELECT codes_scored IS NULL AS is_secret FROM ivfpq_last_scan();
 SELECT count(*) FROM (SELECT FROM documents ORDER BY embedding[1:4] <-> '{1,2,3,4}' LIMIT 10) q;
 SELECT codes_scored IS NULL AS is_secret FROM ivfpq_last_scan();
 RESET ROLE;
+CREATE TABLE tenants AS SELECT i AS id, embedding, jsonb_build_object('tenant', 'x' || i % 50, 'n', i) AS meta FROM items, LATERAL (SELECT id AS i) n WHERE id <= 3000;
+CREATE FUNCTION same_bits(jsonb) RETURNS int8 LANGUAGE sql IMMUTABLE STRICT AS 'SELECT 0::int8';
+CREATE OPERATOR CLASS same_bits_ops FOR TYPE jsonb USING ivfpq AS OPERATOR 3 =, OPERATOR 7 @>, FUNCTION 3 same_bits(jsonb);
+CREATE INDEX tenants_index ON tenants USING ivfpq (embedding, meta same_bits_ops);
+ANALYZE tenants;
+CREATE POLICY theirs ON tenants TO attributes_reader USING (meta @> '{"tenant": "x7"}');
+ALTER TABLE tenants ENABLE ROW LEVEL SECURITY;
+GRANT SELECT ON tenants TO attributes_reader;
+CREATE FUNCTION spy(jsonb) RETURNS boolean LANGUAGE plpgsql STABLE COST 1 AS
+	$$ BEGIN IF $1 ->> 'tenant' <> 'x7' THEN RAISE NOTICE 'saw %', $1; END IF; RETURN true; END $$;
+SET ROLE attributes_reader;
+SELECT condition_of('SELECT id FROM tenants WHERE spy(meta) ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'' LIMIT 3');
+SELECT count(*) FROM (SELECT FROM tenants WHERE spy(meta) ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 30) q;
+SELECT count(*) FROM (SELECT FROM tenants WHERE meta @> '{"n": 8}' ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 30) q;
+SELECT rows_returned IS NULL AS is_secret FROM ivfpq_last_scan();
+RESET ROLE;
 
 -- What cannot be
 CREATE INDEX ON items USING ivfpq (a, embedding);
 CREATE INDEX ON items USING ivfpq (embedding, embedding);
 CREATE INDEX ON documents USING ivfpq (embedding, (NULL::point));
 CREATE INDEX ON documents USING ivfpq (embedding, (ARRAY[NULL::point]));
+CREATE INDEX ON few USING ivfpq (embedding array_ops);
 CREATE INDEX ON items USING ivfpq (embedding, a, a, a, a, a, a, a, a, a);
 CREATE INDEX ON items USING ivfpq (embedding, a) INCLUDE (id);
 \set VERBOSITY terse
@@ -212,12 +286,17 @@ CREATE OPERATOR CLASS unequal_ops FOR TYPE int USING ivfpq AS OPERATOR 1 <, FUNC
 CREATE OPERATOR CLASS crossed_ops FOR TYPE int USING ivfpq AS OPERATOR 3 =, OPERATOR 1 < (int, bigint), FUNCTION 3 pg_catalog.int4up(int);
 SELECT opcname, amvalidate(oid) FROM pg_opclass WHERE opcname IN ('text_number_ops', 'eighth_ops', 'unequal_ops', 'crossed_ops', 'parity_ops') ORDER BY 1;
 
-DROP TABLE items, few, documents, wide;
+DROP TABLE items, few, documents, wide, zeroes, tenants;
 DROP ROLE attributes_reader;
 DROP OPERATOR FAMILY parity_ops USING ivfpq;
 DROP OPERATOR FAMILY text_number_ops USING ivfpq;
 DROP OPERATOR FAMILY eighth_ops USING ivfpq;
 DROP OPERATOR FAMILY unequal_ops USING ivfpq;
 DROP OPERATOR FAMILY crossed_ops USING ivfpq;
-DROP FUNCTION parity, to_text, compare, condition_of;
+DROP OPERATOR FAMILY tens_ops USING ivfpq;
+DROP OPERATOR FAMILY day_ops USING ivfpq;
+DROP OPERATOR FAMILY address_ops USING ivfpq;
+DROP OPERATOR FAMILY same_bits_ops USING ivfpq;
+DROP FUNCTION parity, to_text, compare, condition_of, tens, day, bits_of_address, seventh, same_bits, spy;
+DROP DOMAIN tag_list;
 DROP TYPE mood;

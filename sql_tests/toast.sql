@@ -114,7 +114,7 @@ CREATE TABLE later (id int, embedding real[], bytes bigint);
 CREATE INDEX later_index ON later USING ivfpq (embedding);
 CREATE FUNCTION insert_all() RETURNS boolean LANGUAGE sql AS $$
 	INSERT INTO later SELECT id, embedding, CASE WHEN id = 600 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts
-																	  WHERE name IN ('ExecutorState', 'ivfpq nearest list')) END FROM originals;
+																	  WHERE name IN ('ExecutorState', 'ivfpq insert')) END FROM originals;
 	SELECT max(bytes) < 1000000 FROM later $$;
 SELECT insert_all() AS is_little;
 REINDEX INDEX later_index;

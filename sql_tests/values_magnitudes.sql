@@ -135,7 +135,7 @@ ALTER TABLE items ADD bytes bigint;
 INSERT INTO items
 SELECT i AS id, (SELECT array_agg(((CASE WHEN i % 20 = 0 THEN 100 ELSE 1 END) * sin(i * (j + 0.3) * 78.233))::real ORDER BY j)
 				 FROM generate_series(1, 24) j),
-	   CASE WHEN i = 12000 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'ivfpq nearest list') END
+	   CASE WHEN i = 12000 THEN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name = 'ivfpq insert') END
 FROM generate_series(2, 12000, 2) i;
 SELECT max(bytes) < 100000 AS memory_is_given_back FROM items;
 SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM (unnest(d), unnest(distances())) t (e, f);

@@ -198,7 +198,7 @@ count_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
 static ListCounts *
 count_lists(Relation index, const IvfpqMetaPageData *meta)
 {
-	CountState	state = {.shape = {meta->m, meta->nbits}};
+	CountState	state = {.shape = ivfpq_block_shape(meta)};
 
 	state.lists = palloc0(meta->nlists * sizeof(ListCounts));
 	ivfpq_inspect_blocks(index, meta, count_block, &state);
@@ -513,7 +513,7 @@ ivfpq_reconstruct(PG_FUNCTION_ARGS)
 	Relation	index = vq_open_index(PG_GETARG_OID(0), &meta, false);
 	EntrySearch search = {
 		.tid = *(ItemPointer) PG_GETARG_POINTER(1),
-		.shape = {meta.m, meta.nbits}
+		.shape = ivfpq_block_shape(&meta)
 	};
 	Datum		result = (Datum) 0;
 

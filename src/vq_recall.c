@@ -96,7 +96,7 @@ operator_name(Oid operator)
 	return name;
 }
 
-/* The parts of SQL about an index: its table, its key, and the condition of a partial one */
+/* The parts of SQL about an index: its table, the vector, and the condition of a partial one */
 static void
 describe_index(Relation index, char **table, char **key, char **condition)
 {
@@ -104,7 +104,8 @@ describe_index(Relation index, char **table, char **key, char **condition)
 	List	   *predicate = RelationGetIndexPredicate(index);
 
 	*table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(heap)), get_rel_name(heap));
-	*key = pg_get_indexdef_columns(RelationGetRelid(index), false);
+	*key = TextDatumGetCString(DirectFunctionCall3(pg_get_indexdef_ext, ObjectIdGetDatum(RelationGetRelid(index)),
+												   Int32GetDatum(1), BoolGetDatum(false)));
 	*condition = predicate == NIL ? "true" :
 		deparse_expression((Node *) make_ands_explicit(predicate),
 						   deparse_context_for(get_rel_name(heap), heap), false, false);

@@ -32,8 +32,7 @@
  *
  * Columns after the first are attributes.  Strategies of their classes are those of B-trees, then && and @>.  The third
  * support function, of a value, gives the number that stands for it: int4 or int8, which is the same for equal
- * values, and ascends with values if the class has one of <, <=, >= and >; for types that are passed by value it then is
- * the same for equal values only.  If the class has && or @> it has bits that each element of a value sets, and is
+ * values, and does not descend as values ascend if the class has one of <, <=, >= and >.  If the class has && or @> it has bits that each element of a value sets, and is
  * not negative; and a value of one element is an array of it.
  */
 #define IVFPQ_DISTANCE_STRATEGY		1

@@ -27,6 +27,7 @@
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -98,6 +99,19 @@ bits_of_element(uint32 hash)
 	return INT64CONST(1) << hash % 63 | INT64CONST(1) << (hash >> 16 ^ hash * 31) % 63;
 }
 
+/* A type of elements; ERROR if its values cannot be hashed */
+static TypeCacheEntry *
+hashed_type(Oid element_type)
+{
+	TypeCacheEntry *type = lookup_type_cache(element_type, TYPECACHE_HASH_PROC_FINFO);
+
+	if (!OidIsValid(type->hash_proc_finfo.fn_oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify a hash function for type %s", format_type_be(element_type))));
+	return type;
+}
+
 /* Of elements that are not NULL: no condition finds the others */
 Datum
 ivfpq_attribute_array(PG_FUNCTION_ARGS)
@@ -111,11 +125,7 @@ ivfpq_attribute_array(PG_FUNCTION_ARGS)
 
 	if (type == NULL || type->type_id != ARR_ELEMTYPE(array))
 	{
-		type = lookup_type_cache(ARR_ELEMTYPE(array), TYPECACHE_HASH_PROC_FINFO);
-		if (!OidIsValid(type->hash_proc_finfo.fn_oid))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("could not identify a hash function for type %s", format_type_be(type->type_id))));
+		type = hashed_type(ARR_ELEMTYPE(array));
 		fcinfo->flinfo->fn_extra = type;
 	}
 	deconstruct_array(array, type->type_id, type->typlen, type->typbyval, type->typalign, &elements, &nulls, &nelements);
@@ -177,6 +187,8 @@ ivfpq_attributes_define(Relation index, IvfpqMetaPageData *meta)
 				 errmsg("the first column of an ivfpq index must be a vector"),
 				 errdetail("The first column of index \"%s\" is of type %s.", RelationGetRelationName(index),
 						   format_type_be(type_of_column(index, 1))),
+				 type_of_column(index, 1) == FLOAT4ARRAYOID ?
+				 errhint("Give it an operator class for vectors, such as array_l2_ops.") :
 				 vq_datum_is_array(type_of_column(index, 1)) ?
 				 errhint("Index it as real[], by the expression (column::real[]).") :
 				 errhint("Put the vector first, and the columns of conditions after it.")));
@@ -196,6 +208,8 @@ ivfpq_attributes_define(Relation index, IvfpqMetaPageData *meta)
 					 errdetail("Column %d of index \"%s\" is of type %s.", column_of(i), RelationGetRelationName(index),
 							   format_type_be(type_of_column(index, column_of(i)))),
 					 errhint("Create an index on each vector.")));
+		if (index->rd_opcintype[column_of(i) - 1] == ANYARRAYOID)
+			(void) hashed_type(get_base_element_type(type_of_column(index, column_of(i))));
 		if (is_wide(index, column_of(i)))
 			meta->wide_attributes |= 1 << i;
 	}
@@ -337,20 +351,52 @@ read_numbers(Relation index, const ScanKeyData *key, int64 **numbers)
 	return count;
 }
 
+/* Whether numbers are the same for equal values only, as far as is known: users' functions need not be so */
+static bool
+is_one_to_one(const FmgrInfo *function)
+{
+	switch (function->fn_oid)
+	{
+		case F_INT4UP:
+		case F_INT8UP:
+		case F_INT4_INT2:
+		case F_INT4_BOOL:
+		case F_INT8_OID:
+			return true;
+		default:
+			return function->fn_addr == ivfpq_attribute_int4 || function->fn_addr == ivfpq_attribute_int8 ||
+				function->fn_addr == ivfpq_attribute_float4 || function->fn_addr == ivfpq_attribute_float8;
+	}
+}
+
 /*
- * The number next to that of a value which is not to pass itself; the same where other values may have
+ * The number next to that of a key's value, which is not to pass itself; the same where other values may have
  * that number too
  */
 static int64
-beyond(Relation index, const VqBlockShape *shape, uint32 attribute, int64 number, int step)
+beyond(Relation index, const VqBlockShape *shape, const ScanKeyData *key, int64 number, int step)
 {
+	uint32		attribute = key->sk_attno - 2;
 	int64		fitting = vq_attribute_fit(shape, attribute, number);
 	int64		next;
+	Operand		operand;
 
+	read_operand(index, key, &operand);
 	if (fitting != number || fitting == vq_attribute_null(shape, attribute) + 1 ||
-		!get_typbyval(index->rd_opcintype[column_of(attribute) - 1]) || pg_add_s64_overflow(fitting, step, &next))
+		!is_one_to_one(operand.function) ||
+		!is_one_to_one(index_getprocinfo(index, key->sk_attno, IVFPQ_ATTRIBUTE_PROC)) ||
+		pg_add_s64_overflow(fitting, step, &next))
 		return fitting;
 	return next;
+}
+
+/* Whether a key's value is an array, of the class's own operator && */
+static bool
+is_array_operand(Relation index, const ScanKeyData *key)
+{
+	Oid			type = OidIsValid(key->sk_subtype) ? key->sk_subtype : index->rd_opcintype[key->sk_attno - 1];
+
+	return type == ANYARRAYOID || OidIsValid(get_element_type(type));
 }
 
 /* The set of each element of an array; returns how many there are */
@@ -404,6 +450,9 @@ read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key
 		return false;
 	if (key->sk_strategy == IVFPQ_OVERLAPS_STRATEGY)
 	{
+		/* one of several arrays, or what is none: the executor tells */
+		if ((key->sk_flags & SK_SEARCHARRAY) || !is_array_operand(index, key))
+			return true;
 		condition->nvalues = read_sets(index, key, &numbers);
 		condition->values = numbers;
 		condition->are_sets = true;
@@ -416,7 +465,7 @@ read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key
 	switch (key->sk_strategy)
 	{
 		case BTLessStrategyNumber:
-			condition->high = beyond(index, shape, attribute, numbers[count - 1], -1);
+			condition->high = beyond(index, shape, key, numbers[count - 1], -1);
 			break;
 		case BTLessEqualStrategyNumber:
 			condition->high = vq_attribute_fit(shape, attribute, numbers[count - 1]);
@@ -433,7 +482,7 @@ read_condition(Relation index, const VqBlockShape *shape, const ScanKeyData *key
 			condition->low = vq_attribute_fit(shape, attribute, numbers[0]);
 			break;
 		case BTGreaterStrategyNumber:
-			condition->low = beyond(index, shape, attribute, numbers[0], 1);
+			condition->low = beyond(index, shape, key, numbers[0], 1);
 			break;
 		case IVFPQ_CONTAINS_STRATEGY:
 			condition->nvalues = count;

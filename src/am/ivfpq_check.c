@@ -193,6 +193,8 @@ check_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
 
 		if (!vq_block_is_live(block, &check->shape, slot))
 			continue;
+		if (check->meta.dim == 0 && check->is_quiet)
+			ivfpq_report_corrupted(check->index, IVFPQ_METAPAGE_BLKNO, "There are rows, but their dimension is not known.");
 		memcpy(&tid, vq_block_tid(block, &check->shape, slot), VQ_TID_BYTES);
 		key = tid_key(&tid);
 		if (check->tids)

@@ -70,7 +70,7 @@ report_code(const CodesCheck *check, BlockNumber blkno, ItemPointer tid, const c
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_INDEX_CORRUPTED),
-			 errmsg("index \"%s\" has a code that does not stand for its row", RelationGetRelationName(check->index)),
+			 errmsg("index \"%s\" has an entry that does not stand for its row", RelationGetRelationName(check->index)),
 			 errdetail("For the row at (%u,%u) of table \"%s\", in list %u, at block %u, %s.",
 					   ItemPointerGetBlockNumber(tid), ItemPointerGetOffsetNumber(tid),
 					   RelationGetRelationName(check->heap), check->list_no, blkno, problem),
@@ -193,6 +193,7 @@ check_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
 
 	if (is_coded && header->list_no != check->list_no)
 		read_centroid(check, header->list_no);
+	check->list_no = header->list_no;
 	for (size_t slot = 0; slot < header->used; slot++)
 	{
 		MemoryContext old;

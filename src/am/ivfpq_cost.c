@@ -199,6 +199,31 @@ attribute_selectivity(PlannerInfo *root, const IndexPath *path)
 	return clauselist_selectivity(root, conditions, path->indexinfo->rel->relid, JOIN_INNER, NULL);
 }
 
+/*
+ * Is a path inside of a nested loop, where its order is lost, so that it would only find the rows of a
+ * condition on an attribute?  Those of ivfpq_paths.c are for a row whose distance orders them.
+ */
+static bool
+is_lookup(PlannerInfo *root, const IndexPath *path)
+{
+	return path->path.param_info != NULL &&
+		bms_is_subset(pull_varnos(root, (Node *) path->indexorderbys), path->indexinfo->rel->relids);
+}
+
+/*
+ * A search that finds few rows, by a condition on an attribute, costs little to the end; but as it leaves out rows
+ * without a vector, and what settings keep it from, it is none to be taken for other things than the order and the LIMIT
+ * of its own table.  So elsewhere all of it is made to cost more than reading the table.
+ */
+static Cost
+least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
+{
+	if (root->parse->limitCount != NULL && bms_membership(root->all_baserels) == BMS_SINGLETON)
+		return 0;
+	return 1.01 * (rel->pages * seq_page + rel->baserestrictcost.startup +
+				   rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple));
+}
+
 /* amcostestimate */
 void
 ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
@@ -212,6 +237,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	double		random_page;
 	double		seq_page;
 	double		heap_random_page;
+	double		heap_seq_page;
 	double		discount;
 	double		toasted;
 	double		compared;
@@ -235,7 +261,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	 * a sequential scan that the user disabled has one.  The cost is finite, as the
 	 * planner subtracts costs.
 	 */
-	if (list_length(path->indexorderbys) != 1 || has_key_of_query(path) || needs_true_order(root, rel))
+	if (list_length(path->indexorderbys) != 1 || has_key_of_query(path) || is_lookup(root, path) || needs_true_order(root, rel))
 	{
 		*startup = *total = NEVER_COST;
 		*selectivity = 0.0;
@@ -255,7 +281,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	indexed_fraction = rel->tuples > 0 ? Min(1.0, info->tuples / rel->tuples) : 1.0;
 
 	get_tablespace_page_costs(info->reltablespace, &random_page, &seq_page);
-	get_tablespace_page_costs(rel->reltablespace, &heap_random_page, NULL);
+	get_tablespace_page_costs(rel->reltablespace, &heap_random_page, &heap_seq_page);
 
 	/*
 	 * One row looked at, on some other page than the one before, and if the conditions of the query
@@ -280,7 +306,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		heap_pages = index_pages_fetched(rows * loop_count, rel->pages, info->pages, root) / loop_count;
 		*startup = info->pages * seq_page + heap_pages * heap_random_page + info->tuples * cpu_operator_cost +
 			rows * (row_cost + 2.0 * cpu_operator_cost * log2(Max(rows, 2.0)));
-		*total = *startup;
+		*total = Max(*startup, least_total(root, rel, heap_seq_page));
 		*selectivity = indexed_fraction * passing;
 		*pages = info->pages;
 		return;
@@ -340,6 +366,8 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		discount * info->pages * (shape.reach_fraction - shape.probe_fraction) * seq_page +
 		info->tuples * shape.reach_fraction *
 		(entry_cost + passing * (row_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
+
+	*total = Max(*total, least_total(root, rel, heap_seq_page));
 
 	*selectivity = indexed_fraction * shape.reach_fraction * passing;
 	*pages = probed_pages;

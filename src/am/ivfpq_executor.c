@@ -38,7 +38,7 @@ typedef struct Told
 {
 	IvfpqFilter *filter;
 	IvfpqReturned *returned;
-	List	   *expressions;	/* of the index, ready to be evaluated */
+	List	   *expressions;	/* that of the vector, ready to be evaluated */
 } Told;
 
 static ExecutorStart_hook_type next_hook;
@@ -141,6 +141,17 @@ distances_returned(IndexScanState *node)
 	return returned;
 }
 
+/* The expression of the vector, if it is one; others are not evaluated, which the user may not be allowed to */
+static List *
+vector_expression(IndexScanState *node)
+{
+	Relation	index = node->iss_RelationDesc;
+
+	if (index->rd_index->indkey.values[0] != 0)
+		return NIL;
+	return ExecPrepareExprList(list_make1(linitial(RelationGetIndexExpressions(index))), node->ss.ps.state);
+}
+
 static bool
 tell_searches(PlanState *state, void *context)
 {
@@ -157,8 +168,7 @@ tell_searches(PlanState *state, void *context)
 
 			told->filter = ivfpq_filter_make(node);
 			told->returned = distances_returned(node);
-			told->expressions = ExecPrepareExprList(RelationGetIndexExpressions(node->iss_RelationDesc),
-													node->ss.ps.state);
+			told->expressions = vector_expression(node);
 			node->iss_OrderByKeys[0].sk_func.fn_extra = told;
 		}
 	}

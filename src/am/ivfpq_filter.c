@@ -12,7 +12,7 @@
  * have no effects and cost little.  One that stands before another may be there to hide rows from it (row
  * security), so what stands behind one that is not tried has to be leakproof; and as leakproof ones may stand
  * before those that hide rows, counts of the rows that pass are a secret then, if the others are not tried.
- * They see the rows that the snapshot sees.
+ * They see the rows that the snapshot sees.  Conditions on attributes come first, as they do in the executor.
  *
  *-------------------------------------------------------------------------
  */
@@ -131,14 +131,26 @@ may_hide_rows(const PlannedStmt *plan)
 	return false;
 }
 
-/* Whether there are search keys but those of the distance */
-static bool
-has_conditions_on_attributes(const IndexScanState *node)
+/*
+ * The conditions that are search keys of attributes, as they are about the row.  They let rows pass that they should not,
+ * and the executor tries them before all others.
+ */
+static List *
+conditions_on_attributes(const IndexScan *plan)
 {
-	for (int i = 0; i < node->iss_NumScanKeys; i++)
-		if (node->iss_ScanKeys[i].sk_attno > 1)
-			return true;
-	return false;
+	List	   *conditions = NIL;
+	ListCell   *key;
+	ListCell   *original;
+
+	forboth(key, plan->indexqual, original, plan->indexqualorig)
+	{
+		Bitmapset  *columns = NULL;
+
+		pull_varattnos(lfirst(key), INDEX_VAR, &columns);
+		if (!bms_is_member(1 - FirstLowInvalidHeapAttributeNumber, columns))
+			conditions = lappend(conditions, lfirst(original));
+	}
+	return conditions;
 }
 
 IvfpqFilter *
@@ -148,13 +160,16 @@ ivfpq_filter_make(IndexScanState *node)
 	Relation	index = node->iss_RelationDesc;
 	Bitmapset  *vector = columns_of_vector(index->rd_index->indkey.values[0], RelationGetIndexExpressions(index), 1);
 	Bitmapset  *columns = NULL;
+	List	   *on_attributes = conditions_on_attributes((IndexScan *) state->plan);
+	List	   *conditions;
 	List	   *clauses = NIL;
 	bool		is_complete = true;
 	bool		is_secret;
 	IvfpqFilter *filter;
 	ListCell   *cell;
 
-	foreach(cell, state->plan->qual)
+	conditions = list_concat_copy(on_attributes, state->plan->qual);
+	foreach(cell, conditions)
 	{
 		if ((is_complete || !contain_leaked_vars(lfirst(cell))) &&
 			is_suitable(lfirst(cell), ((Scan *) state->plan)->scanrelid, vector, &columns))
@@ -163,9 +178,8 @@ ivfpq_filter_make(IndexScanState *node)
 			is_complete = false;
 	}
 
-	/* codes are counted that pass the conditions on attributes, whatever the others say */
-	is_secret = ((clauses != NIL && !is_complete) || (state->plan->qual != NIL && has_conditions_on_attributes(node))) &&
-		may_hide_rows(state->state->es_plannedstmt);
+	/* codes are counted that pass the search keys, whatever the conditions say */
+	is_secret = ((clauses != NIL && !is_complete) || on_attributes != NIL) && may_hide_rows(state->state->es_plannedstmt);
 	if (clauses == NIL && !is_secret)
 		return NULL;
 

@@ -56,7 +56,7 @@ begin_insert(Relation index, IndexInfo *info)
 	ivfpq_attributes_check(index, &model->meta);
 	state->model = model;
 	state->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
-	state->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq row",
+	state->row_context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq insert",
 											   0, 64 * 1024, ALLOCSET_DEFAULT_MAXSIZE);
 	if (model->meta.codec != IVFPQ_CODEC_NONE)
 	{

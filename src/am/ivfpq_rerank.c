@@ -105,6 +105,8 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric, bool is_out_of_line)
 	if (reranker->attno == 0)
 	{
 		reranker->info = BuildIndexInfo(index);
+		reranker->info->ii_NumIndexAttrs = reranker->info->ii_NumIndexKeyAttrs = 1;
+		reranker->info->ii_Expressions = list_make1(linitial(reranker->info->ii_Expressions));
 		reranker->info->ii_ExpressionsState = ivfpq_expressions_of(scan);
 		reranker->estate = CreateExecutorState();
 		GetPerTupleExprContext(reranker->estate)->ecxt_scantuple = reranker->slot;

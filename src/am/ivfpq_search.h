@@ -286,7 +286,7 @@ typedef struct IvfpqReturned
 
 extern IvfpqReturned *ivfpq_returned_of(IndexScanDesc scan);
 
-/* The index's expressions, ready to be evaluated; NIL if it is told nothing */
+/* The expression of the indexed vector, ready to be evaluated; NIL if it is told nothing */
 extern List *ivfpq_expressions_of(IndexScanDesc scan);
 
 /*----------

@@ -41,16 +41,21 @@ ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 	return stats;
 }
 
-/* Whether a block holds nothing; else *arg is set, and the walk over blocks ends */
+typedef struct EntryLook
+{
+	VqBlockShape shape;
+	bool		found;
+} EntryLook;
+
+/* Whether a block holds nothing; else the walk over blocks ends */
 static bool
 look_for_entry(BlockNumber blkno, uint16 offset, void *block, void *arg)
 {
-	const VqBlockShape shape = {0};
-	bool	   *found = arg;
+	EntryLook  *look = arg;
 
-	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used && !*found; slot++)
-		*found = vq_block_is_live(block, &shape, slot);
-	return !*found;
+	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used && !look->found; slot++)
+		look->found = vq_block_is_live(block, &look->shape, slot);
+	return !look->found;
 }
 
 /*
@@ -61,13 +66,14 @@ static bool
 has_idle_dim(Relation index)
 {
 	IvfpqMetaPageData meta;
-	bool		found = false;
+	EntryLook	look = {.found = false};
 
 	ivfpq_meta_read(index, &meta);
 	if (!ivfpq_dim_is_from_row(index, &meta) || meta.zero_vectors > 0)
 		return false;
-	ivfpq_inspect_blocks(index, &meta, look_for_entry, &found);
-	return !found;
+	look.shape = ivfpq_block_shape(&meta);
+	ivfpq_inspect_blocks(index, &meta, look_for_entry, &look);
+	return !look.found;
 }
 
 /*

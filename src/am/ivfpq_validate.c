@@ -122,6 +122,16 @@ check_comparison(const Subject *subject, Form_pg_amop operator)
 						subject->opfamily, "ivfpq", format_operator(operator->amopopr))));
 		result = false;
 	}
+	if (operator->amopstrategy == IVFPQ_OVERLAPS_STRATEGY &&
+		(operator->amoprighttype != operator->amoplefttype ||
+		 (operator->amoprighttype != ANYARRAYOID && !OidIsValid(get_element_type(operator->amoprighttype)))))
+	{
+		ereport(INFO,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("operator family \"%s\" of access method %s contains operator %s with strategy number %d, which is for arrays",
+						subject->opfamily, "ivfpq", format_operator(operator->amopopr), operator->amopstrategy)));
+		result = false;
+	}
 	if (!OidIsValid(get_opfamily_proc(operator->amopfamily, operator->amoprighttype, operator->amoprighttype,
 									  IVFPQ_ATTRIBUTE_PROC)))
 	{

@@ -171,12 +171,12 @@ my @only_heap = ([ 'lost row', qr/lacks a row/, $first[0]{tids}, pack('S S S', 0
 # What only the comparison of codes finds
 my $codes = $first[0]{at} + 12 + 25 * $first[0]{capacity};
 my @only_codes = (
-	[ 'rows exchanged', qr/code that does not stand for its row.*attribute 1 is/s, $first[0]{tids},
+	[ 'rows exchanged', qr/entry that does not stand for its row.*attribute 1 is/s, $first[0]{tids},
 		substr($sound, $first[0]{tids} + 6, 6) . substr($sound, $first[0]{tids}, 6) ],
-	[ 'codes', qr/code that does not stand for its row.*is another's/s, $codes, "\xA5" x (6 * $first[0]{capacity}) ],
+	[ 'codes', qr/entry that does not stand for its row.*is another's/s, $codes, "\xA5" x (6 * $first[0]{capacity}) ],
 	[ 'attribute', qr/attribute 1 is -77 and not/, $first[0]{at} + 12, pack('l', -77) ],
 	[ 'factor A', qr/factor A is/, $first[0]{a}, pack('f', 2 + unpack('f', substr($sound, $first[0]{a}, 4))) ],
-	[ 'seed', qr/code that does not stand for its row/, $contents + 16, pack('L', 4711) ]);
+	[ 'seed', qr/entry that does not stand for its row/, $contents + 16, pack('L', 4711) ]);
 
 sub check_error
 {
