@@ -6,7 +6,7 @@
  *
  * Blocks keep a number for the value of each such column (vq_attribute.h).  The third
  * support function of a column's operator class says which: integers and times are
- * their own numbers, others have one of the same order or a hash.  So an entry whose numbers
+ * their own numbers, others have one of the same order, a hash, or bits for their elements.  So an entry whose numbers
  * do not pass is none of a row that passes, and no more is claimed: the executor tries
  * the conditions again on each row that comes out.
  *
@@ -25,6 +25,7 @@
 #include "catalog/pg_type.h"
 #include "common/int.h"
 #include "fmgr.h"
+#include "lib/qunique.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -269,7 +270,6 @@ ivfpq_attributes_of(Relation index, const VqBlockShape *shape, const Datum *valu
 /* What a search key compares a column with */
 typedef struct Operand
 {
-	AttrNumber	column;
 	Oid			type;
 	FmgrInfo   *function;		/* gives the number of a value of this type */
 	FmgrInfo	other;			/* that one, where it is not the column's type */
@@ -283,12 +283,11 @@ read_operand(Relation index, const ScanKeyData *key, Operand *operand)
 	Oid			own_type = index->rd_opcintype[key->sk_attno - 1];
 	Oid			function;
 
-	operand->column = key->sk_attno;
 	operand->type = OidIsValid(key->sk_subtype) ? key->sk_subtype : own_type;
 	if (operand->type == own_type)
 	{
-		operand->function = index_getprocinfo(index, operand->column, IVFPQ_ATTRIBUTE_PROC);
-		operand->is_wide = is_wide(index, operand->column);
+		operand->function = index_getprocinfo(index, key->sk_attno, IVFPQ_ATTRIBUTE_PROC);
+		operand->is_wide = is_wide(index, key->sk_attno);
 		return;
 	}
 	function = get_opfamily_proc(family, operand->type, operand->type, IVFPQ_ATTRIBUTE_PROC);
@@ -297,6 +296,29 @@ read_operand(Relation index, const ScanKeyData *key, Operand *operand)
 	fmgr_info(function, &operand->other);
 	operand->function = &operand->other;
 	operand->is_wide = get_func_rettype(function) == INT8OID;
+}
+
+/* The elements of an array */
+typedef struct Elements
+{
+	Oid			type;
+	int16		length;
+	bool		by_value;
+	char		align;
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+} Elements;
+
+static void
+read_elements(Datum value, Elements *elements)
+{
+	ArrayType  *array = DatumGetArrayTypeP(value);
+
+	elements->type = ARR_ELEMTYPE(array);
+	get_typlenbyvalalign(elements->type, &elements->length, &elements->by_value, &elements->align);
+	deconstruct_array(array, elements->type, elements->length, elements->by_value, elements->align,
+					  &elements->values, &elements->nulls, &elements->count);
 }
 
 static int
@@ -314,13 +336,7 @@ read_numbers(Relation index, const ScanKeyData *key, int64 **numbers)
 {
 	Oid			collation = index->rd_indcollation[key->sk_attno - 1];
 	Operand		operand;
-	ArrayType  *array;
-	int16		length;
-	bool		by_value;
-	char		align;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			nelements;
+	Elements	elements;
 	size_t		count = 0;
 
 	read_operand(index, key, &operand);
@@ -331,24 +347,13 @@ read_numbers(Relation index, const ScanKeyData *key, int64 **numbers)
 		return 1;
 	}
 
-	array = DatumGetArrayTypeP(key->sk_argument);
-	get_typlenbyvalalign(ARR_ELEMTYPE(array), &length, &by_value, &align);
-	deconstruct_array(array, ARR_ELEMTYPE(array), length, by_value, align, &elements, &nulls, &nelements);
-	*numbers = palloc(Max(nelements, 1) * sizeof(int64));
-	for (int i = 0; i < nelements; i++)
-		if (!nulls[i])
-			(*numbers)[count++] = number_of(operand.function, collation, operand.is_wide, elements[i]);
+	read_elements(key->sk_argument, &elements);
+	*numbers = palloc(Max(elements.count, 1) * sizeof(int64));
+	for (int i = 0; i < elements.count; i++)
+		if (!elements.nulls[i])
+			(*numbers)[count++] = number_of(operand.function, collation, operand.is_wide, elements.values[i]);
 	qsort(*numbers, count, sizeof(int64), compare_numbers);
-	if (count > 1)
-	{
-		size_t		last = 0;
-
-		for (size_t i = 1; i < count; i++)
-			if ((*numbers)[i] != (*numbers)[last])
-				(*numbers)[++last] = (*numbers)[i];
-		count = last + 1;
-	}
-	return count;
+	return qunique(*numbers, count, sizeof(int64), compare_numbers);
 }
 
 /* Whether numbers are the same for equal values only, as far as is known: users' functions need not be so */
@@ -404,25 +409,18 @@ static size_t
 read_sets(Relation index, const ScanKeyData *key, int64 **sets)
 {
 	Oid			collation = index->rd_indcollation[key->sk_attno - 1];
-	ArrayType  *array = DatumGetArrayTypeP(key->sk_argument);
-	Oid			type = ARR_ELEMTYPE(array);
 	Operand		operand;
-	int16		length;
-	bool		by_value;
-	char		align;
-	Datum	   *elements;
-	bool	   *nulls;
-	int			nelements;
+	Elements	elements;
 	size_t		count = 0;
 
 	read_operand(index, key, &operand);
-	get_typlenbyvalalign(type, &length, &by_value, &align);
-	deconstruct_array(array, type, length, by_value, align, &elements, &nulls, &nelements);
-	*sets = palloc(Max(nelements, 1) * sizeof(int64));
-	for (int i = 0; i < nelements; i++)
-		if (!nulls[i])
+	read_elements(key->sk_argument, &elements);
+	*sets = palloc(Max(elements.count, 1) * sizeof(int64));
+	for (int i = 0; i < elements.count; i++)
+		if (!elements.nulls[i])
 		{
-			ArrayType  *element = construct_array(&elements[i], 1, type, length, by_value, align);
+			ArrayType  *element = construct_array(&elements.values[i], 1, elements.type, elements.length,
+												  elements.by_value, elements.align);
 
 			(*sets)[count++] = number_of(operand.function, collation, operand.is_wide, PointerGetDatum(element));
 		}
