@@ -513,6 +513,9 @@ typedef bool (*IvfpqInspectCallback) (BlockNumber blkno, uint16 offset, void *bl
 extern BlockNumber ivfpq_inspect_blocks(Relation index, const IvfpqMetaPageData *meta,
 										IvfpqInspectCallback callback, void *arg);
 
+/* How many entries there are; no more are looked for when there are enough */
+extern double ivfpq_inspect_entries(Relation index, const IvfpqMetaPageData *meta, double enough);
+
 /* ivfpq_check.c */
 
 /* ERROR unless this is an ivfpq index whose main fork this session can read */

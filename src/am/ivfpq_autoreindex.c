@@ -27,49 +27,29 @@
 #define OUTGROWN_ROWS	10000
 #define OUTGROWN_TIMES	4
 
-/* Entries of an index, until they are enough */
-typedef struct EntryCount
-{
-	VqBlockShape shape;
-	double		count;
-	double		enough;
-} EntryCount;
-
-static bool
-count_entries(BlockNumber blkno, uint16 offset, void *block, void *arg)
-{
-	EntryCount *entries = arg;
-
-	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used; slot++)
-		entries->count += vq_block_is_live(block, &entries->shape, slot);
-	return entries->count < entries->enough;
-}
-
 double
 ivfpq_outgrown(Relation index, double nrows, IvfpqMetaPageData *meta)
 {
-	EntryCount	entries = {0};
+	VqBlockShape shape;
+	double		enough;
 	double		row_bytes;
 	double		room;
 
 	if (nrows < OUTGROWN_ROWS)
 		return 0;
 	ivfpq_meta_read(index, meta);
-	entries.shape = ivfpq_block_shape(meta);
-	entries.enough = meta->codec == IVFPQ_CODEC_NONE ? OUTGROWN_ROWS :
+	shape = ivfpq_block_shape(meta);
+	enough = meta->codec == IVFPQ_CODEC_NONE ? OUTGROWN_ROWS :
 		Max(OUTGROWN_ROWS, (double) OUTGROWN_TIMES * meta->build_rows);
 
 	/*
 	 * What is in the table is too much for a partial index, or where many rows are NULL, and so
 	 * may be what there is room for: an index that is taken for outgrown by mistake would be rebuilt for ever.
 	 */
-	row_bytes = (double) vq_block_bytes(&entries.shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
+	row_bytes = (double) vq_block_bytes(&shape, VQ_BLOCK_LANES) / VQ_BLOCK_LANES;
 	room = (RelationGetNumberOfBlocks(index) - meta->list_start) * (IVFPQ_PAGE_BYTES / row_bytes);
 	nrows = Min(nrows, room);
-	if (nrows < entries.enough)
-		return 0;
-	ivfpq_inspect_blocks(index, meta, count_entries, &entries);
-	return entries.count < entries.enough ? 0 : nrows;
+	return nrows < enough || ivfpq_inspect_entries(index, meta, enough) < enough ? 0 : nrows;
 }
 
 /* A worker cannot see tables of a session, nor can all others be reindexed concurrently */

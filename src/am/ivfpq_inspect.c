@@ -100,3 +100,30 @@ ivfpq_inspect_blocks(Relation index, const IvfpqMetaPageData *meta,
 	FreeAccessStrategy(strategy);
 	return nblocks;
 }
+
+/* Entries, until there are enough */
+typedef struct EntryCount
+{
+	VqBlockShape shape;
+	double		count;
+	double		enough;
+} EntryCount;
+
+static bool
+count_entries(BlockNumber blkno, uint16 offset, void *block, void *arg)
+{
+	EntryCount *entries = arg;
+
+	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used; slot++)
+		entries->count += vq_block_is_live(block, &entries->shape, slot);
+	return entries->count < entries->enough;
+}
+
+double
+ivfpq_inspect_entries(Relation index, const IvfpqMetaPageData *meta, double enough)
+{
+	EntryCount	entries = {.shape = ivfpq_block_shape(meta), .enough = enough};
+
+	ivfpq_inspect_blocks(index, meta, count_entries, &entries);
+	return entries.count;
+}

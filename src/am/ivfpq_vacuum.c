@@ -41,23 +41,6 @@ ivfpqbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 	return stats;
 }
 
-typedef struct EntryLook
-{
-	VqBlockShape shape;
-	bool		found;
-} EntryLook;
-
-/* Whether a block holds nothing; else the walk over blocks ends */
-static bool
-look_for_entry(BlockNumber blkno, uint16 offset, void *block, void *arg)
-{
-	EntryLook  *look = arg;
-
-	for (size_t slot = 0; slot < ((VqBlockHeader *) block)->used && !look->found; slot++)
-		look->found = vq_block_is_live(block, &look->shape, slot);
-	return !look->found;
-}
-
 /*
  * Whether the index has taken its dimension from a row, and no row that it
  * knows of has a vector now.  Zero vectors that it left out may still be there.
@@ -66,14 +49,11 @@ static bool
 has_idle_dim(Relation index)
 {
 	IvfpqMetaPageData meta;
-	EntryLook	look = {.found = false};
 
 	ivfpq_meta_read(index, &meta);
 	if (!ivfpq_dim_is_from_row(index, &meta) || meta.zero_vectors > 0)
 		return false;
-	look.shape = ivfpq_block_shape(&meta);
-	ivfpq_inspect_blocks(index, &meta, look_for_entry, &look);
-	return !look.found;
+	return ivfpq_inspect_entries(index, &meta, 1) == 0;
 }
 
 /*
