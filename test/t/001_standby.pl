@@ -33,7 +33,7 @@ create_queries($primary, 30, $dim);
 $primary->safe_psql('postgres', qq{
 	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 20);
 	CREATE TABLE small (id bigint PRIMARY KEY, v real[]);
-	CREATE INDEX small_v ON small USING ivfpq (v array_l2_ops);
+	CREATE INDEX small_v ON small USING ivfpq (v array_l2_ops, id);
 	CREATE UNLOGGED TABLE fleeting (id bigint PRIMARY KEY, v real[]);
 	CREATE INDEX fleeting_v ON fleeting USING ivfpq (v array_l2_ops);
 });

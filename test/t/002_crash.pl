@@ -31,7 +31,7 @@ $node->safe_psql('postgres', qq{
 	CREATE TABLE steady (id bigint PRIMARY KEY, v real[]);
 	INSERT INTO steady SELECT id, test_vector(id, $dim) FROM generate_series(1, 20000) id;
 	CREATE TABLE fresh (id bigint PRIMARY KEY, v real[]);
-	CREATE INDEX fresh_v ON fresh USING ivfpq (v array_cosine_ops);
+	CREATE INDEX fresh_v ON fresh USING ivfpq (v array_cosine_ops, id);
 });
 
 my $start = time;
@@ -84,7 +84,7 @@ for my $cycle (1 .. $cycles)
 		'>=', 0.99, "cycle $cycle: recall of a search of all lists");
 
 	# What a build leaves when it dies
-	my $command = $cycle % 2 ? 'CREATE INDEX steady_w ON steady USING ivfpq (v array_ip_ops) WITH (lists = 200)'
+	my $command = $cycle % 2 ? 'CREATE INDEX steady_w ON steady USING ivfpq (v array_ip_ops, id) WITH (lists = 200)'
 	  : 'REINDEX INDEX steady_v';
 	my $builder = $node->background_psql('postgres', on_error_stop => 0);
 

@@ -58,7 +58,7 @@ $node->safe_psql('postgres', qq{
 	CREATE SEQUENCE items_ids START 100000;
 	CREATE SEQUENCE small_ids START 100000;
 	CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 16);
-	CREATE INDEX small_v ON small USING ivfpq (v array_l2_ops);
+	CREATE INDEX small_v ON small USING ivfpq (v array_l2_ops, id);
 	INSERT INTO small SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 2000) id;
 });
 

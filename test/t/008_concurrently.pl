@@ -45,7 +45,7 @@ my ($load, $load_err) = start_pgbench($node, '-c 4 -j 2 -T 120', \%scripts);
 for my $round (1 .. 3)
 {
 	my ($code, $out, $err) = $node->psql('postgres',
-		'CREATE INDEX CONCURRENTLY items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 100)');
+		'CREATE INDEX CONCURRENTLY items_v ON items USING ivfpq (v array_l2_ops, id) WITH (lists = 100)');
 
 	is($code, 0, "round $round: CREATE INDEX CONCURRENTLY succeeds") or diag($err);
 	ok_check($node, 'items_v', 'true', "round $round, CREATE INDEX CONCURRENTLY under load");

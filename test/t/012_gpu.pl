@@ -124,7 +124,7 @@ for my $case (
 	my ($code, $err) = run_sql(qq{
 		SET ivfpq.gpu = on;
 		SET maintenance_work_mem = '$memory';
-		CREATE INDEX items_v ON items USING ivfpq (v $opclass) WITH ($options);});
+		CREATE INDEX items_v ON items USING ivfpq (v $opclass, id) WITH ($options);});
 
 	is($code, 0, "$opclass, $options: CREATE INDEX") or diag($err);
 	is($node->safe_psql('postgres', $trainer), 'double', "$opclass, $options: trained on");
