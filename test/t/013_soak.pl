@@ -252,7 +252,7 @@ sub random_filter
 		'id > ' . int(rand($next_id)), 'note < 0', "v IS NOT NULL AND note < $n", "note = ANY ('{1,5,$n}')",
 		"note < (SELECT $n)", "(note < $n OR id % 3 = 0)", "note::text LIKE '%7'", "note + (random() * 0)::int < $n",
 		"EXISTS (SELECT FROM generate_series(1, 3) g WHERE g = note % 5)", "note < $n AND t IS NOT NULL",
-		"note = $n", "note BETWEEN 10 AND $n", "note IS NULL", "note::text = '$n' AND note IS NOT NULL", "note % 7 = 3",
+		"note = $n", "note BETWEEN $n AND " . ($n + 10), "note IS NULL", "note::text = '$n' AND note IS NOT NULL", "note % 7 = 3",
 		"(note % 2 = 0) AND id > 50", "id IN (3, 7, $n, 1000)", "note::text IN ('7', '$n') AND id < 500");
 }
 
