@@ -152,6 +152,7 @@ CREATE TABLE numbers AS SELECT i AS n FROM generate_series(1, 20) i;
 VACUUM ANALYZE gaps, numbers;
 RESET enable_seqscan;
 SELECT count(*) FROM (SELECT id FROM gaps WHERE a = 7 ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}') q;
+SELECT count(*) FROM (SELECT id FROM gaps WHERE a = 7 ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT ALL) q;
 SELECT count(*), count(id) FROM (SELECT n, id FROM numbers LEFT JOIN gaps ON a = n WHERE n = 7 ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 10) q;
 SELECT condition_of('SELECT id FROM gaps WHERE a = 8 ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'' LIMIT 3');
 DROP TABLE gaps, numbers;

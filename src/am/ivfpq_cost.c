@@ -218,7 +218,10 @@ is_lookup(PlannerInfo *root, const IndexPath *path)
 static Cost
 least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 {
-	if (root->parse->limitCount != NULL && bms_membership(root->all_baserels) == BMS_SINGLETON)
+	const Const *limit = (const Const *) root->parse->limitCount;
+	bool		is_limited = limit != NULL && !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
+
+	if (is_limited && bms_membership(root->all_baserels) == BMS_SINGLETON)
 		return 0;
 	return 1.01 * (rel->pages * seq_page + rel->baserestrictcost.startup +
 				   rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple));
