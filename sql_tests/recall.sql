@@ -100,6 +100,33 @@ CREATE FUNCTION whose() RETURNS real[] VOLATILE LANGUAGE plpgsql AS $$ BEGIN RET
 SELECT recall, queries_asked FROM ivfpq_recall('owned_index', sample => 3);
 SELECT recall, queries_asked FROM ivfpq_recall('owned_index', 'SELECT whose() -- mine');
 SELECT current_user = session_user AS is_back;
+
+-- What is run as the owner of a table finds nothing that the caller has put into its way
+CREATE SCHEMA AUTHORIZATION regress_vqpg_reader;
+SET ROLE regress_vqpg_reader;
+CREATE FUNCTION regress_vqpg_reader.random() RETURNS pg_catalog.float8 VOLATILE LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE WARNING 'a function of the caller, as %', CASE WHEN current_user = 'regress_vqpg_reader' THEN 'the caller' ELSE 'another' END;
+	RETURN 1;
+END $$;
+CREATE FUNCTION pg_temp.is_seen(pg_catalog.float8) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE WARNING 'a domain of the caller, as %', CASE WHEN current_user = 'regress_vqpg_reader' THEN 'the caller' ELSE 'another' END;
+	RETURN true;
+END $$;
+CREATE DOMAIN pg_temp.float8 AS pg_catalog.float8 CHECK (pg_temp.is_seen(VALUE));
+SET search_path = regress_vqpg_reader, pg_catalog, public;
+SELECT queries_asked FROM ivfpq_recall('items_index', nprobes => '{50}', sample => 10);
+RESET search_path;
+DROP DOMAIN pg_temp.float8;
+DROP FUNCTION regress_vqpg_reader.random;
+DROP SCHEMA regress_vqpg_reader;
+
+-- The caller's queries are one statement: of another, of any types, the rows would be taken for vectors
+SELECT * FROM ivfpq_recall('items_index', 'SELECT q FROM queries) AS queries (query); SELECT 4660::bigint FROM (SELECT 1');
+SELECT * FROM ivfpq_recall('items_index', 'SELECT q FROM queries; SELECT 4660::bigint');
+SELECT * FROM ivfpq_recall('items_index', '');
+RESET ROLE;
 DROP TABLE owned;
 DROP OWNED BY regress_vqpg_reader;
 DROP ROLE regress_vqpg_reader;

@@ -146,6 +146,27 @@ run(const char *sql)
 		elog(ERROR, "SPI_execute: %s: %s", SPI_result_code_string(result), sql);
 }
 
+/*
+ * The caller's queries, as the caller.  The text goes between parentheses, so it has to be one
+ * statement by itself: it could close them otherwise, and be followed by another, of any types.
+ */
+static void
+run_queries(const RecallState *state, const char *text)
+{
+	SPIPlanPtr	plan = SPI_prepare(text, 0, NULL);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare: %s: %s", SPI_result_code_string(SPI_result), text);
+	if (!SPI_is_cursor_plan(plan))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"queries\" must be one statement that selects vectors")));
+	SPI_freeplan(plan);
+
+	/* it may end with a comment */
+	run(psprintf("SELECT CAST(query AS %s) FROM (%s\n) AS queries (query)", format_type_be_qualified(state->type), text));
+}
+
 /* Keep the queries that a statement has returned: a vector, and where it was taken from if that is known */
 static void
 keep_queries(RecallState *state)
@@ -216,7 +237,7 @@ sample_queries(RecallState *state, const char *table, const char *key, const cha
 	{
 		percent = Min(percent, 100);
 		run(psprintf("SELECT query, row FROM (SELECT CAST(%s AS %s) AS query, ctid AS row FROM ONLY %s TABLESAMPLE SYSTEM (%g) "
-					 "WHERE %s) s WHERE query IS NOT NULL ORDER BY random() LIMIT %d",
+					 "WHERE %s) s WHERE query IS NOT NULL ORDER BY pg_catalog.random() LIMIT %d",
 					 key, format_type_be_qualified(state->type), table, percent, condition, count));
 		if (SPI_processed >= (uint64) count || percent >= 100)
 			break;
@@ -450,7 +471,7 @@ measure_all(RecallState *state, int nsample, const int *nprobes, int count, Retu
 	RecallSums	sums;
 
 	describe_index(state->index, &table, &key, &condition);
-	state->search = psprintf("SELECT ctid, CAST(%s %s $1 AS float8) FROM ONLY %s WHERE %s ORDER BY %s %s $1",
+	state->search = psprintf("SELECT ctid, CAST(%s %s $1 AS pg_catalog.float8) FROM ONLY %s WHERE %s ORDER BY %s %s $1",
 							 key, operator, table, condition, key, operator);
 	if (nsample > 0)
 		sample_queries(state, table, key, condition, nsample);
@@ -490,9 +511,7 @@ ivfpq_recall(PG_FUNCTION_ARGS)
 		elog(ERROR, "SPI_connect failed");
 	if (!PG_ARGISNULL(1))
 	{
-		/* it may end with a comment */
-		run(psprintf("SELECT CAST(query AS %s) FROM (%s\n) AS queries (query)",
-					 format_type_be_qualified(state.type), text_to_cstring(PG_GETARG_TEXT_PP(1))));
+		run_queries(&state, text_to_cstring(PG_GETARG_TEXT_PP(1)));
 		keep_queries(&state);
 		nsample = 0;
 	}

@@ -149,11 +149,12 @@ typedef RelFileNode VqLocator;
 #define VQ_IS_AUTOVACUUM()	IsAutoVacuumWorkerProcess()
 #endif
 
-/* Index expressions are evaluated with a safe search_path from 17 on */
+/* As another user: what is named without a schema is not looked for where the caller says.  Ends with the GUC nest level. */
 #if PG_VERSION_NUM >= 170000
 #define VQ_RESTRICT_SEARCH_PATH()	RestrictSearchPath()
 #else
-#define VQ_RESTRICT_SEARCH_PATH()	((void) 0)
+#define VQ_RESTRICT_SEARCH_PATH() \
+	((void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false))
 #endif
 
 /* How many workers a build should have: up to 16 the server asks itself that for B-trees only */
