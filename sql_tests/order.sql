@@ -227,6 +227,24 @@ FROM (VALUES ('offset', 'SELECT id FROM items ORDER BY $ OFFSET 10'),
 RESET enable_hashjoin;
 RESET enable_mergejoin;
 
+-- A LIMIT around a window says nothing of the rows that the window looks at
+SET ivfpq.nprobe = 2;
+SELECT DISTINCT n = (SELECT count(*) FROM items WHERE (embedding <-> :query) + 0 < 4.5) AS all_within
+FROM (SELECT count(*) OVER () AS n, id FROM (SELECT id FROM items WHERE embedding <-> :query < 4.5 ORDER BY embedding <-> :query) s LIMIT 3) s;
+RESET ivfpq.nprobe;
+
+-- A branch of UNION with an ORDER BY and LIMIT of its own is a query as any other
+CREATE FUNCTION has_search(query text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+	plan text;
+BEGIN
+	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
+	RETURN plan LIKE '%items_index%';
+END $$;
+SELECT has_search('(SELECT id FROM items ORDER BY embedding <-> ' || quote_literal(:query) || ' LIMIT 5) ' || operation || ' SELECT id FROM items WHERE id < 9')
+FROM unnest('{UNION,UNION ALL,INTERSECT,EXCEPT}'::text[]) AS operation;
+DROP FUNCTION has_search;
+
 -- Searches of other access methods are in order
 CREATE TABLE points AS SELECT point(id % 100, id / 100) AS p FROM items;
 CREATE INDEX ON points USING gist (p);

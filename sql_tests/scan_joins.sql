@@ -68,7 +68,9 @@ SELECT source, t.* FROM unnest(ARRAY['queries q WHERE q.id IN (5, 6)', 'queries 
 		'queries q WHERE q.label = ''label 5''', 'queries q WHERE q.id = q.part + 5', '(SELECT * FROM queries LIMIT 2) q WHERE true',
 		'(SELECT * FROM queries ORDER BY part FETCH FIRST ROW WITH TIES) q WHERE i.id > 1000', '(SELECT max(embedding) AS embedding FROM queries GROUP BY part) q WHERE true',
 		'(SELECT embed(generate_series(5, 6)) AS embedding) q WHERE true', '(SELECT * FROM queries WHERE id = 5 UNION ALL SELECT * FROM queries WHERE id = 6) q WHERE true',
-		'(VALUES (array_fill(0.5::real, ARRAY[8])), (array_fill(0.4::real, ARRAY[8]))) q (embedding) WHERE true']) source,
+		'(VALUES (array_fill(0.5::real, ARRAY[8])), (array_fill(0.4::real, ARRAY[8]))) q (embedding) WHERE true',
+		'(SELECT embedding FROM queries WHERE id = 5 GROUP BY GROUPING SETS ((embedding), (embedding, id))) q WHERE true',
+		'(SELECT embed(5) AS embedding GROUP BY GROUPING SETS ((), ())) q WHERE true']) source,
 	try(format('SELECT i.id, round((i.embedding <-> q.embedding)::numeric, 4) FROM items i, %s AND i.embedding IS NOT NULL ORDER BY i.embedding <-> q.embedding LIMIT 10', source)) t;
 SELECT t.* FROM try('WITH RECURSIVE q AS (SELECT 5 AS id, embed(5) AS embedding UNION ALL SELECT id + 1, embed(id + 1) FROM q WHERE id < 7)
 	SELECT i.id FROM items i, q WHERE i.embedding IS NOT NULL ORDER BY i.embedding <-> q.embedding LIMIT 10') t;

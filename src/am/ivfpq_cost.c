@@ -144,7 +144,8 @@ needs_true_order(const PlannerInfo *root, const RelOptInfo *rel)
 		(root->parse->hasWindowFuncs && !ivfpq_ranks_limited(root)))
 		return true;
 #if PG_VERSION_NUM >= 170000
-	if (root->setop_pathkeys != NIL)
+	/* a branch with an ORDER BY of its own has its order mended like any query */
+	if (root->setop_pathkeys != NIL && root->sort_pathkeys == NIL)
 		return true;
 #endif
 

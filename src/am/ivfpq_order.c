@@ -98,6 +98,10 @@ bound_searches(PlannerInfo *root, Path *path)
 
 	if (is_search(path))
 		ivfpq_bound_search(root, (IndexPath *) path);
+
+	/* a window looks at rows that no LIMIT above it asks for */
+	if (IsA(path, WindowAggPath) && !ivfpq_ranks_limited(root))
+		return;
 	if (IsA(path, SubqueryScanPath))
 		root = path->parent->subroot;
 	foreach(cell, ordered_inputs(path))

@@ -125,8 +125,12 @@ query_has_one_row(PlannerInfo *root)
 	if (count != NULL && IsA(count, Const) && !count->constisnull && DatumGetInt64(count->constvalue) <= 1 &&
 		query->limitOption == LIMIT_OPTION_COUNT)
 		return true;
+
+	/* each of them has a row of its own */
+	if (query->groupingSets != NIL)
+		return false;
 	if (query->hasAggs)
-		return query->groupClause == NIL && query->groupingSets == NIL;
+		return query->groupClause == NIL;
 
 	/* one without FROM has no relation */
 	if (bms_is_empty(root->all_baserels))
