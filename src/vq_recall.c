@@ -254,6 +254,7 @@ sample_queries(RecallState *state, const char *table, const char *key, const cha
 static int
 count_rows(const RecallState *state, const RecallQuery *query, double radius, double *last)
 {
+	ItemPointer self = (ItemPointer) &query->self;
 	int			nrows = 0;
 	int			nnear = 0;
 
@@ -264,7 +265,7 @@ count_rows(const RecallState *state, const RecallQuery *query, double radius, do
 		ItemPointer tid = (ItemPointer) DatumGetPointer(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull));
 		double		distance = DatumGetFloat8(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
 
-		if (isnull || isnan(distance) || ItemPointerEquals(tid, &((RecallQuery *) query)->self))
+		if (isnull || isnan(distance) || (ItemPointerIsValid(self) && ItemPointerEquals(tid, self)))
 			continue;
 		nrows++;
 		nnear += distance <= radius;

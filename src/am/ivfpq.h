@@ -213,6 +213,7 @@ typedef struct IvfpqModel
 	size_t		usual_reranks;	/* rows that recent searches of this backend fetched */
 	int64		usual_rows;		/* and returned */
 	bool		usually_out_of_line;	/* as their vectors were stored */
+	BlockNumber *nblocks;		/* of the file when it was last asked, and no fewer now */
 } IvfpqModel;
 
 /*

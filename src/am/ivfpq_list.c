@@ -122,6 +122,19 @@ block_at(Relation index, Buffer buffer, Page page, const IvfpqModel *model,
 	return block;
 }
 
+/* ERROR if a list goes on beyond the end of the file, which the server would report as an error of its own */
+static inline void
+check_page_exists(Relation index, const IvfpqModel *model, uint32 list_no, BlockNumber blkno)
+{
+	if (likely(blkno < *model->nblocks))
+		return;
+	*model->nblocks = RelationGetNumberOfBlocks(index);
+	if (blkno >= *model->nblocks)
+		ivfpq_report_corrupted(index, directory_block(&model->meta, list_no),
+							   psprintf("List %u is said to be in block %u, too, of %u blocks.",
+										list_no, blkno, *model->nblocks));
+}
+
 uint64
 ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *entry, uint32 list_no,
 				Snapshot snapshot, IvfpqPageCallback visit_page, IvfpqBlockCallback visit_block, void *arg)
@@ -131,8 +144,11 @@ ivfpq_list_walk(Relation index, const IvfpqModel *model, const IvfpqDirEntry *en
 
 	while (place.page != InvalidBlockNumber)
 	{
-		Buffer		buffer = ivfpq_read_buffer(index, place.page);
+		Buffer		buffer;
 		BlockNumber blkno = place.page;
+
+		check_page_exists(index, model, list_no, blkno);
+		buffer = ivfpq_read_buffer(index, blkno);
 
 		LockBuffer(buffer, BUFFER_LOCK_SHARE);
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);
@@ -204,10 +220,13 @@ insert_into_room(Relation index, const IvfpqModel *model, uint32 list_no, const 
 	*tail_buffer = InvalidBuffer;
 	while (place.page != InvalidBlockNumber)
 	{
-		Buffer		buffer = ReadBuffer(index, place.page);
-		Page		page = BufferGetPage(buffer);
+		Buffer		buffer;
+		Page		page;
 		BlockNumber blkno = place.page;
 
+		check_page_exists(index, model, list_no, blkno);
+		buffer = ReadBuffer(index, blkno);
+		page = BufferGetPage(buffer);
 		LockBuffer(buffer, BUFFER_LOCK_EXCLUSIVE);
 		ivfpq_page_check(index, buffer, IVFPQ_PAGE_LIST);
 		while (place.page == blkno)

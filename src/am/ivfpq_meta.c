@@ -64,7 +64,7 @@ ivfpq_page_check(Relation index, Buffer buffer, IvfpqPageKind kind)
 							   psprintf("The page is of kind %u, but kind %u belongs here.",
 										ivfpq_page_opaque(page)->kind, kind));
 	if (header->pd_lower < IVFPQ_CONTENTS_OFFSET || header->pd_lower > header->pd_upper ||
-		header->pd_upper != header->pd_special)
+		header->pd_upper != header->pd_special || (kind == IVFPQ_PAGE_LIST && header->pd_lower % 4 != 0))
 		ivfpq_report_corrupted(index, blkno,
 							   psprintf("Contents end at %u, free space at %u, special space starts at %u.",
 										header->pd_lower, header->pd_upper, header->pd_special));

@@ -169,6 +169,8 @@ load_model(Relation index, const IvfpqMetaPageData *meta)
 												  ALLOCSET_SMALL_SIZES);
 	CachedModel *cached = MemoryContextAllocZero(context, sizeof(CachedModel));
 
+	cached->model.nblocks = MemoryContextAllocZero(context, sizeof(BlockNumber));
+
 	cached->context = context;
 	cached->locator = VQ_LOCATOR(index);
 	cached->model.meta = *meta;

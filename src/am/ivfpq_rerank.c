@@ -263,7 +263,7 @@ static ReadyRow *
 ready_row(IvfpqReranker *reranker, ItemPointer tid)
 {
 	for (int i = 0; i < reranker->nready; i++)
-		if (ItemPointerEquals(&reranker->ready[i].tid, tid))
+		if (ItemPointerIsValid(&reranker->ready[i].tid) && ItemPointerEquals(&reranker->ready[i].tid, tid))
 			return &reranker->ready[i];
 	return NULL;
 }
