@@ -18,12 +18,15 @@
 #include "postgres.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include "access/parallel.h"
 #include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
 
 #include "base/vq_guc.h"
+#include "base/vqpg_compat.h"
 #include "gpu/vq_gpu_loader.h"
 
 /*
@@ -35,8 +38,13 @@
 /* Rows handed over between two looks for interrupts */
 #define SAMPLE_ROWS		65536
 
-/* Of the free memory of devices, what a sample may count on; the rest is for work on it */
+/*
+ * Of the free memory of a device, what a sample may count on once the plug-in has set a reserve aside; the rest is
+ * for work on it
+ */
 #define SAMPLE_MEMORY_PART	0.5
+#define RESERVED_PART		(1.0 / 16)
+#define RESERVED_BYTES		(256.0 * 1024 * 1024)
 #define MAX_DEVICES		16
 
 /* Names the plug-in to take, or its folder: for tests, see src/gpu/README.md */
@@ -90,10 +98,17 @@ find_library(char *path, size_t path_bytes)
 static bool
 has_driver(void)
 {
-	void	   *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+	sigset_t	all_signals;
+	sigset_t	old_signals;
+	void	   *driver;
 
+	/* as vq_gpu_load does: threads that a library starts are not to run our handlers */
+	sigfillset(&all_signals);
+	pthread_sigmask(SIG_BLOCK, &all_signals, &old_signals);
+	driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
 	if (driver)
 		dlclose(driver);
+	pthread_sigmask(SIG_SETMASK, &old_signals, NULL);
 	return driver != NULL;
 }
 
@@ -123,7 +138,7 @@ ivfpq_gpu_load(VqGpuInterface *interface, VqGpuError *error)
 static bool
 should_stop(void *arg)
 {
-	return InterruptPending && (QueryCancelPending || ProcDiePending);
+	return InterruptPending && (QueryCancelPending || ProcDiePending || VQ_TRANSACTION_TIMED_OUT());
 }
 
 static int
@@ -189,21 +204,21 @@ has_device(const VqGpuInterface *interface, VqGpuStatus status)
 		(interface->devices(NULL, 0, &ndevices, &error) == VQ_GPU_OK && ndevices > 0);
 }
 
-/* Free memory of those devices that are used */
-static size_t
+/* Free memory of that device that has the most: which others are used, the plug-in decides */
+static double
 free_bytes(const IvfpqGpu *gpu)
 {
 	VqGpuDevice devices[MAX_DEVICES];
 	size_t		ndevices = 0;
-	size_t		sum = 0;
+	double		most = 0;
 	VqGpuError	error;
 
 	if (gpu->interface.devices(devices, MAX_DEVICES, &ndevices, &error) != VQ_GPU_OK)
 		return 0;
 	for (size_t i = 0; i < Min(ndevices, MAX_DEVICES); i++)
 		if (ivfpq_gpu_device == VQ_GPU_ALL_DEVICES || ivfpq_gpu_device == devices[i].index)
-			sum += devices[i].free_bytes;
-	return sum;
+			most = Max(most, devices[i].free_bytes);
+	return most;
 }
 
 IvfpqGpu *
@@ -213,6 +228,7 @@ ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 	IvfpqGpu   *gpu;
 	VqGpuStatus status;
 	VqGpuError	error;
+	double		bytes;
 
 	if (ivfpq_gpu == VQ_USE_GPU_OFF || (ivfpq_gpu == VQ_USE_GPU_AUTO && nrows * dim < MIN_FLOATS))
 		return NULL;
@@ -226,7 +242,8 @@ ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 	if (status == VQ_GPU_OK)
 	{
 		strlcpy(gpu->name, gpu->interface.describe(gpu->handle), sizeof(gpu->name));
-		gpu->room = (size_t) (free_bytes(gpu) * SAMPLE_MEMORY_PART);
+		bytes = free_bytes(gpu);
+		gpu->room = (size_t) (Max(0, bytes - Max(bytes * RESERVED_PART, RESERVED_BYTES)) * SAMPLE_MEMORY_PART);
 		return gpu;
 	}
 

@@ -149,6 +149,13 @@ typedef RelFileNode VqLocator;
 #define VQ_IS_AUTOVACUUM()	IsAutoVacuumWorkerProcess()
 #endif
 
+/* From 17 on a timeout of the transaction is pending until interrupts are served, as cancels are */
+#if PG_VERSION_NUM >= 170000
+#define VQ_TRANSACTION_TIMED_OUT()	(TransactionTimeoutPending != 0)
+#else
+#define VQ_TRANSACTION_TIMED_OUT()	false
+#endif
+
 /* As another user: what is named without a schema is not looked for where the caller says.  Ends with the GUC nest level. */
 #if PG_VERSION_NUM >= 170000
 #define VQ_RESTRICT_SEARCH_PATH()	RestrictSearchPath()

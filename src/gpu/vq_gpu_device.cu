@@ -445,9 +445,12 @@ release_device(VqGpuState *device)
 {
 	bool		is_current;
 
-	/* to make it current would make a context */
+	/* to make it current would make a context, or it could not be made so: then the next launch is not to hear of it */
 	if (!device->is_entered)
+	{
+		(void) cudaGetLastError();
 		return;
+	}
 	for (int scope = 0; scope < NSCOPES; scope++)
 		free_device_scope(device, (VqGpuScope) scope);
 	is_current = cudaSetDevice(device->index) == cudaSuccess;

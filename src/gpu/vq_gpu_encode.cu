@@ -212,10 +212,10 @@ encode_bytes(const VqGpuState *device, const VqGpuModel *model, size_t stride, s
 	size_t		projection_bytes = 0;
 
 	if (model->projection != NULL)
-		projection_bytes = pq->dim * (stride + model->ncentroids) * sizeof(float) + tile * sizeof(double2);
+		projection_bytes = pq->dim * (stride + model->ncentroids) * sizeof(float);
 	return vq_gpu_assign_bytes(device, stride, model->ncentroids, capacity) +
 		vq_pq_codebook_floats(pq) * sizeof(float) +
-		tile * ((size_t) pq->m * pq->dsub * sizeof(float) + pq->m) +
+		tile * ((size_t) pq->m * pq->dsub * sizeof(float) + pq->m + sizeof(double2)) +
 		VQ_GPU_SLOTS * capacity * row_bytes + projection_bytes + 16384;
 }
 

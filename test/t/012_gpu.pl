@@ -424,7 +424,10 @@ for my $case (
 	[ '', $create_slow, 'encoding', 'terminate' ],
 	[ 'wait 8', $create_wide, 'clustering', 'timeout' ],
 	[ 'wait 60', $create_wide, 'encoding', 'timeout' ],
-	[ '', $create_slow, 'encoding', 'timeout' ])
+	[ '', $create_slow, 'encoding', 'timeout' ],
+	$node->pg_version >= 17
+	? ([ 'wait 8', $create_wide, 'clustering', 'transaction timeout' ], [ 'wait 60', $create_wide, 'encoding', 'transaction timeout' ])
+	: ())
 {
 	my ($fault, $statement, $phase, $how) = @$case;
 	my $name = ($fault || 'between two calls') . ", $how";
@@ -449,13 +452,16 @@ for my $case (
 	else
 	{
 		$told += 3;
-		run_sql("SET ivfpq.gpu = on; SET maintenance_work_mem = '8MB'; SET statement_timeout = '3s'; $statement;");
+		my $setting = $how eq 'timeout' ? 'statement_timeout' : 'transaction_timeout';
+
+		run_sql("SET ivfpq.gpu = on; SET maintenance_work_mem = '8MB'; SET $setting = '3s'; $statement;");
 	}
 	cmp_ok(time - $told, '<', 3, "$name: it ends soon");
 
 	my $log = slurp_file($node->logfile, $log_start);
 	my $expected = $how eq 'terminate' ? qr/FATAL:  terminating connection due to administrator command/
-	  : qr/ERROR:  canceling statement due to statement timeout/;
+	  : $how eq 'timeout' ? qr/ERROR:  canceling statement due to statement timeout/
+	  : qr/FATAL:  terminating connection due to transaction timeout/;
 
 	like($log, $expected, "$name: the reason is in the log");
 	unlike($log, qr/WARNING|PANIC|terminated by signal/, "$name: and nothing worse");
