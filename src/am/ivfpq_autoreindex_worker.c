@@ -24,6 +24,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
@@ -34,7 +36,6 @@
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
-#include "optimizer/plancat.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
@@ -241,12 +242,9 @@ has_outgrown(const Candidate *candidate, Oid *file)
 	if (index != NULL && ivfpq_may_rebuild(index))
 	{
 		IvfpqMetaPageData meta;
-		BlockNumber npages;
-		double		nrows;
-		double		all_visible;
 
-		estimate_rel_size(heap, NULL, &npages, &nrows, &all_visible);
-		result = ivfpq_outgrown(index, nrows, &meta) > 0;
+		/* by its entries: how many rows the table has is not known before VACUUM has ended */
+		result = ivfpq_outgrown(index, INFINITY, &meta) > 0;
 		*file = index->rd_rel->relfilenode;
 	}
 	if (index != NULL)
@@ -295,6 +293,18 @@ is_still_wanted(Candidate *candidate)
 		has_outgrown(candidate, &file) && file == candidate->file;
 }
 
+/* Code of an index may have released our locks (pg_advisory_unlock_all).  False if another worker works now. */
+static bool
+is_still_working(void)
+{
+	LOCKTAG		working = ivfpq_worker_lock(IVFPQ_LOCK_WORKING);
+	LockAcquireResult result = LockAcquire(&working, ExclusiveLock, true, true);
+
+	if (result == LOCKACQUIRE_ALREADY_HELD || result == LOCKACQUIRE_ALREADY_CLEAR)
+		LockRelease(&working, ExclusiveLock, true);
+	return result != LOCKACQUIRE_NOT_AVAIL;
+}
+
 static void
 rebuild(Candidate *candidate)
 {
@@ -335,7 +345,7 @@ try_candidate(Candidate *candidate)
 	if (may_begin)
 	{
 		drop_leftovers(candidate);
-		if (candidate->state == CANDIDATE_OUTGROWN)
+		if (candidate->state == CANDIDATE_OUTGROWN && is_still_working())
 			rebuild(candidate);
 		else
 			candidate->state = CANDIDATE_DONE;
@@ -402,6 +412,11 @@ sleep_a_second(void)
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
 }
 
 /* Become the only worker of the database that works; false if one waits for that, which will see all that we would */

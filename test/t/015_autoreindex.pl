@@ -288,6 +288,35 @@ is($node->safe_psql('postgres', q{
 		SELECT count(*), bool_and(indisvalid) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relname ~ '^parted_'}),
 	'12|t', 'each has one index');
 
+# A table that nobody has counted yet, and whose VACUUM goes on for a while after the worker has come
+$node->safe_psql('postgres', q{
+	CREATE TABLE uncounted (id bigint, v real[], note int, a varchar(10000), b varchar(10000), c varchar(10000));
+	CREATE INDEX uncounted_v ON uncounted USING ivfpq (v);
+	CREATE INDEX ON uncounted USING gin (v) WITH (gin_pending_list_limit = 2000000);
+	INSERT INTO uncounted SELECT id, test_vector(id, 8), 0, 'a', 'b', 'c' FROM generate_series(1, 12000) id});
+like(vacuum('uncounted'), qr/background worker rebuilds it/, 'VACUUM promises a worker');
+wait_until_trained('uncounted_v', 'before its rows were counted');
+ok(wait_until_no_worker(), 'the worker ends');
+
+# A worker that waits hears that it is not wanted any more
+$node->safe_psql('postgres', q{
+	CREATE TABLE unwanted (id bigint, v real[], note int);
+	CREATE INDEX unwanted_v ON unwanted USING ivfpq (v)});
+fill('unwanted', 12000);
+$writer->query_safe('BEGIN; SELECT count(*) FROM unwanted');
+like(vacuum('unwanted'), qr/background worker rebuilds it/, 'VACUUM promises a worker');
+ok($node->poll_query_until('postgres',
+		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'Extension')}),
+	'which waits');
+$node->append_conf('postgresql.conf', 'ivfpq.autoreindex = off');
+$node->reload;
+sleep(2);
+$writer->query_safe('COMMIT');
+ok(wait_until_no_worker(), 'the worker ends');
+ok(!is_trained('unwanted_v'), 'and has not rebuilt the index');
+$node->append_conf('postgresql.conf', 'ivfpq.autoreindex = on');
+$node->reload;
+
 # It is no obstacle to who drops the database
 $node->safe_psql('postgres', 'CREATE DATABASE other');
 $node->safe_psql('other', q{
