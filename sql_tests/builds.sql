@@ -54,17 +54,6 @@ RESET enable_seqscan;
 SELECT ivfpq_check('long_index', true, true);
 DROP TABLE long;
 
--- The memory that the message asks for is enough
-CREATE TABLE hungry AS SELECT array_fill(sin(i)::real, '{60}') || array_fill(cos(i * 1.7)::real, '{40}') AS embedding FROM generate_series(1, 150000) i;
-SET max_parallel_maintenance_workers = 0;
-SET maintenance_work_mem = '1MB';
-CREATE INDEX ON hungry USING ivfpq (embedding) WITH (lists = 4000, rotation = none);
-SET maintenance_work_mem = '62MB';
-CREATE INDEX ON hungry USING ivfpq (embedding) WITH (lists = 4000, rotation = none);
-RESET maintenance_work_mem;
-RESET max_parallel_maintenance_workers;
-DROP TABLE hungry;
-
 -- The rows of a partial index may be in few blocks of the table
 CREATE TABLE sparse (id int, embedding real[]) WITH (fillfactor = 10);
 INSERT INTO sparse SELECT * FROM items WHERE id <= 5000;

@@ -63,6 +63,7 @@ static const struct config_enum_entry kernel_options[] = {
 	{"avx512", 3, false},
 	{"avx512_vbmi", 4, false},
 	{"neon", 5, false},
+	{"neon_dotprod", 6, false},
 	{NULL, 0, false}
 };
 

@@ -14,6 +14,9 @@
 
 #include <stdatomic.h>
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
 #if defined(__x86_64__)
 #include <cpuid.h>
 
@@ -80,11 +83,22 @@ detect_features(void)
 
 #elif defined(__aarch64__)
 
-/* Every 64-bit ARM processor has it */
+/* HWCAP_ASIMDDP of the kernel's interface: not all libraries' headers have it */
+#define HWCAP_DOTPROD	(1UL << 20)
+
+/* Every 64-bit ARM processor has NEON.  Where the system is not asked, what the compiler was told is true */
 static uint32_t
 detect_features(void)
 {
-	return VQ_CPU_NEON;
+	uint32_t	features = VQ_CPU_NEON;
+
+#if defined(__linux__)
+	if (getauxval(AT_HWCAP) & HWCAP_DOTPROD)
+		features |= VQ_CPU_NEON_DOTPROD;
+#elif defined(__ARM_FEATURE_DOTPROD)
+	features |= VQ_CPU_NEON_DOTPROD;
+#endif
+	return features;
 }
 
 #else

@@ -18,6 +18,7 @@ const VqKernels *const vq_kernels_all[] = {
 	&vq_kernels_avx512,
 	&vq_kernels_avx2,
 #elif defined(__aarch64__)
+	&vq_kernels_neon_dotprod,
 	&vq_kernels_neon,
 #endif
 	&vq_kernels_scalar,

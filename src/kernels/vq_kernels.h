@@ -60,11 +60,12 @@ typedef struct VqBound
 
 /*
  * A vector in bytes: value = step * (byte - VQ_U8_ZERO), with a step of its own
- * that makes the largest value VQ_U8_LARGEST steps.  Below VQ_U8_SMALLEST, where a
- * float has no room for the inverse, values are zero.
+ * that makes the largest value VQ_U8_LARGEST steps: four products of such bytes
+ * can be added in 16 bits.  Below VQ_U8_SMALLEST, where a float has no room for the
+ * inverse, values are zero.
  */
-#define VQ_U8_ZERO		128
-#define VQ_U8_LARGEST	127.0f
+#define VQ_U8_ZERO		64
+#define VQ_U8_LARGEST	63
 #define VQ_U8_SMALLEST	1e-36f
 
 /* Columns of scores_u8 and project_i8 that are stored side by side */
@@ -75,7 +76,7 @@ typedef struct VqColumns
 {
 	size_t		ncolumns;		/* a multiple of VQ_PANEL_COLUMNS */
 	size_t		nquads;			/* of a row and of a column */
-	const int8_t *panels;		/* [ncolumns / 16][nquads][16][4], less VQ_U8_ZERO */
+	const int8_t *panels;		/* [ncolumns / 16][nquads][16][4], bytes less VQ_U8_ZERO */
 	const int32_t *corrections; /* [ncolumns], -VQ_U8_ZERO times the sum of the column's values in panels */
 	const float *steps;			/* [ncolumns] */
 	const float *offsets;		/* [ncolumns], finite or plus infinity */
@@ -192,9 +193,10 @@ typedef struct VqKernels
 	 * scores_u8: scores[i][j] = <row_i, column_j> - offsets[j], the product of
 	 *		   the values that the bytes stand for; rows is
 	 *		   uint8_t[nrows][nquads * 4], steps is float[nrows], scores is
-	 *		   float[nrows][ncolumns].  Sums are exact, and the error is that of
-	 *		   four operations on floats.  A score depends on its own row and
-	 *		   column and on nothing else, bit by bit.
+	 *		   float[nrows][ncolumns].  Values are VQ_U8_LARGEST steps at most,
+	 *		   so that sums are exact, and the error is that of four operations
+	 *		   on floats.  A score depends on its own row and column and on
+	 *		   nothing else, bit by bit.
 	 * largest_two: at[i][0] = the j with the largest scores[i][j], and at[i][1]
 	 *		   that of the largest of the others, the lowest on a tie; scores is
 	 *		   float[nrows][ncolumns], ncolumns is a multiple of 16 and not 0.
@@ -225,6 +227,7 @@ extern const VqKernels vq_kernels_avx512;
 extern const VqKernels vq_kernels_avx512_vbmi;
 #elif defined(__aarch64__)
 extern const VqKernels vq_kernels_neon;
+extern const VqKernels vq_kernels_neon_dotprod;
 #endif
 
 #endif							/* VQ_KERNELS_H */

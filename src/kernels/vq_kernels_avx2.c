@@ -737,28 +737,10 @@ lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *byte
 
 VQ_TARGET_END
 
-/* Not worth more: without the instructions, products of float32 are as fast */
-static float
-quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out)
-{
-	return vq_kernels_scalar.quantise_u8(x, origin, dim, out);
-}
-
-static void
-scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns, float *scores)
-{
-	vq_kernels_scalar.scores_u8(rows, steps, nrows, columns, scores);
-}
-
-static void
-largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2])
-{
-	vq_kernels_scalar.largest_two(scores, nrows, ncolumns, at);
-}
-
 const VqKernels vq_kernels_avx2 = {
 	.name = "avx2",
 	.required_features = VQ_CPU_AVX2,
+	.is_u8_fast = true,
 	.l2sq_f32 = l2sq_f32,
 	.ip_f32 = ip_f32,
 	.ip_norms_f32 = ip_norms_f32,
@@ -774,9 +756,9 @@ const VqKernels vq_kernels_avx2 = {
 	.scan4 = vq_avx2_scan4,
 	.scan8 = vq_avx2_scan8,
 	.bound = vq_avx2_bound,
-	.quantise_u8 = quantise_u8,
-	.scores_u8 = scores_u8,
-	.largest_two = largest_two,
+	.quantise_u8 = vq_avx2_quantise_u8,
+	.scores_u8 = vq_avx2_scores_u8,
+	.largest_two = vq_avx2_largest_two,
 };
 
 #endif							/* __x86_64__ */

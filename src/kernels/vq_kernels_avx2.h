@@ -35,4 +35,10 @@ extern void vq_avx2_scan8(const uint8_t *codes, size_t n, const uint8_t *lut, si
 extern uint32_t vq_avx2_bound(const float *a, const uint16_t *s, const uint8_t *e,
 							  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low);
 
+/* vq_kernels_avx2_u8.c */
+extern float vq_avx2_quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out);
+extern void vq_avx2_scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns,
+							  float *scores);
+extern void vq_avx2_largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2]);
+
 #endif							/* VQ_KERNELS_AVX2_H */

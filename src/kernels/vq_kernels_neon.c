@@ -612,46 +612,46 @@ lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *byte
 	}
 }
 
-/* Builds multiply in float32: baseline instructions have no products of bytes that outrun that */
-static float
-quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out)
-{
-	return vq_kernels_scalar.quantise_u8(x, origin, dim, out);
-}
+/* The operations above and those of vq_kernels_neon_scan.c, for the tables below */
+#define NEON_OPERATIONS \
+	.l2sq_f32 = l2sq_f32, \
+	.ip_f32 = ip_f32, \
+	.ip_norms_f32 = ip_norms_f32, \
+	.f16_to_f32 = f16_to_f32, \
+	.l2sq_rows_f32 = l2sq_rows_f32, \
+	.l2sq_rows_i8 = l2sq_rows_i8, \
+	.project_i8 = project_i8, \
+	.fwht = fwht, \
+	.pq_encode = pq_encode, \
+	.pq_lut = pq_lut, \
+	.lut_ranges = lut_ranges, \
+	.lut_bytes = lut_bytes, \
+	.scan4 = vq_neon_scan4, \
+	.scan8 = vq_neon_scan8, \
+	.bound = vq_neon_bound, \
+	.quantise_u8 = vq_neon_quantise_u8, \
+	.largest_two = vq_neon_largest_two
 
+/* Baseline instructions have no products of bytes that outrun those of float32 */
 static void
 scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns, float *scores)
 {
 	vq_kernels_scalar.scores_u8(rows, steps, nrows, columns, scores);
 }
 
-static void
-largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2])
-{
-	vq_kernels_scalar.largest_two(scores, nrows, ncolumns, at);
-}
-
 const VqKernels vq_kernels_neon = {
 	.name = "neon",
 	.required_features = VQ_CPU_NEON,
-	.l2sq_f32 = l2sq_f32,
-	.ip_f32 = ip_f32,
-	.ip_norms_f32 = ip_norms_f32,
-	.f16_to_f32 = f16_to_f32,
-	.l2sq_rows_f32 = l2sq_rows_f32,
-	.l2sq_rows_i8 = l2sq_rows_i8,
-	.project_i8 = project_i8,
-	.fwht = fwht,
-	.pq_encode = pq_encode,
-	.pq_lut = pq_lut,
-	.lut_ranges = lut_ranges,
-	.lut_bytes = lut_bytes,
-	.scan4 = vq_neon_scan4,
-	.scan8 = vq_neon_scan8,
-	.bound = vq_neon_bound,
-	.quantise_u8 = quantise_u8,
+	NEON_OPERATIONS,
 	.scores_u8 = scores_u8,
-	.largest_two = largest_two,
+};
+
+const VqKernels vq_kernels_neon_dotprod = {
+	.name = "neon_dotprod",
+	.required_features = VQ_CPU_NEON | VQ_CPU_NEON_DOTPROD,
+	.is_u8_fast = true,
+	NEON_OPERATIONS,
+	.scores_u8 = vq_neon_scores_u8,
 };
 
 #endif							/* __aarch64__ */

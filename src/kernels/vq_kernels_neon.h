@@ -29,4 +29,10 @@ extern void vq_neon_scan8(const uint8_t *codes, size_t n, const uint8_t *lut, si
 extern uint32_t vq_neon_bound(const float *a, const uint16_t *s, const uint8_t *e,
 							  const uint32_t *sums, size_t n, const VqBound *list, float ceiling, float *low);
 
+/* vq_kernels_neon_dotprod.c; only scores_u8 needs more than the baseline */
+extern float vq_neon_quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out);
+extern void vq_neon_scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns,
+							  float *scores);
+extern void vq_neon_largest_two(const float *scores, size_t nrows, size_t ncolumns, uint32_t (*at)[2]);
+
 #endif							/* VQ_KERNELS_NEON_H */

@@ -68,7 +68,6 @@ fill_column(const uint8_t *centroid, size_t nquads, int8_t *column, int32_t *squ
 		{
 			int32_t		value = centroid[q * 4 + i] - VQ_U8_ZERO;
 
-			/* garbage may be -128 */
 			column[i] = (int8_t) value;
 			sum += value;
 			*squares += value * value;

@@ -8,7 +8,7 @@
  * row, and differences in float32 choose between those.
  *
  * Rows and centroids are rounded after the mean of the centroids is taken off
- * both, each to steps of a 127th of its largest value: what all centroids have in
+ * both, each to steps of a 63rd of its largest value: what all centroids have in
  * common tells nothing about which is nearest, and would make the steps larger.
  *
  * A row's scores, label and distance depend on no other row.
@@ -50,7 +50,7 @@ extern size_t vq_panels_work_bytes(size_t ncentroids, size_t dim);
 /*----------
  * scores[i][j] is the larger the nearer centroid j is to row i: minus half of
  * the squared distance of the rounded vectors, plus a summand of the row's own.
- * Rounding moves each value by 1/254 of the largest of its vector, at most.
+ * Rounding moves each value by 1/126 of the largest of its vector, at most.
  * scores is float[nrows][vq_panels_columns(ncentroids)]; columns without a
  * centroid have minus infinity.
  *

@@ -481,6 +481,9 @@ fuzz_u8(Input *input)
 	uint32_t	(*got_at)[2] = allocate(nrows * sizeof(*got_at));
 	VqColumns	columns = {ncolumns, nquads, (const int8_t *) panels, corrections, column_steps, offsets};
 
+	for (size_t k = 0; k < ncolumns * nquads * 4; k++)
+		panels[k] = (uint8_t) (panels[k] % (2 * VQ_U8_LARGEST + 1) - VQ_U8_LARGEST);
+
 	/* corrections need not be those of the columns */
 	for (size_t j = 0; j < ncolumns; j++)
 		corrections[j] = (int8_t) next_byte(input) * 1000;

@@ -104,6 +104,36 @@ $node->safe_psql('postgres', $build);
 ok_check($node, 'items_v', 'true', 'after cancelled builds');
 ok_finds_every_row($node, 'items', $dim, 'after cancelled builds');
 
+# The memory that the message asks for is enough, and not much more than that, however products are computed
+$node->safe_psql('postgres', q{
+	CREATE TABLE hungry AS SELECT array_fill(sin(i)::real, '{60}') || array_fill(cos(i * 1.7)::real, '{40}') AS v
+	FROM generate_series(1, 150000) i});
+
+sub build_hungry
+{
+	my ($kernel, $megabytes) = @_;
+	my ($code, $out, $err) = $node->psql('postgres', qq{
+		LOAD 'vqpg';
+		SET ivfpq.kernel = $kernel;
+		SET max_parallel_maintenance_workers = 0;
+		SET maintenance_work_mem = '${megabytes}MB';
+		CREATE INDEX hungry_v ON hungry USING ivfpq (v) WITH (lists = 4000, rotation = none);
+		DROP INDEX hungry_v});
+
+	is($code, 0, "$kernel: CREATE INDEX within $megabytes MB");
+	return $err;
+}
+
+for my $kernel ('auto', 'scalar')
+{
+	my ($wanted) = build_hungry($kernel, 1) =~ /HINT:  Set "maintenance_work_mem" to (\d+) MB or more/;
+
+	cmp_ok($wanted, '>', 50, "$kernel: 1 MB is not enough, and a message says what is");
+	is(build_hungry($kernel, $wanted), '', "$kernel: that is enough");
+	like(build_hungry($kernel, $wanted - 4), qr/trained with less/, "$kernel: a little less is not");
+}
+$node->safe_psql('postgres', 'DROP TABLE hungry');
+
 # OpenBLAS wants 128 MB of address space as it multiplies first, and would try for ever: with 100 MB
 # left a build goes on without it, and the next one of the session looks for it again
 my ($code, $out, $err) = $node->psql('postgres', q{

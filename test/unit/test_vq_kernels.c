@@ -46,6 +46,19 @@ table_at(size_t n)
 	return NULL;
 }
 
+/* The first table from the t-th on whose operation is not that of the table before */
+static size_t
+own_table(size_t t, size_t operation)
+{
+	while (t > 0 && table_at(t) != NULL &&
+		   memcmp((const char *) table_at(t) + operation, (const char *) table_at(t - 1) + operation, sizeof(void (*) (void))) == 0)
+		t++;
+	return t;
+}
+
+#define for_each_own(t, operation) \
+	for (size_t t = 0; table_at(t) != NULL; t = own_table(t + 1, offsetof(VqKernels, operation)))
+
 static void *
 allocate(size_t nbytes)
 {
@@ -215,7 +228,7 @@ test_f16_to_f32_is_exact_for_all_values(void)
 
 	for (size_t i = 0; i < nvalues; i++)
 		halves[i] = (uint16_t) i;
-	for (size_t t = 0; table_at(t) != NULL; t++)
+	for_each_own(t, f16_to_f32)
 	{
 		table_at(t)->f16_to_f32(halves, nvalues, got);
 		for (size_t i = 0; i < nvalues; i++)
@@ -245,7 +258,7 @@ test_f16_to_f32_at_every_tail(void)
 		/* finite ones, of any size */
 		for (size_t k = 0; k < n; k++)
 			halves[k] = (uint16_t) (vq_rng_below(&rng, 0x7C00) | vq_rng_below(&rng, 2) << 15);
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, f16_to_f32)
 		{
 			table_at(t)->f16_to_f32(halves, n, got);
 			for (size_t k = 0; k < n; k++)
@@ -343,7 +356,7 @@ check_projection(VqRng *rng, size_t dim, size_t npanels)
 			add_term(&references[j],
 					 (double) steps[j] * x[i] * panels[(panel * dim + i) * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS]);
 	}
-	for (size_t t = 0; table_at(t) != NULL; t++)
+	for_each_own(t, project_i8)
 	{
 		const VqKernels *kernels = table_at(t);
 
@@ -389,7 +402,7 @@ test_fwht_agrees_with_definition_and_is_its_own_inverse(void)
 		float	   *x = random_floats(&rng, n);
 		float	   *y = allocate(n * sizeof(float));
 
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, fwht)
 		{
 			const VqKernels *kernels = table_at(t);
 			size_t		nchecked = n < 64 ? n : 64;
@@ -502,7 +515,7 @@ test_pq_encode_finds_the_nearest(void)
 			float	   *codebook = random_floats(&rng, m * dsub * ksub);
 			uint8_t    *codes = allocate(m);
 
-			for (size_t t = 0; table_at(t) != NULL; t++)
+			for_each_own(t, pq_encode)
 			{
 				const VqKernels *kernels = table_at(t);
 
@@ -544,7 +557,7 @@ test_pq_encode_takes_the_lowest_on_a_tie(void)
 			float	   *codebook = random_integers(&rng, m * dsub * ksub, limit);
 			uint8_t    *codes = allocate(m);
 
-			for (size_t t = 0; table_at(t) != NULL; t++)
+			for_each_own(t, pq_encode)
 			{
 				const VqKernels *kernels = table_at(t);
 
@@ -578,7 +591,7 @@ test_pq_encode_gives_zero_when_every_distance_overflows(void)
 				x[i] = 1e30f;
 			for (size_t i = 0; i < m * 2 * ksub; i++)
 				codebook[i] = (float) i;
-			for (size_t t = 0; table_at(t) != NULL; t++)
+			for_each_own(t, pq_encode)
 			{
 				table_at(t)->pq_encode(x, codebook, m, 2, ksub, codes);
 				for (size_t j = 0; j < m; j++)
@@ -607,7 +620,7 @@ test_pq_encode_of_nan_stays_below_ksub(void)
 			x[m] = NAN;
 			for (size_t repeat = 0; repeat < 2; repeat++)
 			{
-				for (size_t t = 0; table_at(t) != NULL; t++)
+				for_each_own(t, pq_encode)
 				{
 					table_at(t)->pq_encode(x, codebook, m, 2, ksub, codes);
 					for (size_t j = 0; j < m; j++)
@@ -636,7 +649,7 @@ test_pq_lut_agrees_with_doubles(void)
 		float	   *codebook = random_floats(&rng, m * dsub * ksub);
 		float	   *lut = allocate(m * ksub * sizeof(float));
 
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, pq_lut)
 		{
 			const VqKernels *kernels = table_at(t);
 
@@ -822,7 +835,7 @@ test_bound_decodes_every_e_exactly(void)
 
 		for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
 			e[i] = (uint8_t) (first + i);
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, bound)
 		{
 			table_at(t)->bound(a, s, e, sums, VQ_BLOCK_LANES, &bound, 0, low);
 			for (size_t i = 0; i < VQ_BLOCK_LANES; i++)
@@ -857,7 +870,7 @@ test_bound_agrees_with_doubles(void)
 		if (repeat % 5 == 0)
 			a[vq_rng_below(&rng, n)] = -INFINITY;
 
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, bound)
 		{
 			const VqKernels *kernels = table_at(t);
 
@@ -910,7 +923,7 @@ test_bound_tells_which_are_not_above_the_ceiling(void)
 
 			for (size_t i = 0; i < n; i++)
 				want |= (uint32_t) !(a[i] > ceiling) << i;
-			for (size_t t = 0; table_at(t) != NULL; t++)
+			for_each_own(t, bound)
 			{
 				uint32_t	got = table_at(t)->bound(a, s, e, sums, n, &bound, ceiling, low);
 
@@ -938,7 +951,7 @@ check_quantised(const float *x, const float *origin, size_t dim, const char *wha
 
 	for (size_t k = 0; k < dim; k++)
 		largest = fmaxf(largest, fabsf(x[k] - origin[k]));
-	CHECK(fabs(want_step * 127.0 - largest) <= largest * 1e-6, "%s dim %zu: step %g, largest %g", what, dim, want_step, largest);
+	CHECK(fabs(want_step * (double) VQ_U8_LARGEST - largest) <= largest * 1e-6, "%s dim %zu: step %g, largest %g", what, dim, want_step, largest);
 	for (size_t k = 0; k < nbytes; k++)
 	{
 		double		residual = k < dim ? x[k] - origin[k] : 0;
@@ -947,7 +960,7 @@ check_quantised(const float *x, const float *origin, size_t dim, const char *wha
 			  fabs(want_step * ((double) want[k] - VQ_U8_ZERO) - residual) <= want_step * .50001,
 			  "%s dim %zu at %zu: %u steps of %g for %g", what, dim, k, want[k], want_step, residual);
 	}
-	for (size_t t = 0; table_at(t) != NULL; t++)
+	for_each_own(t, quantise_u8)
 	{
 		float		step = table_at(t)->quantise_u8(x, origin, dim, got);
 
@@ -988,19 +1001,22 @@ test_quantise_u8_takes_the_nearest_byte(void)
 		free(origin);
 
 		/* many ties between two bytes */
-		x = random_integers(&rng, dim, 254);
+		x = random_integers(&rng, dim, 2 * VQ_U8_LARGEST);
 		origin = random_integers(&rng, dim, 0);
 		for (size_t k = 0; k < dim; k++)
 			x[k] /= 2;
 		if (dim > 0)
-			x[0] = 127;
+			x[0] = VQ_U8_LARGEST;
 		check_quantised(x, origin, dim, "halves");
 		free(x);
 		free(origin);
 	}
 }
 
-/* Rows and columns of any bytes, each with a step; the last column has no centroid */
+/*
+ * Rows and columns of bytes, each with a step; the last column has no centroid.  The
+ * first row and the first columns have the largest values only.
+ */
 typedef struct Scored
 {
 	uint8_t    *rows;
@@ -1019,6 +1035,12 @@ value_at(const Scored *scored, size_t column, size_t k)
 		((column / 16 * scored->columns.nquads + k / 4) * 16 + column % 16) * 4 + k % 4;
 }
 
+static int
+byte_value(VqRng *rng)
+{
+	return (int) vq_rng_below(rng, 2 * VQ_U8_LARGEST + 1) - VQ_U8_LARGEST;
+}
+
 static void
 scored_open(Scored *scored, VqRng *rng, size_t nrows, size_t nquads, size_t ncolumns)
 {
@@ -1032,9 +1054,14 @@ scored_open(Scored *scored, VqRng *rng, size_t nrows, size_t nquads, size_t ncol
 	scored->columns = (VqColumns) {ncolumns, nquads, scored->panels, scored->corrections,
 		scored->column_steps, scored->offsets};
 	for (size_t k = 0; k < nrows * nquads * 4; k++)
-		scored->rows[k] = (uint8_t) vq_rng_below(rng, 256);
+		scored->rows[k] = (uint8_t) (VQ_U8_ZERO + (k < nquads * 4 ? VQ_U8_LARGEST : byte_value(rng)));
 	for (size_t k = 0; k < ncolumns * nquads * 4; k++)
-		scored->panels[k] = (int8_t) ((int) vq_rng_below(rng, 256) - 128);
+		scored->panels[k] = (int8_t) byte_value(rng);
+	for (size_t k = 0; k < nquads * 4; k++)
+	{
+		*value_at(scored, 0, k) = VQ_U8_LARGEST;
+		*value_at(scored, 1, k) = -VQ_U8_LARGEST;
+	}
 	for (size_t j = 0; j < ncolumns; j++)
 	{
 		scored->corrections[j] = 0;
@@ -1071,7 +1098,7 @@ test_scores_u8_agree_with_doubles(void)
 				Scored		scored;
 
 				scored_open(&scored, &rng, nrows, nquads, ncolumns);
-				for (size_t t = 0; table_at(t) != NULL; t++)
+				for_each_own(t, scores_u8)
 				{
 					table_at(t)->scores_u8(scored.rows, scored.steps, nrows, &scored.columns, got);
 					for (size_t k = 0; k < nrows * ncolumns; k++)
@@ -1113,7 +1140,7 @@ test_scores_u8_of_a_row_depend_on_no_other(void)
 		Scored		scored;
 
 		scored_open(&scored, &rng, 40, nquads, ncolumns);
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, scores_u8)
 		{
 			table_at(t)->scores_u8(scored.rows, scored.steps, 40, &scored.columns, together);
 			for (size_t count = 1; count < 40; count += 6)
@@ -1150,7 +1177,7 @@ test_largest_two_takes_the_lowest_on_a_tie(void)
 			for (size_t k = 0; k < nrows * ncolumns; k++)
 				if (vq_rng_below(&rng, nrows) < k / ncolumns)
 					scores[k] = -INFINITY;
-			for (size_t t = 0; table_at(t) != NULL; t++)
+			for_each_own(t, largest_two)
 			{
 				table_at(t)->largest_two(scores, nrows, ncolumns, got);
 				for (size_t i = 0; i < nrows; i++)
@@ -1184,7 +1211,7 @@ test_largest_two_of_nans_are_columns(void)
 	{
 		for (size_t j = 0; j < 80; j++)
 			scores[j] = j % nan_every == 0 ? NAN : -(float) j;
-		for (size_t t = 0; table_at(t) != NULL; t++)
+		for_each_own(t, largest_two)
 		{
 			table_at(t)->largest_two(scores, 1, 80, got);
 			CHECK(got[0][0] < 80 && got[0][1] < 80 && got[0][0] != got[0][1], "%s: got %u and %u",
