@@ -32,16 +32,31 @@ largest_lane(__m256 v)
 	return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
+/* x - origin of eight values, or as many as there are and zeros */
 static inline __m256
-load_residual(const float *x, const float *origin)
+load_residual(const float *x, const float *origin, size_t count)
 {
-	return _mm256_sub_ps(_mm256_loadu_ps(x), _mm256_loadu_ps(origin));
+	static const int32_t lanes[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+	__m256i		mask;
+
+	if (count >= 8)
+		return _mm256_sub_ps(_mm256_loadu_ps(x), _mm256_loadu_ps(origin));
+	mask = _mm256_loadu_si256((const __m256i *) (lanes + 8 - count));
+	return _mm256_sub_ps(_mm256_maskload_ps(x, mask), _mm256_maskload_ps(origin, mask));
 }
 
-static inline __m256i
-steps_of(const float *x, const float *origin, __m256 inverse)
+/* Sixteen values, or as many as there are, in bytes */
+static inline __m128i
+round_to_u8(const float *x, const float *origin, size_t count, __m256 inverse)
 {
-	return _mm256_cvtps_epi32(_mm256_mul_ps(load_residual(x, origin), inverse));
+	__m256		low = load_residual(x, origin, count);
+	__m256		high = count > 8 ? load_residual(x + 8, origin + 8, count - 8) : _mm256_setzero_ps();
+	__m256i		steps = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(low, inverse)),
+										   _mm256_cvtps_epi32(_mm256_mul_ps(high, inverse)));
+
+	steps = _mm256_permute4x64_epi64(steps, 0xD8);
+	return _mm_add_epi8(_mm_packs_epi16(_mm256_castsi256_si128(steps), _mm256_extracti128_si256(steps, 1)),
+						_mm_set1_epi8(VQ_U8_ZERO));
 }
 
 float
@@ -49,31 +64,26 @@ vq_avx2_quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *ou
 {
 	const __m256 sign = _mm256_set1_ps(-0.0f);
 	__m256		largest_f32x8 = _mm256_setzero_ps();
+	__m256		inverse;
 	float		largest;
-	float		inverse;
 	size_t		i;
 
 	for (i = 0; i + 8 <= dim; i += 8)
-		largest_f32x8 = _mm256_max_ps(_mm256_andnot_ps(sign, load_residual(x + i, origin + i)), largest_f32x8);
+		largest_f32x8 = _mm256_max_ps(_mm256_andnot_ps(sign, load_residual(x + i, origin + i, 8)), largest_f32x8);
+	if (i < dim)
+		largest_f32x8 = _mm256_max_ps(_mm256_andnot_ps(sign, load_residual(x + i, origin + i, dim - i)), largest_f32x8);
 	largest = largest_lane(largest_f32x8);
-	for (; i < dim; i++)
-		largest = fmaxf(largest, fabsf(x[i] - origin[i]));
-	inverse = largest >= VQ_U8_SMALLEST ? VQ_U8_LARGEST / largest : 0.0f;
+	inverse = _mm256_set1_ps(largest >= VQ_U8_SMALLEST ? VQ_U8_LARGEST / largest : 0.0f);
 
 	for (i = 0; i + 16 <= dim; i += 16)
+		_mm_storeu_si128((__m128i *) (out + i), round_to_u8(x + i, origin + i, 16, inverse));
+	if (i < dim)
 	{
-		__m256		inverse_f32x8 = _mm256_set1_ps(inverse);
-		__m256i		steps_i16x16 = _mm256_packs_epi32(steps_of(x + i, origin + i, inverse_f32x8),
-													  steps_of(x + i + 8, origin + i + 8, inverse_f32x8));
+		uint8_t		bytes[16];
 
-		steps_i16x16 = _mm256_permute4x64_epi64(steps_i16x16, 0xD8);
-		_mm_storeu_si128((__m128i *) (out + i),
-						 _mm_add_epi8(_mm_packs_epi16(_mm256_castsi256_si128(steps_i16x16),
-													  _mm256_extracti128_si256(steps_i16x16, 1)),
-									  _mm_set1_epi8(VQ_U8_ZERO)));
+		_mm_storeu_si128((__m128i *) bytes, round_to_u8(x + i, origin + i, dim - i, inverse));
+		memcpy(out + i, bytes, (dim - i + 3) / 4 * 4);
 	}
-	for (; i < (dim + 3) / 4 * 4; i++)
-		out[i] = (uint8_t) (VQ_U8_ZERO + (i < dim ? _mm_cvtss_si32(_mm_set_ss((x[i] - origin[i]) * inverse)) : 0));
 	return largest >= VQ_U8_SMALLEST ? largest / VQ_U8_LARGEST : 0.0f;
 }
 
