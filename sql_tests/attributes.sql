@@ -33,7 +33,7 @@ CREATE INDEX items_numbers ON items USING ivfpq (embedding, a, a2, a8, f4, f8, n
 CREATE INDEX items_times ON items USING ivfpq (embedding, yes, d, ts, tz, t) WITH (lists = 20, nprobe = 2);
 CREATE INDEX items_words ON items USING ivfpq (embedding, s, c, v, u, m, o) WITH (lists = 20, nprobe = 2);
 SELECT indexrelid::regclass, (ivfpq_index_info(indexrelid)).format_version, ivfpq_check(indexrelid, true, true)
-FROM pg_index WHERE indrelid = 'items'::regclass ORDER BY 1::regclass::text;
+FROM pg_index WHERE indrelid = 'items'::regclass ORDER BY indexrelid;
 
 -- What a plan has under this key, of its search
 CREATE FUNCTION condition_of(query text, key text DEFAULT 'Index Cond') RETURNS text LANGUAGE plpgsql AS $$
@@ -108,7 +108,7 @@ VACUUM zeroes;
 VACUUM zeroes;
 SELECT dims, rows FROM ivfpq_index_info('zeroes_index');
 SELECT indexrelid::regclass, rows, dead_slots, list_rows FROM pg_index, ivfpq_index_info(indexrelid),
-	   LATERAL (SELECT sum(rows) AS list_rows FROM ivfpq_list_info(indexrelid)) l WHERE indrelid = 'items'::regclass ORDER BY 1::regclass::text;
+	   LATERAL (SELECT sum(rows) AS list_rows FROM ivfpq_list_info(indexrelid)) l WHERE indrelid = 'items'::regclass ORDER BY indexrelid;
 SELECT count(*), bool_and(embedding <-> ivfpq_reconstruct('items_numbers', ctid) < 0.8) AS near FROM items WHERE id <= 20;
 SELECT nprobe, recall > 0.5 AS found, queries_asked FROM ivfpq_recall('items_numbers', nprobes => '{2,20}', sample => 20);
 
@@ -169,7 +169,7 @@ DELETE FROM items WHERE id % 500 = 2;
 INSERT INTO items (id, embedding, a) SELECT 5000 + id, embedding, a FROM items WHERE id <= 50;
 VACUUM items;
 INSERT INTO items (id, embedding, a) SELECT 6000 + id, embedding, NULL FROM items WHERE id <= 50;
-SELECT indexrelid::regclass, ivfpq_check(indexrelid, true, true) FROM pg_index WHERE indrelid = 'items'::regclass ORDER BY 1::regclass::text;
+SELECT indexrelid::regclass, ivfpq_check(indexrelid, true, true) FROM pg_index WHERE indrelid = 'items'::regclass ORDER BY indexrelid;
 SELECT * FROM unnest(ARRAY['a = 77', 's = ''seventy''', 'a = 3', 's = ''word 3''']) condition, LATERAL compare(condition);
 REINDEX INDEX CONCURRENTLY items_numbers;
 DROP INDEX items_words;
