@@ -856,6 +856,44 @@ check_streaming(bool is_projected)
 	close_fixture(&fixture);
 }
 
+/* What a plan of memory says is what is taken: batches get smaller where it is little, and never fail where there is more */
+static void
+check_memory(bool is_projected)
+{
+	Shape		shape = {64, 2000, 100, 32, 4, true, is_projected};
+	Fixture		fixture;
+	bool		has_fitted = false;
+
+	open_fixture(&fixture, &shape, false);
+	begin_case("batches that fit into less memory fit into more, %s projection", is_projected ? "with a" : "no");
+	for (uint64_t limit = 14000000; limit < 26000000; limit += 100000)
+	{
+		VqGpuModel	model = {
+			.metric = VQ_METRIC_L2,
+			.dim = shape.dim,
+			.pq = fixture.pq,
+			.projection = projection_of(&fixture),
+			.error_scale = fixture.codec.error_scale,
+			.ncentroids = shape.nlists,
+			.centroids = fixture.centroids,
+			.codebook = fixture.codebook
+		};
+		VqGpu	   *gpu = open_gpu(VQ_GPU_PRODUCTS_F32, limit);
+		VqGpuError	error;
+
+		if (gpu == NULL)
+			break;
+		if (gpu_interface.encode_begin(gpu, &model, 32768, &error) == VQ_GPU_OK)
+			has_fitted = true;
+		else
+			check(!has_fitted, "not into %zu kB: %s", (size_t) (limit / 1000), error.message);
+		gpu_interface.close(gpu);
+	}
+	check(has_fitted, "not into any");
+	end_case();
+	close_fixture(&fixture);
+}
+
 /*----------
  * Values
  *----------
@@ -1128,6 +1166,8 @@ main(int argc, char **argv)
 		check_magnitudes(true);
 		check_streaming(false);
 		check_streaming(true);
+		check_memory(false);
+		check_memory(true);
 	}
 	for (size_t i = 0; i < NSHAPES; i++)
 	{
