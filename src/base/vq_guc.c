@@ -61,9 +61,10 @@ static const struct config_enum_entry kernel_options[] = {
 	{"scalar", 1, false},
 	{"avx2", 2, false},
 	{"avx512", 3, false},
-	{"avx512_vbmi", 4, false},
-	{"neon", 5, false},
-	{"neon_dotprod", 6, false},
+	{"avx512_vnni", 4, false},
+	{"avx512_vbmi", 5, false},
+	{"neon", 6, false},
+	{"neon_dotprod", 7, false},
 	{NULL, 0, false}
 };
 

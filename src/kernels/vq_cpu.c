@@ -75,6 +75,8 @@ detect_features(void)
 				LEAF7_AVX512BW | LEAF7_AVX512VL))
 	{
 		features |= VQ_CPU_AVX512;
+		if (has_all(leaf7_ecx, LEAF7C_VNNI))
+			features |= VQ_CPU_AVX512_VNNI;
 		if (has_all(leaf7_ecx, LEAF7C_VBMI | LEAF7C_VNNI))
 			features |= VQ_CPU_AVX512_VBMI;
 	}

@@ -12,9 +12,10 @@
 
 #define VQ_CPU_AVX2			(1u << 0)	/* AVX2, FMA and F16C */
 #define VQ_CPU_AVX512		(1u << 1)	/* AVX-512 F, BW, DQ and VL */
-#define VQ_CPU_AVX512_VBMI	(1u << 2)	/* VBMI and VNNI, byte permutes over registers and sums of bytes */
-#define VQ_CPU_NEON			(1u << 3)
-#define VQ_CPU_NEON_DOTPROD	(1u << 4)	/* sums of products of bytes */
+#define VQ_CPU_AVX512_VNNI	(1u << 2)	/* sums of products of bytes */
+#define VQ_CPU_AVX512_VBMI	(1u << 3)	/* and byte permutes over registers */
+#define VQ_CPU_NEON			(1u << 4)
+#define VQ_CPU_NEON_DOTPROD	(1u << 5)	/* sums of products of bytes */
 
 /*
  * Features that the processor has and the operating system saves registers

@@ -15,6 +15,7 @@
 const VqKernels *const vq_kernels_all[] = {
 #if defined(__x86_64__)
 	&vq_kernels_avx512_vbmi,
+	&vq_kernels_avx512_vnni,
 	&vq_kernels_avx512,
 	&vq_kernels_avx2,
 #elif defined(__aarch64__)

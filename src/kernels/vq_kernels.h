@@ -224,6 +224,7 @@ extern const VqKernels vq_kernels_scalar;
 #if defined(__x86_64__)
 extern const VqKernels vq_kernels_avx2;
 extern const VqKernels vq_kernels_avx512;
+extern const VqKernels vq_kernels_avx512_vnni;
 extern const VqKernels vq_kernels_avx512_vbmi;
 #elif defined(__aarch64__)
 extern const VqKernels vq_kernels_neon;

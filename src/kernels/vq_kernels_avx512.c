@@ -669,9 +669,20 @@ const VqKernels vq_kernels_avx512 = {
 	.scores_u8 = scores_u8,
 };
 
+const VqKernels vq_kernels_avx512_vnni = {
+	.name = "avx512_vnni",
+	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_VNNI,
+	.is_u8_fast = true,
+	AVX512_OPERATIONS,
+	.project_i8 = project_i8,
+	.scan4 = vq_avx512_scan4,
+	.quantise_u8 = vq_avx512_quantise_u8,
+	.scores_u8 = vq_avx512_scores_u8,
+};
+
 const VqKernels vq_kernels_avx512_vbmi = {
 	.name = "avx512_vbmi",
-	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_VBMI,
+	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_VNNI | VQ_CPU_AVX512_VBMI,
 	.is_u8_fast = true,
 	AVX512_OPERATIONS,
 	.project_i8 = vq_avx512_project_i8,

@@ -33,7 +33,7 @@ extern void vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *
 extern void vq_avx512_project_i8(const float *x, size_t dim, const int8_t *panels, const float *steps,
 								 size_t npanels, float *out);
 
-/* vq_kernels_avx512_vnni.c: VQ_CPU_AVX512_VBMI, of which it needs VNNI only */
+/* vq_kernels_avx512_vnni.c: VQ_CPU_AVX512_VNNI */
 extern float vq_avx512_quantise_u8(const float *x, const float *origin, size_t dim, uint8_t *out);
 extern void vq_avx512_scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns,
 								float *scores);

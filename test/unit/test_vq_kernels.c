@@ -153,8 +153,12 @@ test_cpu_features_imply_their_base(void)
 	CHECK(vq_cpu_features() == features, "changed to %x", vq_cpu_features());
 	if (features & VQ_CPU_AVX512)
 		CHECK(features & VQ_CPU_AVX2, "%x", features);
-	if (features & VQ_CPU_AVX512_VBMI)
+	if (features & VQ_CPU_AVX512_VNNI)
 		CHECK(features & VQ_CPU_AVX512, "%x", features);
+	if (features & VQ_CPU_AVX512_VBMI)
+		CHECK(features & VQ_CPU_AVX512_VNNI, "%x", features);
+	if (features & VQ_CPU_NEON_DOTPROD)
+		CHECK(features & VQ_CPU_NEON, "%x", features);
 }
 
 static void
