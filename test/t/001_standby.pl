@@ -142,7 +142,7 @@ unlike($$readers_err, qr/(ERROR|FATAL|PANIC|aborted)/, 'no query of the standby 
 ok_same_answers('after load');
 
 # An index that the primary made CONCURRENTLY may be newer than a snapshot here, and lack its rows
-my ($code, $out, $err) = $standby->psql('postgres', q{
+($code, $out, $err) = $standby->psql('postgres', q{
 	BEGIN ISOLATION LEVEL REPEATABLE READ;
 	SELECT ivfpq_check('items_v', false);
 	SELECT ivfpq_check('items_v', true, true);
