@@ -146,6 +146,27 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	@mkdir -p $(@D)
 	$(ARM_CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -c -o $@ $<
 
+# src/kernels as any processor can run it: what tables of x86 processors ask of these is
+# computed in C.  What the library does with integers overflows as theirs do
+in_c_sources := $(addprefix .build/x86/,$(call files_in,src/kernels/*.[ch]))
+in_c_objects := $(patsubst %.c,%.o,$(filter %.c,$(in_c_sources))) \
+	$(patsubst %.c,.build/x86/%.o,$(filter-out test/unit/test_vq_gpu.c,$(unit_sources)))
+
+.build/x86/src/kernels/vq_cpu.c: test/unit/x86_in_c/vq_cpu_all.c
+	@mkdir -p $(@D)
+	cp $< $@
+
+.build/x86/src/kernels/%: src/kernels/% test/unit/x86_in_c/translate.sed
+	@mkdir -p $(@D)
+	sed -f $(top)/test/unit/x86_in_c/translate.sed $< >$@
+
+.build/x86/src/%.o: .build/x86/src/%.c $(in_c_sources) $(call files_in,test/unit/x86_in_c/*.h)
+	$(CC) -I$(top)/test/unit/x86_in_c -I.build/x86/src $(KERNEL_CFLAGS) -Wno-psabi -O2 -fsanitize=address -c -o $@ $<
+
+.build/x86/%.o: %.c $(header_files) $(call files_in,test/unit/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(KERNEL_CFLAGS) -DWITHOUT_GPU -O1 $(SANITIZE) -c -o $@ $<
+
 .build/fuzz/%.o: %.c $(header_files)
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(KERNEL_CFLAGS) -O1 -fsanitize=fuzzer-no-link $(SANITIZE) -c -o $@ $<
@@ -162,13 +183,16 @@ unit_objects = $(patsubst %.c,.build/$(1)/%.o,$(unit_sources) $(kernel_sources) 
 .build/arm/run: $(call unit_objects,arm)
 	$(ARM_CC) $(SANITIZE) -o $@ $^ -lm -ldl
 
+.build/x86/run: $(in_c_objects)
+	$(CC) $(SANITIZE) -o $@ $^ -lm -ldl
+
 .build/fuzz/fuzz_%: .build/fuzz/test/fuzz/fuzz_%.o $(call kernel_objects,fuzz)
 	$(FUZZ_CC) -fsanitize=fuzzer $(SANITIZE) -o $@ $^ -lm
 
 .build/bench/bench_%: .build/bench/bench/bench_%.o $(call kernel_objects,bench)
 	$(CC) -o $@ $^ -lm -ldl
 
-.PRECIOUS: .build/unit/%.o .build/arm/%.o .build/fuzz/%.o .build/bench/%.o
+.PRECIOUS: .build/x86/src/kernels/% .build/x86/%.o .build/unit/%.o .build/arm/%.o .build/fuzz/%.o .build/bench/%.o
 
 # What stands in for the GPU plug-in, under its name
 double_sources := test/gpu/vq_gpu_double.c $(kernel_sources)
@@ -216,6 +240,9 @@ unit: .build/unit/run .build/unit/gpu/vqpg_cuda.so
 unit-arm: .build/arm/run .build/arm/gpu/vqpg_cuda.so
 	ASAN_OPTIONS=detect_stack_use_after_return=0:detect_leaks=0 VQPG_GPU_FOLDER=.build/arm/gpu \
 		$(ARM_RUN) .build/arm/run
+
+unit-x86: .build/x86/run
+	ASAN_OPTIONS=detect_stack_use_after_return=0 .build/x86/run
 
 # What a run finds is added to a copy of the corpus, not to the sources
 fuzz: $(addprefix fuzz-,$(fuzz_names))
@@ -344,6 +371,7 @@ help:
 	@echo 'tap            tests that start servers (crash, replication, recall); not as root'
 	@echo 'unit           unit tests of src/kernels and of the GPU loader under address and UB sanitizer'
 	@echo 'unit-arm       the same for 64-bit Arm, cross-compiled and emulated: ARM_CC, ARM_RUN'
+	@echo 'unit-x86       the same of the tables of all x86 processors, their instructions computed in C by SIMDe'
 	@echo 'fuzz           fuzz src/kernels, FUZZ_SECONDS=$(FUZZ_SECONDS) for each target'
 	@echo 'bench          time every kernel'
 	@echo 'bounds         recall lost by the bound on the sets below DATA=folder'
@@ -361,4 +389,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit unit-arm fuzz bench bounds isolation vector-check tap layer-check header-check help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit unit-arm unit-x86 fuzz bench bounds isolation vector-check tap layer-check header-check help

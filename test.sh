@@ -8,6 +8,8 @@
 #     layers     includes point downwards, headers compile alone
 #     unit       unit tests of src/kernels under address and UB sanitizer
 #     arm        the same, compiled for 64-bit Arm and run by an emulator
+#     x86        the same, with the kernels of all x86 processors, AVX-512 too, whatever
+#                this one has: their instructions are computed in C
 #     gpu        the GPU plug-in compiles for all devices; its programs work against
 #                a stand-in.  Needs no GPU; without nvcc, only the latter
 #     fuzz       a short fuzz of src/kernels
@@ -31,7 +33,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 . scripts/common.sh
 
-all_parts=(build layers unit arm gpu fuzz regress isolation tap vector sanitize)
+all_parts=(build layers unit arm x86 gpu fuzz regress isolation tap vector sanitize)
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -48,6 +50,9 @@ fi
 
 if [[ " ${parts[*]} " == *" arm "* && $(uname -m) != aarch64 ]]; then
 	need_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+fi
+if [[ " ${parts[*]} " == *" x86 "* ]]; then
+	need_packages libsimde-dev
 fi
 
 work=$(make_work_dir vqpg-test) || exit 1
@@ -116,6 +121,11 @@ run_arm()
 	else
 		in_copy -j "$(nproc)" .build/arm/run && in_copy unit-arm
 	fi
+}
+
+run_x86()
+{
+	in_copy -j "$(nproc)" .build/x86/run && in_copy unit-x86
 }
 
 # Make a target and count it

@@ -95,6 +95,7 @@ vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *lut, size_t 
  * 256 digit_1 + digit_0), and unit such that the largest value is LARGEST_DIGITS.
  */
 #define DIGITS			3
+#define UNSIGNED_ZERO	128		/* what zero is among the bytes of panels, of eight bits, made unsigned */
 #define LARGEST_DIGITS	8300000.0f	/* below 127 * 65536 */
 #define SMALLEST_SPLIT	1e-30f
 
@@ -104,7 +105,7 @@ vq_avx512_scan4_vbmi(const uint8_t *codes, size_t n, const uint8_t *lut, size_t 
 typedef struct SplitVector
 {
 	int8_t		digits[DIGITS][MAX_SPLIT_DIM];	/* zero up to a multiple of sixteen */
-	__m512i		corrections[DIGITS];	/* VQ_U8_ZERO times the sum of the digits, in each lane */
+	__m512i		corrections[DIGITS];	/* UNSIGNED_ZERO times the sum of the digits, in each lane */
 	float		unit;
 } SplitVector;
 
@@ -135,7 +136,7 @@ split_vector(const float *x, size_t dim, float largest, SplitVector *split)
 		}
 	}
 	for (size_t k = 0; k < DIGITS; k++)
-		split->corrections[k] = _mm512_set1_epi32(VQ_U8_ZERO * _mm512_reduce_add_epi32(totals[k]));
+		split->corrections[k] = _mm512_set1_epi32(UNSIGNED_ZERO * _mm512_reduce_add_epi32(totals[k]));
 	split->unit = largest / LARGEST_DIGITS;
 }
 
@@ -164,7 +165,7 @@ vq_avx512_project_i8(const float *x, size_t dim, const int8_t *panels, const flo
 		12, 28, 44, 60, 13, 29, 45, 61, 14, 30, 46, 62, 15, 31, 47, 63
 	};
 	const __m512i turn = _mm512_loadu_si512(turn_bytes);
-	const __m512i sign = _mm512_set1_epi8((char) VQ_U8_ZERO);
+	const __m512i sign = _mm512_set1_epi8((char) UNSIGNED_ZERO);
 	SplitVector split;
 	__m512		largest_f32x16 = _mm512_setzero_ps();
 	float		largest;

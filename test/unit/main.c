@@ -35,7 +35,9 @@ static void (*const suites[]) (void) = {
 	suite_vq_panels,
 	suite_vq_project,
 	suite_vq_codec,
+#ifndef WITHOUT_GPU
 	suite_vq_gpu,
+#endif
 };
 
 void
