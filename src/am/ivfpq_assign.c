@@ -19,7 +19,8 @@
  *
  * Where the kernels have fast products of bytes (vq_panels.h), those take the
  * place of OpenBLAS: several times as fast, rows need not be gathered for them,
- * and they depend on no other row.
+ * and they depend on no other row.  The nearest two lists of all groups, but for
+ * rounding, are then compared exactly.
  *
  *-------------------------------------------------------------------------
  */
@@ -78,7 +79,9 @@ struct IvfpqAssigner
 	float	   *products;		/* [DEALT_ROWS][columns], as many columns as scores have */
 	uint32	   *dealt;			/* [DEALT_ROWS * depth], rows by group */
 	uint32	   *dealt_starts;	/* [ngroups + 1] */
-	uint32	   *nearest_groups; /* [DEALT_ROWS][depth] */
+	uint32	   *nearest_groups; /* [DEALT_ROWS][depth], ngroups for no further one */
+	uint32		(*best)[2];		/* [DEALT_ROWS] */
+	VqNearest  *nearest;		/* [DEALT_ROWS], with products of bytes */
 	float	   *gathered;		/* [GATHERED_ROWS][dim], always numbers */
 	uint32	   *gathered_labels;	/* [GATHERED_ROWS] */
 	float	   *gathered_distances; /* [GATHERED_ROWS] */
@@ -164,6 +167,8 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 		assigner->dealt = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
 		assigner->dealt_starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
 		assigner->nearest_groups = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
+		assigner->best = ivfpq_alloc_array(DEALT_ROWS, sizeof(*assigner->best));
+		assigner->nearest = ivfpq_alloc_array(DEALT_ROWS, sizeof(VqNearest));
 		assigner->chunk = GATHERED_ROWS;
 		largest = 0;
 		for (uint32 g = 0; g < ngroups; g++)
@@ -195,7 +200,8 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 			vq_panels_work_bytes(nlists, dim);
 	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
 		(ngroups + GATHERED_ROWS) * (dim + 4) * sizeof(float) +
-		DEALT_ROWS * (vq_panels_columns(ngroups) + 2 * IVFPQ_ASSIGNED_GROUPS) * sizeof(float) +
+		DEALT_ROWS * ((vq_panels_columns(ngroups) + 2 * IVFPQ_ASSIGNED_GROUPS) * sizeof(float) +
+					  2 * sizeof(uint32) + sizeof(VqNearest)) +
 		vq_kmeans_assign_floats(chunk, nlists) * sizeof(float) + panels;
 }
 
@@ -235,6 +241,8 @@ ivfpq_assigner_free(IvfpqAssigner *assigner)
 		pfree(assigner->dealt);
 		pfree(assigner->dealt_starts);
 		pfree(assigner->nearest_groups);
+		pfree(assigner->best);
+		pfree(assigner->nearest);
 	}
 	pfree(assigner);
 }
@@ -251,79 +259,79 @@ enough_rows(const IvfpqAssigner *assigner, size_t ncolumns)
 }
 
 /*
- * The groups nearest to a row, from its products with their centres less what
- * norms says, or from scores where norms is NULL
+ * The score of each group for each row, which is the larger the nearer its centre
+ * is: products [nrows][vq_panels_columns(ngroups)]
  */
 static void
-nearest_groups(const IvfpqAssigner *assigner, const float *products, const float *norms, uint32 *groups)
+score_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 {
-	float		values[IVFPQ_ASSIGNED_GROUPS];
-	uint32		depth = assigner->depth;
-	uint32		count = 0;
-
-	for (uint32 g = 0; g < assigner->ngroups; g++)
-	{
-		float		value = (norms ? norms[g] : 0.0f) - products[g];
-		uint32		i;
-
-		/* a group without lists has nothing to offer */
-		if ((count == depth && value >= values[count - 1]) ||
-			assigner->starts[g] == assigner->starts[g + 1])
-			continue;
-		if (count < depth)
-			count++;
-		for (i = count - 1; i > 0 && values[i - 1] > value; i--)
-		{
-			values[i] = values[i - 1];
-			groups[i] = groups[i - 1];
-		}
-		values[i] = value;
-		groups[i] = g;
-	}
-
-	/* fewer groups with lists than that: count the first one again */
-	for (; count < depth; count++)
-		groups[count] = groups[0];
-}
-
-/* Products of rows with the centres of groups, or their scores */
-static void
-compare_with_centres(IvfpqAssigner *assigner, const float *rows, size_t nrows)
-{
+	size_t		ngroups = assigner->ngroups;
+	size_t		ncolumns = vq_panels_columns(ngroups);
+	float	   *products = assigner->products;
 	size_t		padded;
 
 	if (assigner->panels)
+		vq_panels_scores(vq_kernels, &assigner->centre_panels, rows, NULL, nrows, assigner->work, products);
+	else
 	{
-		vq_panels_scores(vq_kernels, &assigner->centre_panels, rows, NULL, nrows, assigner->work,
-						 assigner->products);
-		return;
+		padded = Max(nrows, enough_rows(assigner, ngroups));
+		if (padded > nrows)
+			memcpy(assigner->gathered, rows, nrows * assigner->dim * sizeof(float));
+		ivfpq_blas()->products(padded, ngroups, assigner->dim, padded > nrows ? assigner->gathered : rows,
+							   assigner->centres, products);
+
+		/* to wider rows, the last one first */
+		for (size_t i = nrows; i-- > 0;)
+			for (size_t g = ncolumns; g-- > 0;)
+				products[i * ncolumns + g] =
+					g < ngroups ? products[i * ngroups + g] - assigner->centre_norms[g] : -INFINITY;
 	}
-	padded = Max(nrows, enough_rows(assigner, assigner->ngroups));
-	if (padded > nrows)
-		memcpy(assigner->gathered, rows, nrows * assigner->dim * sizeof(float));
-	ivfpq_blas()->products(padded, assigner->ngroups, assigner->dim, padded > nrows ? assigner->gathered : rows,
-						   assigner->centres, assigner->products);
+
+	/* a group without lists has nothing to offer */
+	for (size_t g = 0; g < ngroups; g++)
+		if (part_lists(assigner, g) == 0)
+			for (size_t i = 0; i < nrows; i++)
+				products[i * ncolumns + g] = -INFINITY;
+}
+
+/* nearest_groups of so many rows, by scores that are used up: two groups at a time */
+static void
+choose_groups(IvfpqAssigner *assigner, size_t nrows)
+{
+	size_t		ncolumns = vq_panels_columns(assigner->ngroups);
+
+	for (uint32 n = 0; n < assigner->depth; n++)
+	{
+		if (n % 2 == 0)
+			vq_kernels->largest_two(assigner->products, nrows, ncolumns, assigner->best);
+		for (size_t i = 0; i < nrows; i++)
+		{
+			uint32		g = assigner->best[i][n % 2];
+			float	   *score = assigner->products + i * ncolumns + g;
+
+			if (g >= assigner->ngroups || !(*score > -INFINITY))
+				g = assigner->ngroups;
+			else
+				*score = -INFINITY;
+			assigner->nearest_groups[i * assigner->depth + n] = g;
+		}
+	}
 }
 
 /* Deal rows out: dealt[dealt_starts[g] ..] are those to be compared with group g */
 static void
 deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 {
-	uint32	   *next = palloc0(assigner->ngroups * sizeof(uint32));
+	uint32		ngroups = assigner->ngroups;
+	uint32		depth = assigner->depth;
+	uint32	   *next = palloc0((ngroups + 1) * sizeof(uint32));
 	uint32		start = 0;
-	size_t		columns = assigner->panels ? vq_panels_columns(assigner->ngroups) : assigner->ngroups;
-	const float *norms = assigner->panels ? NULL : assigner->centre_norms;
 
-	compare_with_centres(assigner, rows, nrows);
-	for (size_t i = 0; i < nrows; i++)
-	{
-		uint32	   *groups = assigner->nearest_groups + i * assigner->depth;
-
-		nearest_groups(assigner, assigner->products + i * columns, norms, groups);
-		for (uint32 n = 0; n < assigner->depth; n++)
-			next[groups[n]]++;
-	}
-	for (uint32 g = 0; g < assigner->ngroups; g++)
+	score_groups(assigner, rows, nrows);
+	choose_groups(assigner, nrows);
+	for (size_t i = 0; i < nrows * depth; i++)
+		next[assigner->nearest_groups[i]]++;
+	for (uint32 g = 0; g < ngroups; g++)
 	{
 		uint32		count = next[g];
 
@@ -331,10 +339,10 @@ deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 		next[g] = start;
 		start += count;
 	}
-	assigner->dealt_starts[assigner->ngroups] = start;
-	for (size_t i = 0; i < nrows; i++)
-		for (uint32 n = 0; n < assigner->depth; n++)
-			assigner->dealt[next[assigner->nearest_groups[i * assigner->depth + n]]++] = i;
+	assigner->dealt_starts[ngroups] = start;
+	next[ngroups] = start;
+	for (size_t i = 0; i < nrows * depth; i++)
+		assigner->dealt[next[assigner->nearest_groups[i]]++] = i / depth;
 	pfree(next);
 }
 
@@ -345,8 +353,14 @@ compare_with_group(IvfpqAssigner *assigner, const float *rows, uint32 group,
 {
 	size_t		dim = assigner->dim;
 	uint32		first = assigner->starts[group];
-	uint32		nlists = assigner->starts[group + 1] - first;
+	uint32		nlists = part_lists(assigner, group);
 
+	if (assigner->panels)
+	{
+		vq_panels_nearest(vq_kernels, &assigner->panels[group], first, rows, dealt, count, assigner->work,
+						  assigner->nearest);
+		return;
+	}
 	if (nlists <= FEW_LISTS)
 	{
 		for (size_t i = 0; i < count; i++)
@@ -363,18 +377,12 @@ compare_with_group(IvfpqAssigner *assigner, const float *rows, uint32 group,
 			}
 		return;
 	}
-	if (assigner->panels)
-		vq_panels_assign(vq_kernels, &assigner->panels[group], rows, dealt, count, assigner->work,
-						 assigner->gathered_labels, assigner->gathered_distances);
-	else
-	{
-		for (size_t i = 0; i < count; i++)
-			memcpy(assigner->gathered + i * dim, rows + dealt[i] * dim, dim * sizeof(float));
-		vq_kmeans_assign(vq_kernels, ivfpq_blas(), assigner->gathered, Max(count, enough_rows(assigner, nlists)),
-						 assigner->centroids + first * dim, assigner->norms + first,
-						 nlists, dim, assigner->work,
-						 assigner->gathered_labels, assigner->gathered_distances);
-	}
+	for (size_t i = 0; i < count; i++)
+		memcpy(assigner->gathered + i * dim, rows + dealt[i] * dim, dim * sizeof(float));
+	vq_kmeans_assign(vq_kernels, ivfpq_blas(), assigner->gathered, Max(count, enough_rows(assigner, nlists)),
+					 assigner->centroids + first * dim, assigner->norms + first,
+					 nlists, dim, assigner->work,
+					 assigner->gathered_labels, assigner->gathered_distances);
 	for (size_t i = 0; i < count; i++)
 		if (assigner->gathered_distances[i] < distances[dealt[i]])
 		{
@@ -419,6 +427,7 @@ assign_by_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 	{
 		distances[i] = INFINITY;
 		labels[i] = 0;
+		assigner->nearest[i] = VQ_NEAREST_INIT;
 	}
 	for (uint32 g = 0; g < assigner->ngroups; g++)
 		for (uint32 from = assigner->dealt_starts[g]; from < assigner->dealt_starts[g + 1]; from += GATHERED_ROWS)
@@ -428,6 +437,9 @@ assign_by_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 							   labels, distances);
 			CHECK_FOR_INTERRUPTS();
 		}
+	if (assigner->panels)
+		vq_panels_decide(vq_kernels, assigner->centroids, assigner->dim, rows, nrows, assigner->nearest, labels,
+						 distances);
 }
 
 void

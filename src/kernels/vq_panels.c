@@ -113,11 +113,16 @@ vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroi
 	}
 }
 
-/* Rows in bytes, their steps, and their scores */
+/* Rows in bytes, their steps, and their scores: most of the former where centroids are few */
 size_t
 vq_panels_work_bytes(size_t ncentroids, size_t dim)
 {
-	return rows_at_once(ncentroids) * (quads_of(dim) * 4 + (1 + vq_panels_columns(ncentroids)) * sizeof(float));
+	size_t		ncolumns = vq_panels_columns(ncentroids);
+	size_t		nscores = MIN_ROWS * ncolumns > MAX_SCORES ? MIN_ROWS * ncolumns : MAX_SCORES;
+
+	if (nscores > MAX_ROWS * ncolumns)
+		nscores = MAX_ROWS * ncolumns;
+	return MAX_ROWS * (quads_of(dim) * 4 + sizeof(float)) + nscores * sizeof(float);
 }
 
 static const float *
@@ -165,20 +170,34 @@ vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
 				   work, scores + first * panels->columns.ncolumns);
 }
 
-/* The nearer of two centroids; NaNs may have chosen one that does not exist */
+/* Scores of rows as above, and the centroids with the two largest; NaNs may choose one that does not exist */
 static void
-compare_two(const VqKernels *kernels, const VqPanels *panels, const float *row, const uint32_t at[2],
-			uint32_t *label, float *distance)
+best_two(const VqKernels *kernels, const VqPanels *panels, const float *rows, const uint32_t *row_nos,
+		 size_t first, size_t count, void *work, float *scores, uint32_t (*at)[2])
 {
-	uint32_t	one = at[0] < panels->ncentroids ? at[0] : 0;
-	uint32_t	other = at[1] < panels->ncentroids ? at[1] : one;
+	score_rows(kernels, panels, rows, row_nos, first, count, work, scores);
+	kernels->largest_two(scores, count, panels->columns.ncolumns, at);
+}
+
+/* Behind rows_at_once rows in bytes and their steps */
+static float *
+scores_of_work(const VqPanels *panels, void *work)
+{
+	return (float *) work + rows_at_once(panels->ncentroids) * (1 + panels->columns.nquads);
+}
+
+/* The nearer of two centroids, by exact distances */
+static void
+compare_two(const VqKernels *kernels, const float *row, const float *centroids, size_t dim,
+			uint32_t one, uint32_t other, uint32_t *label, float *distance)
+{
 	float		other_distance;
 
 	*label = one;
-	*distance = kernels->l2sq_f32(row, panels->centroids + one * panels->dim, panels->dim);
+	*distance = kernels->l2sq_f32(row, centroids + one * dim, dim);
 	if (other == one)
 		return;
-	other_distance = kernels->l2sq_f32(row, panels->centroids + other * panels->dim, panels->dim);
+	other_distance = kernels->l2sq_f32(row, centroids + other * dim, dim);
 	if (other_distance < *distance || (other_distance == *distance && other < one))
 	{
 		*label = other;
@@ -191,19 +210,82 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 				 const float *rows, const uint32_t *row_nos, size_t nrows,
 				 void *work, uint32_t *labels, float *distances)
 {
-	size_t		ncolumns = panels->columns.ncolumns;
 	size_t		step = rows_at_once(panels->ncentroids);
-	float	   *scores = (float *) work + step * (1 + panels->columns.nquads);
+	float	   *scores = scores_of_work(panels, work);
 	uint32_t	at[MAX_ROWS][2];
 
 	for (size_t first = 0; first < nrows; first += step)
 	{
 		size_t		count = nrows - first < step ? nrows - first : step;
 
-		score_rows(kernels, panels, rows, row_nos, first, count, work, scores);
-		kernels->largest_two(scores, count, ncolumns, at);
+		best_two(kernels, panels, rows, row_nos, first, count, work, scores, at);
 		for (size_t i = 0; i < count; i++)
-			compare_two(kernels, panels, row_at(panels, rows, row_nos, first + i), at[i],
+		{
+			uint32_t	one = at[i][0] < panels->ncentroids ? at[i][0] : 0;
+
+			compare_two(kernels, row_at(panels, rows, row_nos, first + i), panels->centroids, panels->dim,
+						one, at[i][1] < panels->ncentroids ? at[i][1] : one,
 						labels + first + i, distances + first + i);
+		}
+	}
+}
+
+static void
+keep_nearest(VqNearest *nearest, uint32_t label, float distance)
+{
+	if (distance < nearest->distances[0])
+	{
+		nearest->labels[1] = nearest->labels[0];
+		nearest->distances[1] = nearest->distances[0];
+		nearest->labels[0] = label;
+		nearest->distances[0] = distance;
+	}
+	else if (distance < nearest->distances[1])
+	{
+		nearest->labels[1] = label;
+		nearest->distances[1] = distance;
+	}
+}
+
+void
+vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t first_label,
+				  const float *rows, const uint32_t *row_nos, size_t nrows,
+				  void *work, VqNearest *nearest)
+{
+	size_t		ncolumns = panels->columns.ncolumns;
+	size_t		step = rows_at_once(panels->ncentroids);
+	float	   *scores = scores_of_work(panels, work);
+	uint32_t	at[MAX_ROWS][2];
+
+	for (size_t first = 0; first < nrows; first += step)
+	{
+		size_t		count = nrows - first < step ? nrows - first : step;
+
+		best_two(kernels, panels, rows, row_nos, first, count, work, scores, at);
+		for (size_t i = 0; i < count; i++)
+		{
+			const float *row = row_at(panels, rows, row_nos, first + i);
+			float		square = kernels->l2sq_f32(row, panels->origin, panels->dim);
+
+			for (size_t k = 0; k < 2; k++)
+				if (at[i][k] < panels->ncentroids)
+					keep_nearest(&nearest[row_nos != NULL ? row_nos[first + i] : first + i], first_label + at[i][k],
+								 square - 2 * scores[i * ncolumns + at[i][k]]);
+		}
+	}
+}
+
+void
+vq_panels_decide(const VqKernels *kernels, const float *centroids, size_t dim,
+				 const float *rows, size_t nrows, const VqNearest *nearest, uint32_t *labels, float *distances)
+{
+	for (size_t i = 0; i < nrows; i++)
+	{
+		if (i + ROWS_AHEAD < nrows)
+			for (size_t k = 0; k < 2; k++)
+				touch_row(centroids + nearest[i + ROWS_AHEAD].labels[k] * dim, dim);
+		compare_two(kernels, rows + i * dim, centroids, dim, nearest[i].labels[0],
+					nearest[i].distances[1] < INFINITY ? nearest[i].labels[1] : nearest[i].labels[0],
+					labels + i, distances + i);
 	}
 }

@@ -18,6 +18,8 @@
 #ifndef VQ_PANELS_H
 #define VQ_PANELS_H
 
+#include <math.h>
+
 #include "kernels/vq_kernels.h"
 
 typedef struct VqPanels
@@ -44,7 +46,7 @@ extern size_t vq_panels_bytes(size_t ncentroids, size_t dim);
 extern void vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroids,
 						   size_t dim, void *memory, VqPanels *panels);
 
-/* Bytes of workspace for the functions below, whatever the number of rows */
+/* Bytes of workspace for the functions below, for so many centroids or fewer, whatever the number of rows */
 extern size_t vq_panels_work_bytes(size_t ncentroids, size_t dim);
 
 /*----------
@@ -70,5 +72,33 @@ extern void vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
 extern void vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 							 const float *rows, const uint32_t *row_nos, size_t nrows,
 							 void *work, uint32_t *labels, float *distances);
+
+/* The nearest two so far of a row's centroids: labels, and squared distances but for rounding */
+typedef struct VqNearest
+{
+	uint32_t	labels[2];
+	float		distances[2];
+} VqNearest;
+
+/* Before the first call of vq_panels_nearest */
+#define VQ_NEAREST_INIT ((VqNearest) {{0, 0}, {INFINITY, INFINITY}})
+
+/*
+ * For centroids in several panels: nearest[r] takes those of panels that are nearer,
+ * centroid j under the label first_label + j, for each of the rows as above; r is
+ * row_nos[i], or i where that is NULL.
+ */
+extern void vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t first_label,
+							  const float *rows, const uint32_t *row_nos, size_t nrows,
+							  void *work, VqNearest *nearest);
+
+/*
+ * labels[i] = the nearer of nearest[i] (the lower one on a tie), 0 where there is none,
+ * and distances[i] as vq_panels_assign; rows is float[nrows][dim], centroids float[][dim]
+ * by label.
+ */
+extern void vq_panels_decide(const VqKernels *kernels, const float *centroids, size_t dim,
+							 const float *rows, size_t nrows, const VqNearest *nearest,
+							 uint32_t *labels, float *distances);
 
 #endif							/* VQ_PANELS_H */

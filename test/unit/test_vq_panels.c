@@ -12,6 +12,7 @@
 #include "kernels/vq_rng.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -238,6 +239,86 @@ test_scores_order_centroids_by_distance(void)
 	}
 }
 
+/* By panels of so many centroids each, as one row's nearest or of several rows anywhere */
+static void
+fixture_decide(Fixture *fixture, size_t part, const uint32_t *row_nos, size_t nrows)
+{
+	VqNearest  *nearest = malloc(fixture->nrows * sizeof(VqNearest));
+
+	for (size_t i = 0; i < fixture->nrows; i++)
+		nearest[i] = VQ_NEAREST_INIT;
+	for (size_t first = 0; first < fixture->ncentroids; first += part)
+	{
+		size_t		count = fixture->ncentroids - first < part ? fixture->ncentroids - first : part;
+
+		vq_panels_pack(fixture->kernels, fixture->centroids + first * fixture->dim, count, fixture->dim,
+					   fixture->memory, &fixture->panels);
+		vq_panels_nearest(fixture->kernels, &fixture->panels, (uint32_t) first, fixture->rows, row_nos, nrows,
+						  fixture->work, nearest);
+	}
+	vq_panels_decide(fixture->kernels, fixture->centroids, fixture->dim, fixture->rows, fixture->nrows, nearest,
+					 fixture->labels, fixture->distances);
+	free(nearest);
+}
+
+static void
+test_the_nearest_of_several_panels_is_found(void)
+{
+	static const size_t parts[] = {1, 16, 70, 129};
+
+	for (size_t t = 0; table_at(t) != NULL; t++)
+		for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		{
+			Fixture		fixture;
+
+			fixture_open(&fixture, table_at(t), 150, 129, 100, 3);
+			fixture_decide(&fixture, parts[i], NULL, 150);
+			check_labels(&fixture, table_at(t)->name);
+
+			/* of equal ones the lower, though they are in different panels */
+			memcpy(fixture.centroids + 100 * 100, fixture.centroids, 29 * 100 * sizeof(float));
+			fixture_decide(&fixture, parts[i], NULL, 150);
+			for (size_t row = 0; row < 150; row++)
+				CHECK(fixture.labels[row] < 100, "%s: row %zu: got %u", table_at(t)->name, row, fixture.labels[row]);
+			fixture_close(&fixture);
+		}
+}
+
+static void
+test_rows_that_are_not_named_have_no_nearest(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+		uint32_t	row_nos[3] = {149, 20, 77};
+		uint32_t	labels[150];
+
+		fixture_open(&fixture, table_at(t), 150, 60, 12, 0);
+		fixture_decide(&fixture, 25, NULL, 150);
+		memcpy(labels, fixture.labels, sizeof(labels));
+		fixture_decide(&fixture, 25, row_nos, 3);
+		for (size_t row = 0; row < 150; row++)
+		{
+			bool		is_named = row == 149 || row == 20 || row == 77;
+
+			CHECK(fixture.labels[row] == (is_named ? labels[row] : 0), "%s: row %zu: got %u", table_at(t)->name,
+				  row, fixture.labels[row]);
+		}
+		fixture_close(&fixture);
+	}
+}
+
+/* Panels of several sizes are used with the workspace of the largest */
+static void
+test_fewer_centroids_need_no_more_workspace(void)
+{
+	for (size_t dim = 1; dim <= VQ_MAX_DIM; dim = dim * 5 + 3)
+		for (size_t ncentroids = 16; ncentroids < 5000; ncentroids += 16)
+			CHECK(vq_panels_work_bytes(ncentroids, dim) >= vq_panels_work_bytes(ncentroids - 16, dim),
+				  "%zu centroids of %zu dimensions need %zu bytes, sixteen fewer %zu", ncentroids, dim,
+				  vq_panels_work_bytes(ncentroids, dim), vq_panels_work_bytes(ncentroids - 16, dim));
+}
+
 static void
 test_garbage_chooses_a_centroid_that_exists(void)
 {
@@ -258,6 +339,10 @@ test_garbage_chooses_a_centroid_that_exists(void)
 				for (size_t row = 0; row < 30; row++)
 					CHECK(fixture.labels[row] < ncentroids, "%s: label %u of %zu", table_at(t)->name,
 						  fixture.labels[row], ncentroids);
+				fixture_decide(&fixture, 7, NULL, 30);
+				for (size_t row = 0; row < 30; row++)
+					CHECK(fixture.labels[row] < ncentroids, "%s: label %u of %zu of several panels",
+						  table_at(t)->name, fixture.labels[row], ncentroids);
 				fixture_close(&fixture);
 			}
 }
@@ -270,5 +355,8 @@ suite_vq_panels(void)
 	RUN_TEST(test_a_row_goes_where_it_goes_alone);
 	RUN_TEST(test_panels_take_the_lower_of_equal_centroids);
 	RUN_TEST(test_scores_order_centroids_by_distance);
+	RUN_TEST(test_the_nearest_of_several_panels_is_found);
+	RUN_TEST(test_rows_that_are_not_named_have_no_nearest);
+	RUN_TEST(test_fewer_centroids_need_no_more_workspace);
 	RUN_TEST(test_garbage_chooses_a_centroid_that_exists);
 }
