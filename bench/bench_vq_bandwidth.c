@@ -37,9 +37,9 @@ typedef struct Code
 } Code;
 
 static const Code codes[] = {
-	{"150 x 4 bits", {150, 4}},
-	{"64 x 4 bits", {64, 4}},
-	{"20 x 8 bits", {20, 8}},
+	{"150 x 4 bits", {.m = 150, .nbits = 4}},
+	{"64 x 4 bits", {.m = 64, .nbits = 4}},
+	{"20 x 8 bits", {.m = 20, .nbits = 8}},
 };
 
 static double
