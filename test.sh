@@ -13,6 +13,7 @@
 #     gpu        the GPU plug-in compiles for all devices; its programs work against
 #                a stand-in.  Needs no GPU; without nvcc, only the latter
 #     fuzz       a short fuzz of src/kernels
+#     bench      the benchmark's commands work, on a few rows; it measures nothing
 #     regress    SQL tests
 #     sanitize   SQL tests with the extension under the UB sanitizer
 #     isolation  tests of concurrent sessions
@@ -33,7 +34,7 @@ set -u
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 . scripts/common.sh
 
-all_parts=(build layers unit arm x86 gpu fuzz regress isolation tap vector sanitize)
+all_parts=(build layers unit arm x86 gpu fuzz bench regress isolation tap vector sanitize)
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
@@ -53,6 +54,10 @@ if [[ " ${parts[*]} " == *" arm "* && $(uname -m) != aarch64 ]]; then
 fi
 if [[ " ${parts[*]} " == *" x86 "* ]]; then
 	need_packages libsimde-dev
+fi
+
+if [[ " ${parts[*]} " == *" bench "* ]]; then
+	need_packages python3-numpy python3-psycopg libpq-dev
 fi
 
 work=$(make_work_dir vqpg-test) || exit 1
@@ -223,6 +228,35 @@ need_cluster()
 	start_cluster "$work/cluster" "${lines[@]}"
 }
 
+# A command of the benchmark prints a line like this pattern; in run_bench
+count_bench()
+{
+	local pattern=$1
+
+	shift
+	if run_unprivileged "$src/bench/bench.py" "$@" 2>&1 | tee "$logs/bench.report" && grep -Eq "$pattern" "$logs/bench.report"; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAILED: bench.py $*"
+	fi
+}
+
+run_bench()
+{
+	local passed=0 failed=0 set=$work/bench/set
+	local places=(--work-dir "$work/bench" --results "$work/bench")
+
+	need_cluster
+	run_unprivileged mkdir -p "$work/bench"
+	count_bench '^wrote 3,000 rows of 8 dimensions' make --rows 3000 --dim 8 --seed 1 --queries 20 --truth l2 "$set"
+	count_bench '^list imbalance  *1\.' shape "$set"
+	count_bench '^ivfpq .* (8|not reached)' run "$set" --use-server --systems ivfpq --nprobe 8 --seconds 0.1 \
+		--queries 20 --filter 10 --inserts 0.1 "${places[@]}"
+	echo "$passed passed, $failed failed"
+	[ $failed -eq 0 ]
+}
+
 # Counts from pg_regress's report: one line for each test, as TAP from 16 on
 count_regress()
 {
@@ -353,7 +387,7 @@ run_part()
 extension_settings "$work/installed" >"$work/server.conf"
 
 # What tests servers needs the installed extension
-if [[ " ${parts[*]} " =~ \ (regress|isolation|tap|vector)\  ]] && [[ " ${parts[*]} " != *" build "* ]]; then
+if [[ " ${parts[*]} " =~ \ (bench|regress|isolation|tap|vector)\  ]] && [[ " ${parts[*]} " != *" build "* ]]; then
 	parts=(build "${parts[@]}")
 fi
 for part in "${parts[@]}"; do
