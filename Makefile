@@ -260,7 +260,7 @@ bench-%: .build/bench/bench_%
 bounds: .build/bench/bench_vq_estimator
 	@status=0; for set in $(DATA)/*/; do \
 		echo "$$(basename "$$set"):"; \
-		$< "$$set/base.fvecs" "$$set/query.fvecs" --max-queries 300 --check || status=1; \
+		$< "$$set/base.fvecs" "$$set/query.fvecs" --max-queries 1000 --check || status=1; \
 	done; exit $$status
 
 #-------------------------------------------------------------------------

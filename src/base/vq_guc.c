@@ -16,13 +16,14 @@
 
 #include "base/vq_guc.h"
 
+/* Values of settings, at first what they are defined with below: from 16 on, a server with assertions wants them equal */
 int			ivfpq_nprobe;
 int			ivfpq_max_probes;
-int			ivfpq_iterative_scan;
-double		ivfpq_epsilon;
-int			ivfpq_gpu;
-int			ivfpq_gpu_device;
-bool		ivfpq_autoreindex;
+int			ivfpq_iterative_scan = VQ_ITERATIVE_RELAXED;
+double		ivfpq_epsilon = 2.0;
+int			ivfpq_gpu = VQ_USE_GPU_AUTO;
+int			ivfpq_gpu_device = -1;
+bool		ivfpq_autoreindex = true;
 
 const VqKernels *vq_kernels;
 
