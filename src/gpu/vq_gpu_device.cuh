@@ -358,10 +358,7 @@ VqGpuStatus vq_gpu_kmeans_step(VqGpu *gpu, size_t first_row, size_t nrows,
 							   VqKmeansSums *sums, uint32_t *labels, float *distances,
 							   VqGpuError *error);
 
-/* vq_gpu_pq.cu */
-VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection,
-							const float *centroids, size_t ncentroids, size_t ntrain, size_t niter, uint64_t seed,
-							float *codebook, double *mse, VqGpuError *error);
+/* vq_gpu_residuals.cu */
 
 /*
  * Rows become the directions of their residuals, those less their centroids, in place;
@@ -369,6 +366,18 @@ VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *proj
  */
 VqGpuStatus vq_gpu_directions(VqGpuState *device, float *rows, size_t stride, size_t nrows, const uint32_t *labels,
 							  const float *centroids, double2 *products);
+
+/*
+ * Those of ntrain rows of the sample, evenly spaced, for each the nearest of centroids, float[ncentroids][dim]
+ * on the host: into residuals, float[ntrain][m * dsub] on the host, in code space.  projection may be NULL.
+ */
+VqGpuStatus vq_gpu_residuals(VqGpu *gpu, const VqPq *pq, const VqProjection *projection, const float *centroids,
+							 size_t ncentroids, size_t ntrain, float *residuals);
+
+/* vq_gpu_pq.cu */
+VqGpuStatus vq_gpu_pq_train(VqGpu *gpu, const VqPq *pq, const VqProjection *projection,
+							const float *centroids, size_t ncentroids, size_t ntrain, size_t niter, uint64_t seed,
+							float *codebook, double *mse, VqGpuError *error);
 
 /* points[p][i] = rows[i][p], zero for p at or above dim.  p < npoints; points is float[npoints][ld] */
 VqGpuStatus vq_gpu_transpose(VqGpuState *device, const float *rows, size_t stride, size_t nrows,

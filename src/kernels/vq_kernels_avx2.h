@@ -23,9 +23,23 @@ load_8_bytes(const void *p)
 	return _mm_loadl_epi64((const __m128i *) p);
 }
 
+static inline __m256
+add_square(__m256 sum, __m256 diff)
+{
+	return _mm256_fmadd_ps(diff, diff, sum);
+}
+
 VQ_TARGET_END
 
 #endif							/* __x86_64__ */
+
+/* vq_kernels_avx2_pq.c */
+extern void vq_avx2_pq_encode(const float *x, const float *codebook, size_t m, size_t dsub,
+							  size_t ksub, uint8_t *codes);
+extern void vq_avx2_pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
+						   size_t ksub, float *lut);
+extern void vq_avx2_lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes);
+extern void vq_avx2_lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes);
 
 /* vq_kernels_avx2_scan.c */
 extern void vq_avx2_scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,

@@ -1,9 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * vq_kernels_avx512.h
- *	  The scoring of codes, and what some processors with AVX-512 do better than
- *	  all of them, for the tables in vq_kernels_avx512.c.  See vq_kernels.h for
- *	  what each does.
+ *	  What the files of the tables in vq_kernels_avx512.c share.  See vq_kernels.h
+ *	  for what each operation does.
  *
  *-------------------------------------------------------------------------
  */
@@ -12,12 +11,36 @@
 
 #include "kernels/vq_kernels.h"
 
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+VQ_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
+
+static inline __m512
+add_square(__m512 sum, __m512 diff)
+{
+	return _mm512_fmadd_ps(diff, diff, sum);
+}
+
+VQ_TARGET_END
+
+#endif							/* __x86_64__ */
+
 /* The first n < 16 lanes, as a mask */
 static inline uint16_t
 first_lanes(size_t n)
 {
 	return (uint16_t) ((1u << n) - 1);
 }
+
+/* vq_kernels_avx512_pq.c */
+extern void vq_avx512_pq_encode(const float *x, const float *codebook, size_t m, size_t dsub,
+								size_t ksub, uint8_t *codes);
+extern void vq_avx512_pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
+							 size_t ksub, float *lut);
+extern void vq_avx512_lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes);
+extern void vq_avx512_lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes);
 
 /* vq_kernels_avx512_scan.c */
 extern void vq_avx512_scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,

@@ -11,6 +11,18 @@
 
 #include "kernels/vq_kernels.h"
 
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+static inline float32x4_t
+add_square(float32x4_t sum, float32x4_t diff)
+{
+	return vfmaq_f32(sum, diff, diff);
+}
+
+#endif							/* __aarch64__ */
+
 /* Before loops over constants: once unrolled, arrays live in registers */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -20,6 +32,14 @@
 
 /* With sizes that are constants where it is called */
 #define TEMPLATE static inline __attribute__((always_inline))
+
+/* vq_kernels_neon_pq.c */
+extern void vq_neon_pq_encode(const float *x, const float *codebook, size_t m, size_t dsub,
+							  size_t ksub, uint8_t *codes);
+extern void vq_neon_pq_lut(const float *q, const float *codebook, size_t m, size_t dsub,
+						   size_t ksub, float *lut);
+extern void vq_neon_lut_ranges(const float *lut, size_t m, size_t ksub, uint8_t *bytes);
+extern void vq_neon_lut_bytes(const float *lut, size_t m, size_t ksub, float per_step, uint8_t *bytes);
 
 /* vq_kernels_neon_scan.c */
 extern void vq_neon_scan4(const uint8_t *codes, size_t n, const uint8_t *lut, size_t m,
