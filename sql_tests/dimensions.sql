@@ -50,12 +50,27 @@ SELECT t.* FROM try_dimensions(1999, 'train_rows = 520') t;
 CREATE TABLE items AS
 SELECT i AS id, array_fill(sin(i)::real, '{4000}') || array_fill(sin(i * 1.7)::real, '{8000}') || array_fill(sin(i * 2.3)::real, '{4000}') AS embedding
 FROM generate_series(1, 520) i;
-CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 5);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 5, m = 942);
 SELECT dims, m, nbits, code_bytes, lists, rows FROM ivfpq_index_info('items_index');
 INSERT INTO items VALUES (521, array_fill(0.5::real, '{16000}'));
 SELECT q.id, n.id = q.id AS itself FROM items q, LATERAL (SELECT id FROM items ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id IN (1, 300, 521);
 SELECT ivfpq_check('items_index', true, true);
 INSERT INTO items SELECT 522, embedding || 1::real FROM items WHERE id = 1;
+
+-- By default they are of no more than 160 bytes
+CREATE TABLE wide AS SELECT i AS id, (SELECT array_agg(sin(i * 0.37 + j * (1 + i % 13))::real) FROM generate_series(1, 1536) j) AS embedding
+FROM generate_series(1, 520) i;
+CREATE INDEX wide_l2 ON wide USING ivfpq (embedding) WITH (lists = 4);
+CREATE INDEX wide_ip ON wide USING ivfpq (embedding array_ip_ops) WITH (lists = 4);
+CREATE INDEX wide_cosine ON wide USING ivfpq (embedding array_cosine_ops) WITH (lists = 4);
+CREATE INDEX wide_part ON wide USING ivfpq ((embedding[1:1153])) WITH (lists = 4);
+SELECT metric, dims, m, nbits, code_bytes FROM unnest('{wide_l2,wide_ip,wide_cosine,wide_part}'::regclass[]) i, ivfpq_index_info(i);
+SELECT q.id, n.id = q.id AS itself FROM wide q, LATERAL (SELECT id FROM wide ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id IN (1, 300);
+CREATE TABLE wide_bytes AS SELECT i AS id, array_fill(sin(i)::real, '{512}') || array_fill(sin(i * 1.7)::real, '{512}') AS embedding
+FROM generate_series(1, 8200) i;
+CREATE INDEX wide_8 ON wide_bytes USING ivfpq (embedding) WITH (lists = 4, nbits = 8, rotation = hadamard);
+SELECT dims, m, nbits, code_bytes FROM ivfpq_index_info('wide_8');
+DROP TABLE wide, wide_bytes;
 
 -- A session keeps 16 MB of what it knows of indexes that it does not use, and what it uses
 CREATE TABLE few AS SELECT i AS id, ARRAY[i % 50, i % 7, i % 11]::real[] AS embedding FROM generate_series(1, 600) i;

@@ -395,7 +395,7 @@ ivfpq_build_member(IvfpqBuild *build)
 static void
 build_as_team(IvfpqBuild *build)
 {
-	int			nworkers = VQ_PLAN_WORKERS(build->heap, build->index, build->info);
+	int			nworkers = ivfpq_plan_workers(build->heap, build->index);
 	int			team_size;
 
 	team_size = ivfpq_parallel_launch(build, ivfpq_plan_team_size(build, nworkers + 1) - 1);

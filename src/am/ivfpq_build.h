@@ -92,6 +92,13 @@ extern void ivfpq_plan_check_m(const IvfpqBuild *build);
 /* No projection after all */
 extern void ivfpq_plan_all_dimensions(IvfpqBuild *build);
 
+/*
+ * How many workers the server's rules give a build of an index on this table: by its size with the vectors
+ * that are out of line, its option parallel_workers, memory, and whether expressions and conditions are
+ * parallel safe
+ */
+extern int	ivfpq_plan_workers(Relation heap, Relation index);
+
 /* Of at most max_size, as many members as memory allows */
 extern int	ivfpq_plan_team_size(const IvfpqBuild *build, int max_size);
 

@@ -164,14 +164,6 @@ typedef RelFileNode VqLocator;
 	((void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false))
 #endif
 
-/* How many workers a build should have: up to 16 the server asks itself that for B-trees only */
-#if PG_VERSION_NUM >= 170000
-#define VQ_PLAN_WORKERS(heap, index, info)	((info)->ii_ParallelWorkers)
-#else
-#define VQ_PLAN_WORKERS(heap, index, info) \
-	plan_create_index_workers(RelationGetRelid(heap), RelationGetRelid(index))
-#endif
-
 /* Next value of a sort of int8 */
 #if PG_VERSION_NUM >= 160000
 #define VQ_TUPLESORT_GETDATUM(sort, value, is_null) \
