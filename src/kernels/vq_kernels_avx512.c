@@ -16,7 +16,6 @@
 
 #include <immintrin.h>
 #include <math.h>
-#include <string.h>
 
 #include "kernels/vq_cpu.h"
 #include "kernels/vq_kernels_avx512.h"
