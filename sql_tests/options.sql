@@ -12,6 +12,9 @@ SELECT name, setting, min_val, max_val, enumvals, context FROM pg_settings WHERE
 SET ivfpq.nprobe = -1;
 SET ivfpq.nprobe = 262145;
 SET ivfpq.max_probes = -1;
+SET ivfpq.recall = 0.49;
+SET ivfpq.recall = 1;
+SET ivfpq.recall = 'NaN';
 SET ivfpq.epsilon = -0.5;
 SET ivfpq.epsilon = 100.5;
 SET ivfpq.iterative_scan = 'sometimes';
@@ -21,10 +24,13 @@ SET ivfpq.nprobes = 10;
 -- At its limits it is accepted
 SET ivfpq.nprobe = 262144;
 SET ivfpq.max_probes = 262144;
+SET ivfpq.recall = 0.5;
+SET ivfpq.recall = 0.999;
 SET ivfpq.epsilon = 0;
 SET ivfpq.iterative_scan = strict_order;
 RESET ivfpq.nprobe;
 RESET ivfpq.max_probes;
+RESET ivfpq.recall;
 RESET ivfpq.epsilon;
 RESET ivfpq.iterative_scan;
 

@@ -51,6 +51,36 @@ CREATE INDEX items_again ON items USING ivfpq (embedding) WITH (lists = 51);
 SELECT name, (SELECT codes_scored FROM ivfpq_recall(name::regclass, nprobes => '{60}', sample => 1)) AS all_codes FROM unnest('{items_index,items_again}'::text[]) name;
 DROP INDEX items_again;
 
+-- What a search aims at, where nobody says how many lists it reads: nprobe of a session, of an index, then recall
+CREATE TABLE aimed AS TABLE items;
+CREATE INDEX aimed_index ON aimed USING ivfpq (embedding) WITH (lists = 150);
+CREATE FUNCTION lists_probed() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM id FROM aimed ORDER BY embedding <-> vector_of(-1) LIMIT 1;
+	RETURN (SELECT lists_probed FROM ivfpq_last_scan());
+END $$;
+CREATE FUNCTION lists_for(recall float8) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('ivfpq.recall', recall::text, true);
+	RETURN (SELECT nprobe FROM ivfpq_index_info('aimed_index'));
+END $$;
+SET enable_seqscan = off;
+CREATE TABLE aims AS SELECT recall, lists_for(recall) AS lists FROM unnest('{.5,.6,.7,.75,.8,.85,.9,.93,.95,.97,.975,.98,.99,.992,.995,.997,.999}'::float8[]) recall;
+SELECT bool_and(lists >= fewer) AS grows, max(lists) > 3 * min(lists) AS much_takes_more,
+	   max(lists) FILTER (WHERE recall = .975) = (SELECT nprobe FROM ivfpq_index_info('aimed_index')) AS default_is_between
+FROM (SELECT *, lag(lists, 1, 1) OVER (ORDER BY recall) AS fewer FROM aims) s;
+SET ivfpq.recall = 0.9;
+SELECT lists_probed() = lists AS by_recall FROM aims WHERE recall = .9;
+ALTER INDEX aimed_index SET (nprobe = 11);
+SELECT lists_probed() AS by_index, nprobe FROM ivfpq_index_info('aimed_index');
+SET ivfpq.nprobe = 5;
+SELECT lists_probed() AS by_session, nprobe FROM ivfpq_index_info('aimed_index');
+RESET ivfpq.nprobe;
+ALTER INDEX aimed_index RESET (nprobe);
+SELECT lists_probed() = lists AS by_recall FROM aims WHERE recall = .9;
+RESET ivfpq.recall;
+RESET enable_seqscan;
+
 -- Nothing to ask, nothing to find
 CREATE TABLE none (embedding real[]);
 CREATE INDEX none_index ON none USING ivfpq (embedding);

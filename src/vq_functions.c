@@ -371,7 +371,6 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	ListCounts *lists = count_lists(index, &meta);
 	ListCounts	total = {0};
 	IvfpqOptions *options = ivfpq_options(index);
-	int			nprobe = options->nprobe;
 	float4		imbalance;
 	char		trained_on[IVFPQ_TRAINER_LEN + 1] = {0};
 	TupleDesc	desc;
@@ -388,8 +387,6 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 		total.dead_slots += lists[i].dead_slots;
 	}
 	imbalance = imbalance_factor(lists, meta.nlists);
-	if (nprobe == 0)
-		nprobe = Max(meta.nprobe, 1);
 	memcpy(trained_on, meta.trained_on, IVFPQ_TRAINER_LEN);
 
 	values[column++] = Int32GetDatum(meta.format_version);
@@ -401,7 +398,7 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	values[column++] = CStringGetTextDatum(ivfpq_is_projected(&meta) ? "learned" :
 										   meta.rotation == VQ_ROTATION_HADAMARD ? "hadamard" : "none");
 	values[column++] = Int32GetDatum(vq_code_bytes(&shape));
-	values[column++] = Int32GetDatum(Min(nprobe, meta.nlists));
+	values[column++] = Int32GetDatum(ivfpq_default_nprobe(index, &meta));
 	values[column++] = Int64GetDatum(total.rows);
 	values[column++] = Int64GetDatum(total.dead_slots);
 	values[column++] = Int64GetDatum(meta.zero_vectors);

@@ -118,7 +118,8 @@ extern VqDatumKind ivfpq_datum_kind(Relation index, Oid type);
 /* Dimensions known before there is a row, from vector(dim) or the storage parameter; else 0 */
 extern uint32 ivfpq_declared_dim(Relation index);
 
-/* Lists that a search reads unless ivfpq.nprobe says so: the storage parameter, else what the build measured */
+/* Lists that a search reads, and those if ivfpq.nprobe did not say so: the storage parameter, else as many as ivfpq.recall takes */
+extern uint32 ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta);
 extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta);
 extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 
@@ -261,6 +262,9 @@ extern bool ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta)
  * Pages: the only callers of the buffer manager and of WAL.
  *----------
  */
+
+/* ivfpq_nprobe.c.  Lists that hold this share, of 0.5 to 0.999, of the rows nearest to a query, as far as the build has seen */
+extern uint32 ivfpq_recall_nprobe(const IvfpqMetaPageData *meta, double recall);
 
 /* ivfpq_meta.c */
 

@@ -105,7 +105,8 @@ finds_lists(const IvfpqBuild *build, const VqCodec *codec, const VqBlockShape *s
 	const IvfpqSample *sample = &build->sample;
 	size_t		nrows = Min(JUDGING_ROWS, sample->nrows);
 	size_t		stride = nrows > 0 ? sample->nrows / nrows * lists->dim : 0;
-	uint32		nprobe = build->options->nprobe > 0 ? build->options->nprobe : build->meta.nprobe;
+	uint32		nprobe = build->options->nprobe > 0 ? build->options->nprobe :
+		ivfpq_recall_nprobe(&build->meta, VQ_DEFAULT_RECALL);
 	uint32	   *group_blocks = palloc((lists->ngroups + 1) * sizeof(uint32));
 	IvfpqModel	model = {
 		.meta = build->meta, .coarse = *codec, .coarse_shape = *shape,
@@ -295,7 +296,7 @@ train(IvfpqBuild *build)
 	meta->scale = codec->scale;
 	meta->train_rows = build->sample.total_rows;
 	write_centroids(build);
-	meta->nprobe = ivfpq_train_nprobe(team, &build->sample, meta->metric, lists, codec->is_projected ? &pairs : NULL);
+	ivfpq_train_nprobes(team, &build->sample, meta->metric, lists, codec->is_projected ? &pairs : NULL, meta->nprobes);
 
 	begin_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);
@@ -484,7 +485,7 @@ init_meta(IvfpqMetaPageData *meta, Relation index)
 	memset(meta, 0, sizeof(IvfpqMetaPageData));
 	meta->magic = IVFPQ_MAGIC;
 	ivfpq_attributes_define(index, meta);
-	meta->format_version = meta->nattributes > 0 ? IVFPQ_FORMAT_ATTRIBUTES : IVFPQ_FORMAT_VERSION;
+	meta->format_version = IVFPQ_FORMAT_VERSION;
 	if (!pg_strong_random(&meta->build_id, sizeof(meta->build_id)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INTERNAL_ERROR),
@@ -507,7 +508,8 @@ init_meta(IvfpqMetaPageData *meta, Relation index)
 	meta->coarse_code_start = InvalidBlockNumber;
 	meta->projection_start = InvalidBlockNumber;
 	meta->codebook_start = InvalidBlockNumber;
-	meta->nprobe = 1;
+	for (int i = 0; i < IVFPQ_NRECALLS; i++)
+		meta->nprobes[i] = 1;
 	meta->imbalance = 1.0f;
 	meta->error_scale = 1.0f;
 }

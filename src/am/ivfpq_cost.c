@@ -83,7 +83,7 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
 	double		max_probes;
 
 	ivfpq_meta_read(index, &meta);
-	nprobe = ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, meta.nlists) : ivfpq_default_nprobe(index, &meta);
+	nprobe = ivfpq_search_nprobe(index, &meta);
 	shape->vector_bytes = (double) meta.dim *
 		(ivfpq_datum_kind(index, index->rd_opcintype[0]) == VQ_DATUM_HALFVEC ? sizeof(uint16) : sizeof(float));
 	index_close(index, NoLock);

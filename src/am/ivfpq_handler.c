@@ -16,6 +16,7 @@
 #include "utils/lsyscache.h"
 
 #include "am/ivfpq.h"
+#include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
 PG_FUNCTION_INFO_V1(ivfpq_handler);
@@ -138,9 +139,16 @@ uint32
 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta)
 {
 	const IvfpqOptions *options = (const IvfpqOptions *) index->rd_options;
-	uint32		nprobe = options != NULL && options->nprobe > 0 ? (uint32) options->nprobe : meta->nprobe;
 
-	return Max(1, Min(nprobe, meta->nlists));
+	if (options != NULL && options->nprobe > 0)
+		return Min((uint32) options->nprobe, meta->nlists);
+	return ivfpq_recall_nprobe(meta, ivfpq_wanted_recall);
+}
+
+uint32
+ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta)
+{
+	return ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, meta->nlists) : ivfpq_default_nprobe(index, meta);
 }
 
 /*

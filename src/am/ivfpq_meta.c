@@ -94,10 +94,11 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 		(meta->nlists + IVFPQ_DIR_ENTRIES_PER_PAGE - 1) / IVFPQ_DIR_ENTRIES_PER_PAGE)
 		return psprintf("Directory starts at block %u and lists at %u of %u.",
 						meta->directory_start, meta->list_start, nblocks);
-	if (meta->nattributes > VQ_MAX_ATTRIBUTES || (meta->nattributes > 0) != (meta->format_version == IVFPQ_FORMAT_ATTRIBUTES) ||
-		meta->wide_attributes >> meta->nattributes != 0)
-		return psprintf("There are %u attributes, of widths %u, in format version %u.",
-						meta->nattributes, meta->wide_attributes, meta->format_version);
+	for (int i = 0; i < IVFPQ_NRECALLS; i++)
+		if (meta->nprobes[i] < (i > 0 ? meta->nprobes[i - 1] : 1) || meta->nprobes[i] > meta->nlists)
+			return psprintf("Searches of %u lists are to read %u.", meta->nlists, meta->nprobes[i]);
+	if (meta->nattributes > VQ_MAX_ATTRIBUTES || meta->wide_attributes >> meta->nattributes != 0)
+		return psprintf("There are %u attributes, of widths %u.", meta->nattributes, meta->wide_attributes);
 	shape = ivfpq_block_shape(meta);
 	if (!coded)
 		return meta->m == 0 && meta->nbits == 0 && meta->coarse_m == 0 && meta->ngroups == 0 && !is_projected ?
@@ -161,12 +162,12 @@ ivfpq_meta_read(Relation index, IvfpqMetaPageData *meta)
 				(errcode(ERRCODE_INDEX_CORRUPTED),
 				 errmsg("index \"%s\" is not an ivfpq index", RelationGetRelationName(index)),
 				 errdetail("Its metapage has magic 0x%08X, not 0x%08X.", meta->magic, IVFPQ_MAGIC)));
-	if (meta->format_version != IVFPQ_FORMAT_VERSION && meta->format_version != IVFPQ_FORMAT_ATTRIBUTES)
+	if (meta->format_version != IVFPQ_FORMAT_VERSION)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("index \"%s\" has an unsupported format", RelationGetRelationName(index)),
-				 errdetail("It has format version %u, this library reads versions %u and %u.",
-						   meta->format_version, IVFPQ_FORMAT_VERSION, IVFPQ_FORMAT_ATTRIBUTES),
+				 errdetail("It has format version %u, this library reads version %u.",
+						   meta->format_version, IVFPQ_FORMAT_VERSION),
 				 errhint("REINDEX the index, or install the version of vqpg that wrote it.")));
 
 	complaint = is_whole ? meta_complaint(meta, RelationGetNumberOfBlocks(index)) : "The metapage ends too early.";

@@ -17,7 +17,6 @@
 
 #define PROBE_QUERIES			IVFPQ_PAIR_QUERIES
 #define PROBE_NEIGHBOURS		10
-#define PROBE_COVERAGE			0.975	/* of near neighbours in the lists probed */
 
 /* What is nearer than this part of its length may be a copy of a query: rounding does not tell */
 #define COPY_DISTANCE			1e-5f
@@ -25,6 +24,11 @@
 /* Where there are more copies than that for each query, lists may be empty: so many rows of each are labelled to see */
 #define MANY_COPIES				0.1
 #define OCCUPYING_ROWS			32
+
+/* In ascending order */
+static const double recalls[] = IVFPQ_RECALLS;
+
+StaticAssertDecl(lengthof(recalls) == IVFPQ_NRECALLS, "a number of lists for each recall");
 
 /* A near neighbour of a query, in the sample: its number among own rows, and then its list */
 typedef struct Neighbour
@@ -290,13 +294,13 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
 
 /*
  * Rows of the sample stand for queries.  For each near neighbour of one, count
- * the lists with rows that would be probed before the neighbour's own; nprobe covers
- * PROBE_COVERAGE of them.  The sample is thinner than the table, so its
+ * the lists with rows that would be probed before the neighbour's own; as many lists have a
+ * share of neighbours as these counts say.  The sample is thinner than the table, so its
  * neighbours are farther away and the count errs on the safe side.
  */
-uint32
-ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, const IvfpqLists *lists,
-				   IvfpqPairs *pairs)
+void
+ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, const IvfpqLists *lists,
+					IvfpqPairs *pairs, uint32 *nprobes)
 {
 	const IvfpqSample part = ivfpq_sample_part(team, all_rows, lists->nlists);
 	const IvfpqSample *sample = &part;
@@ -310,7 +314,6 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	float	   *values = ivfpq_alloc_array(nlists, sizeof(float));
 	size_t		nplaces;
 	size_t		nranks;
-	uint32		nprobe = 1;
 
 	choose_queries(team, sample, &queries);
 	nplaces = queries.count * PROBE_NEIGHBOURS;
@@ -349,8 +352,9 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	qsort(ranks, nplaces, sizeof(uint64), compare_uint64);
 	for (nranks = 0; nranks < nplaces && ranks[nplaces - 1 - nranks] > 0;)
 		nranks++;
-	if (nranks > 0)
-		nprobe = ranks[nplaces - nranks + Min(nranks - 1, (size_t) (nranks * PROBE_COVERAGE))];
+	for (int i = 0; i < IVFPQ_NRECALLS; i++)
+		nprobes[i] = nranks == 0 ? 1 :
+			Min(ranks[nplaces - nranks + Min(nranks - 1, (size_t) (nranks * recalls[i]))], nlists);
 	if (pairs == NULL)
 		pfree(queries.rows);
 	pfree(queries.own_rows);
@@ -359,5 +363,21 @@ ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric
 	pfree(ranks);
 	if (occupied)
 		pfree(occupied);
-	return Min(nprobe, nlists);
+}
+
+/* Lists and the share of neighbours that they miss are powers of each other, more or less: straight lines of logarithms */
+uint32
+ivfpq_recall_nprobe(const IvfpqMetaPageData *meta, double recall)
+{
+	int			i = 0;
+	double		way;
+	double		below;
+	double		above;
+
+	while (i < IVFPQ_NRECALLS - 2 && recall > recalls[i + 1])
+		i++;
+	below = meta->nprobes[i];
+	above = meta->nprobes[i + 1];
+	way = log((1.0 - recalls[i]) / (1.0 - recall)) / log((1.0 - recalls[i]) / (1.0 - recalls[i + 1]));
+	return (uint32) rint(below * pow(above / below, Max(0.0, Min(way, 1.0))));
 }

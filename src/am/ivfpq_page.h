@@ -42,8 +42,7 @@
 
 #define IVFPQ_METAPAGE_BLKNO	0
 #define IVFPQ_MAGIC				0x49565051	/* "IVPQ" */
-#define IVFPQ_FORMAT_VERSION	4
-#define IVFPQ_FORMAT_ATTRIBUTES	5	/* of an index with attributes, which older libraries must not read */
+#define IVFPQ_FORMAT_VERSION	6
 
 /* Last two bytes of every page, for tools that look at raw files */
 #define IVFPQ_PAGE_ID			0xFF8D
@@ -83,12 +82,16 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
 /* Sampling, clustering, training codes, encoding, writing */
 #define IVFPQ_BUILD_PHASES		5
 
+/* Shares of near rows for which a build finds out how many lists have them; those between are interpolated */
+#define IVFPQ_RECALLS			{0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999}
+#define IVFPQ_NRECALLS			9
+
 /*----------
  * Metapage contents:
  *
  *	 OFFSET  SIZE  FIELD
  *		  0     4  magic				IVFPQ_MAGIC
- *		  4     4  format_version		IVFPQ_FORMAT_VERSION, or IVFPQ_FORMAT_ATTRIBUTES if there are some
+ *		  4     4  format_version		IVFPQ_FORMAT_VERSION
  *		  8     8  build_id				random; tells this build from any other
  *		 16     8  seed					of rotation and training
  *		 24     4  dim					0 until an empty index sees its first row
@@ -105,7 +108,7 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 48    32  ..._start			first blocks, in the order above, but for the projection's
  *		 80     4  coarse_m				sub-quantisers of centroid codes, or 0
  *		 84     4  ngroups				of lists, or 0 if these are few
- *		 88     4  nprobe				default measured by the build
+ *		 88     4  error_scale			float, of VqCodec; 1 if not projected
  *		 92     4  train_rows			rows that trained it
  *		 96     4  imbalance			float; 1 when all lists are equal
  *		100     4  projection_start		first block, or InvalidBlockNumber
@@ -113,7 +116,7 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		112     8  zero_vectors			rows left out: cosine of a zero vector
  *		120    64  trained_on			"cpu" or the name of a GPU; "" if untrained
  *		184    20  build_ms				time of each phase of the build, in their order
- *		204     4  error_scale			float, of VqCodec; 1 if not projected
+ *		204    36  nprobes				lists to search for each of IVFPQ_RECALLS, as measured by the build
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -143,7 +146,7 @@ typedef struct IvfpqMetaPageData
 	BlockNumber list_start;
 	uint32		coarse_m;
 	uint32		ngroups;
-	uint32		nprobe;
+	float		error_scale;
 	uint32		train_rows;
 	float		imbalance;
 	BlockNumber projection_start;
@@ -151,7 +154,7 @@ typedef struct IvfpqMetaPageData
 	uint64		zero_vectors;
 	char		trained_on[IVFPQ_TRAINER_LEN];
 	uint32		build_ms[IVFPQ_BUILD_PHASES];
-	float		error_scale;
+	uint32		nprobes[IVFPQ_NRECALLS];
 } IvfpqMetaPageData;
 
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
@@ -160,7 +163,8 @@ StaticAssertDecl(offsetof(IvfpqMetaPageData, nattributes) == 42, "metapage layou
 StaticAssertDecl(offsetof(IvfpqMetaPageData, mean_start) == 48, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 104, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 184, "metapage layout is on disk");
-StaticAssertDecl(sizeof(IvfpqMetaPageData) == 208, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, nprobes) == 204, "metapage layout is on disk");
+StaticAssertDecl(sizeof(IvfpqMetaPageData) == 240, "metapage layout is on disk");
 
 /*----------
  * Directory entry of one list:

@@ -353,8 +353,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	}
 	ivfpq_check_dim(index, model->meta.dim, state->vector.dim);
 
-	state->nprobe = ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, model->meta.nlists) :
-		ivfpq_default_nprobe(index, &model->meta);
+	state->nprobe = ivfpq_search_nprobe(index, &model->meta);
 	if (model->meta.codec == IVFPQ_CODEC_NONE)
 	{
 		state->is_exact_only = true;

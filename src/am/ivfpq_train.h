@@ -187,9 +187,12 @@ ivfpq_pair_neighbours(int team_size)
 	return (4 + team_size - 1) / team_size;
 }
 
-/* ivfpq_nprobe.c.  Number of lists that hold most near neighbours of rows of the sample; and some of these, where wanted */
-extern uint32 ivfpq_train_nprobe(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
-								 const IvfpqLists *lists, IvfpqPairs *pairs);
+/*
+ * ivfpq_nprobe.c.  How many of the nearest lists hold each share of near neighbours of rows of the sample
+ * (nprobes, one for each of IVFPQ_RECALLS, ascending); and some of these neighbours, where wanted.
+ */
+extern void ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
+								const IvfpqLists *lists, IvfpqPairs *pairs, uint32 *nprobes);
 
 /* ivfpq_train.c.  Make the centres of groups; moves centroids. */
 extern void ivfpq_train_centres(IvfpqLists *lists);

@@ -18,6 +18,7 @@
 
 /* Values of settings, at first what they are defined with below: from 16 on, a server with assertions wants them equal */
 int			ivfpq_nprobe;
+double		ivfpq_wanted_recall = VQ_DEFAULT_RECALL;
 int			ivfpq_max_probes;
 int			ivfpq_iterative_scan = VQ_ITERATIVE_RELAXED;
 double		ivfpq_epsilon = 2.0;
@@ -105,10 +106,17 @@ vq_guc_init(int max_lists)
 	DefineCustomIntVariable("ivfpq.nprobe",
 							"Number of lists that a search reads.",
 							"More lists find more of the nearest rows and take longer. "
-							"0 means the number that the index prefers.",
+							"0 means as many as the index's storage parameter \"nprobe\" says, or as \"ivfpq.recall\" takes.",
 							&ivfpq_nprobe,
 							0, 0, max_lists,
 							PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomRealVariable("ivfpq.recall",
+							 "Share of the nearest rows that a search aims at.",
+							 "It reads as many lists as the build of the index has found to take, unless \"ivfpq.nprobe\" "
+							 "or the storage parameter \"nprobe\" says how many.",
+							 &ivfpq_wanted_recall,
+							 VQ_DEFAULT_RECALL, VQ_LEAST_RECALL, VQ_MOST_RECALL,
+							 PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("ivfpq.max_probes",
 							"Number of lists after which an iterative scan stops.",
 							"0 means all lists of the index. A search never reads fewer than \"ivfpq.nprobe\".",

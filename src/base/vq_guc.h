@@ -19,6 +19,11 @@ typedef enum VqIterativeScan
 	VQ_ITERATIVE_STRICT = 2
 } VqIterativeScan;
 
+/* ivfpq.recall: what it is at first, and its limits */
+#define VQ_DEFAULT_RECALL	0.975
+#define VQ_LEAST_RECALL		0.5
+#define VQ_MOST_RECALL		0.999
+
 /* Whether a build uses a GPU */
 typedef enum VqUseGpu
 {
@@ -28,6 +33,7 @@ typedef enum VqUseGpu
 } VqUseGpu;
 
 extern int	ivfpq_nprobe;		/* 0 = the index's own */
+extern double ivfpq_wanted_recall;		/* what a search aims at if nobody says how many lists */
 extern int	ivfpq_max_probes;	/* 0 = all lists */
 extern int	ivfpq_iterative_scan;	/* VqIterativeScan */
 extern double ivfpq_epsilon;	/* confidence of the re-rank bound, standard errors */

@@ -38,6 +38,17 @@ for my $case ([ 'array_l2_ops', '<->' ], [ 'array_ip_ops', '<#>' ], [ 'array_cos
 		cmp_ok($recall, '>=', 0.95, "$opclass $options: recall at defaults");
 		cmp_ok($all, '>=', 0.99, "$opclass $options: recall of a search of all lists");
 
+		# What a search aims at is what it finds, or a little more
+		for my $aim (0.8, 0.9, 0.95, 0.99)
+		{
+			my $found = recall($truth,
+				neighbours($node, 'items', $operator, 10, 'index', settings => "SET ivfpq.recall = $aim;"));
+
+			note(sprintf 'aiming at %.2f: recall@10 %.3f', $aim, $found);
+			cmp_ok($found, '>=', $aim - 0.02, "$opclass $options: recall of a search that aims at $aim");
+			cmp_ok($found, '<=', $aim + 0.6 * (1 - $aim), "$opclass $options: one that aims at $aim does not do all it can");
+		}
+
 		# Rows that a filter leaves are farther off and in more lists; these
 		# are read long before the first ones are used up (were they not, .46
 		# to .58 and .63 to .84 would be found)
