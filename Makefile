@@ -147,25 +147,27 @@ kernel_objects = $(patsubst %.c,.build/$(1)/%.o,$(kernel_sources))
 	$(ARM_CC) $(KERNEL_CFLAGS) -O1 $(SANITIZE) -c -o $@ $<
 
 # src/kernels as any processor can run it: what tables of x86 processors ask of these is
-# computed in C.  What the library does with integers overflows as theirs do
+# computed in C.  What the library does with integers overflows as theirs do.  Rules name their
+# files, as more general ones would make these objects of those of the extension
 in_c_sources := $(addprefix .build/x86/,$(call files_in,src/kernels/*.[ch]))
-in_c_objects := $(patsubst %.c,%.o,$(filter %.c,$(in_c_sources))) \
+in_c_kernels := $(patsubst %.c,%.o,$(filter %.c,$(in_c_sources)))
+in_c_objects := $(in_c_kernels) \
 	$(patsubst %.c,.build/x86/%.o,$(filter-out test/unit/test_vq_gpu.c,$(unit_sources)))
 
 .build/x86/src/kernels/vq_cpu.c: test/unit/x86_in_c/vq_cpu_all.c
 	@mkdir -p $(@D)
 	cp $< $@
 
-.build/x86/src/kernels/%: src/kernels/% test/unit/x86_in_c/translate.sed
+$(filter-out %/vq_cpu.c,$(in_c_sources)): .build/x86/%: % test/unit/x86_in_c/translate.sed
 	@mkdir -p $(@D)
 	sed -f $(top)/test/unit/x86_in_c/translate.sed $< >$@
 
-.build/x86/src/%.o: .build/x86/src/%.c $(in_c_sources) $(call files_in,test/unit/x86_in_c/*.h)
+$(in_c_kernels): %.o: %.c $(in_c_sources) $(call files_in,test/unit/x86_in_c/*.h)
 	$(CC) -I$(top)/test/unit/x86_in_c -I.build/x86/src $(KERNEL_CFLAGS) -Wno-psabi -O2 -fsanitize=address -c -o $@ $<
 
 .build/x86/%.o: %.c $(header_files) $(call files_in,test/unit/*.h)
 	@mkdir -p $(@D)
-	$(CC) $(KERNEL_CFLAGS) -DWITHOUT_GPU -O1 $(SANITIZE) -c -o $@ $<
+	$(CC) $(KERNEL_CFLAGS) -DWITHOUT_GPU -DWITH_ALL_TABLES -O1 $(SANITIZE) -c -o $@ $<
 
 .build/fuzz/%.o: %.c $(header_files)
 	@mkdir -p $(@D)
@@ -192,7 +194,7 @@ unit_objects = $(patsubst %.c,.build/$(1)/%.o,$(unit_sources) $(kernel_sources) 
 .build/bench/bench_%: .build/bench/bench/bench_%.o $(call kernel_objects,bench)
 	$(CC) -o $@ $^ -lm -ldl
 
-.PRECIOUS: .build/x86/src/kernels/% .build/x86/%.o .build/unit/%.o .build/arm/%.o .build/fuzz/%.o .build/bench/%.o
+.PRECIOUS: .build/x86/%.o .build/unit/%.o .build/arm/%.o .build/fuzz/%.o .build/bench/%.o
 
 # What stands in for the GPU plug-in, under its name
 double_sources := test/gpu/vq_gpu_double.c $(kernel_sources)

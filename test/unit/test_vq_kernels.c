@@ -139,6 +139,9 @@ test_tables_end_with_scalar_and_are_found_by_name(void)
 			CHECK(found == vq_kernels_all[i], "%s", vq_kernels_all[i]->name);
 		else
 			CHECK(found == NULL, "%s", vq_kernels_all[i]->name);
+#ifdef WITH_ALL_TABLES
+		CHECK(vq_kernels_supported(vq_kernels_all[i]), "%s is not tested", vq_kernels_all[i]->name);
+#endif
 	}
 	CHECK(vq_kernels_by_name("auto") == table_at(0), "not the best");
 	CHECK(vq_kernels_by_name("avx1024") == NULL, "found");
