@@ -227,6 +227,21 @@ FROM (VALUES ('offset', 'SELECT id FROM items ORDER BY $ OFFSET 10'),
 RESET enable_hashjoin;
 RESET enable_mergejoin;
 
+-- What is dear is computed after the sort, from what the search gives; also if an OFFSET is in between
+CREATE FUNCTION dear(id int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN -id; END $$;
+CREATE FUNCTION sum_of(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	sum bigint;
+BEGIN
+	EXECUTE format('SELECT sum(s) FROM (%s) t (s)', query) INTO sum;
+	RETURN sum;
+END $$;
+SELECT what, shape(replace(query, '$', 'embedding <-> ' || quote_literal(:query))),
+	   sum_of(replace(query, '$', 'embedding <-> ' || quote_literal(:query))) = -sum_of(replace(replace(query, 'dear(', '('), '$', 'embedding <-> ' || quote_literal(:query))) AS is_right
+FROM (VALUES ('two keys', 'SELECT dear FROM (SELECT dear(id) FROM items ORDER BY $, id OFFSET 10) s (dear) LIMIT 3'),
+			 ('partitions', 'SELECT dear FROM (SELECT dear(id) FROM parts ORDER BY $ OFFSET 10) s (dear) LIMIT 3'),
+			 ('a row to join', 'SELECT dear FROM (SELECT dear(n.id + i.id - n.id) FROM items i, names n WHERE n.id = 5 ORDER BY $ OFFSET 10) s (dear) LIMIT 3')) q (what, query);
+
 -- A LIMIT around a window says nothing of the rows that the window looks at
 SET ivfpq.nprobe = 2;
 SELECT DISTINCT n = (SELECT count(*) FROM items WHERE (embedding <-> :query) + 0 < 4.5) AS all_within
@@ -253,4 +268,4 @@ SELECT shape('SELECT p FROM points ORDER BY p <-> ''(0,0)'' LIMIT 3');
 DROP TABLE parts, names, points;
 
 DROP TABLE items;
-DROP FUNCTION out_of_order, total_cost, shape;
+DROP FUNCTION out_of_order, total_cost, shape, dear, sum_of;

@@ -130,5 +130,13 @@ SELECT t.* FROM try('SELECT i.id FROM items i, items q, tags a, tags b, tags c W
 	ORDER BY i.embedding <-> q.embedding LIMIT 2') t;
 RESET geqo_threshold;
 
+-- A join that loses the order of a search is not made of one, which leaves out rows without a vector (from 18 on it is, if
+-- the user has disabled all else)
+SET enable_seqscan = off;
+SELECT count(*) FROM (SELECT i.id FROM tags t LEFT JOIN (SELECT id / 100 AS hundred, id, embedding FROM items WHERE id % 100 = 99) i ON hundred = t.id
+	ORDER BY i.embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 100) s
+WHERE id IS NULL AND current_setting('server_version_num')::int < 180000;
+RESET enable_seqscan;
+
 DROP TABLE items, queries, tags CASCADE;
 DROP FUNCTION embed, try, by_table, rows_of;

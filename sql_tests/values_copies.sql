@@ -43,6 +43,17 @@ RESET enable_seqscan;
 RESET ivfpq.epsilon;
 DROP TABLE items;
 
+-- Nor do rows whose codes and bounds are those of copies, and whose vectors are not
+CREATE TABLE items AS
+SELECT i AS id, array_fill(0::real, ARRAY[c]) || '{1}'::real[] || array_fill(0::real, ARRAY[199 - c]) AS embedding
+FROM (SELECT i, abs(hashint4(i)) % 200 AS c FROM generate_series(1, 4000) i) q;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 20, nprobe = 20, m = 4, rotation = none);
+SET enable_seqscan = off;
+SELECT count(*) AS queries, count(*) FILTER (WHERE n.d = 0) AS find_themselves
+FROM items q, LATERAL (SELECT embedding <-> q.embedding AS d FROM items ORDER BY d LIMIT 1) n WHERE q.id <= 200;
+RESET enable_seqscan;
+DROP TABLE items;
+
 -- Two rows that are equally far say nothing of others in an index without codes
 CREATE TABLE items (id int, embedding real[]);
 CREATE INDEX items_index ON items USING ivfpq (embedding);

@@ -44,10 +44,11 @@ extern PGDLLEXPORT void ivfpq_autoreindex_main(Datum arg);
  */
 
 /*
- * What REINDEX CONCURRENTLY has left of an index of this name, among all indexes of its table:
- * their names as ivfpq_quoted_name gives them.  In a transaction, with a lock on the table.
+ * What REINDEX CONCURRENTLY has left of an index of this name, among all indexes of its table: those that are
+ * invalid, and those of the Oids in made, as what rewrites the table makes all its indexes valid.
+ * Their names as ivfpq_quoted_name gives them.  In a transaction, with a lock on the table.
  */
-extern List *ivfpq_find_leftovers(Oid heap, const char *name);
+extern List *ivfpq_find_leftovers(Oid heap, const char *name, const List *made);
 
 /* The name of a relation that exists, with its schema, quoted as a command wants it.  In a transaction. */
 extern char *ivfpq_quoted_name(Oid relation);

@@ -16,7 +16,8 @@
  *	 (be_automatic); and of a deadlock it is we who are the victim (look_for_deadlocks);
  * - leaves nothing behind: a REINDEX CONCURRENTLY that fails leaves an invalid
  *	 index that inserts go on writing to, and so does a crash.  Whoever has left one,
- *	 the worker drops it.
+ *	 the worker drops it.  If the table has been rewritten since, for which we may have given way, it
+ *	 is a valid one, which only who has made it can know to be left over.
  *
  * The next VACUUM tries again what has failed.
  *
@@ -33,6 +34,7 @@
 #include "access/xact.h"
 #include "am/ivfpq_autoreindex.h"
 #include "catalog/index.h"
+#include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
@@ -76,16 +78,36 @@ typedef struct Candidate
 	char	   *quoted;			/* with its schema */
 	List	   *users;			/* VirtualTransactionId: who used the table, or had a snapshot, when it was looked at */
 	int			waited;			/* rounds, a second each */
-	List	   *leftovers;		/* quoted: invalid indexes that a REINDEX CONCURRENTLY of this one has left */
+	List	   *made;			/* Oids of the index and of those that its REINDEX has made, any of which may be left */
+	List	   *leftovers;		/* quoted: what a REINDEX CONCURRENTLY of this one has left */
 } Candidate;
 
 /* What outlives transactions of the worker */
 static MemoryContext worker_context;
 
+/* Oids of what it has made */
+static List *relations_made;
+static object_access_hook_type next_object_access_hook;
+
 static void
 show_index(void *arg)
 {
 	errcontext("automatic reindex of index %s", ((const Candidate *) arg)->quoted);
+}
+
+/* object_access_hook */
+static void
+note_made(ObjectAccessType access, Oid class, Oid object, int sub_id, void *arg)
+{
+	if (next_object_access_hook)
+		next_object_access_hook(access, class, object, sub_id, arg);
+	if (access == OAT_POST_CREATE && class == RelationRelationId && sub_id == 0)
+	{
+		MemoryContext old = MemoryContextSwitchTo(worker_context);
+
+		relations_made = lappend_oid(relations_made, object);
+		MemoryContextSwitchTo(old);
+	}
 }
 
 /* Log an error, and end its transaction; in PG_CATCH */
@@ -264,7 +286,7 @@ look_at(Candidate *candidate)
 	candidate->state = CANDIDATE_DONE;
 	if (!find_names(candidate))
 		return;
-	candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name);
+	candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name, NIL);
 	if (has_outgrown(candidate, &candidate->file))
 		candidate->state = CANDIDATE_OUTGROWN;
 	else if (candidate->leftovers != NIL)
@@ -308,6 +330,7 @@ is_still_working(void)
 static void
 rebuild(Candidate *candidate)
 {
+	relations_made = NIL;
 	if (run_command("REINDEX INDEX CONCURRENTLY", candidate->quoted, candidate))
 	{
 		ereport(LOG,
@@ -317,6 +340,7 @@ rebuild(Candidate *candidate)
 	else
 	{
 		candidate->state = CANDIDATE_LEFT;
+		candidate->made = lappend_oid(relations_made, candidate->index);
 		note_users(candidate);
 	}
 }
@@ -335,7 +359,7 @@ try_candidate(Candidate *candidate)
 	{
 		may_begin = candidate->state == CANDIDATE_LEFT || is_still_wanted(candidate);
 		if (may_begin)
-			candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name);
+			candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name, candidate->made);
 		else
 			candidate->state = CANDIDATE_DONE;
 	}
@@ -472,6 +496,8 @@ ivfpq_autoreindex_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, BGWORKER_BYPASS_ALLOWCONN);
 	worker_context = AllocSetContextCreate(TopMemoryContext, "ivfpq reindex", ALLOCSET_DEFAULT_SIZES);
 	be_automatic();
+	next_object_access_hook = object_access_hook;
+	object_access_hook = note_made;
 
 	/* as autovacuum does */
 	set_option("search_path", "");

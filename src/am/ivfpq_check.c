@@ -36,6 +36,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
@@ -327,8 +328,8 @@ check_snapshot_suits(Relation index, Snapshot snapshot)
 	if (!IsolationUsesXactSnapshot())
 		return;
 
-	/* a primary does not wait for snapshots of its standbys when it makes an index CONCURRENTLY */
-	if (RecoveryInProgress() ||
+	/* a primary does not wait for snapshots of its standbys when it makes an index CONCURRENTLY; one of them may be that primary now */
+	if (snapshot->takenDuringRecovery ||
 		(index->rd_index->indcheckxmin &&
 		 !TransactionIdPrecedes(HeapTupleHeaderGetXmin(index->rd_indextuple->t_data), snapshot->xmin)))
 		ereport(ERROR,
@@ -350,9 +351,9 @@ largest_entry_count(const CheckState *check)
 }
 
 static void
-check_open_index(Relation heap, Relation index, bool heap_all_indexed, bool codes)
+check_open_index(Relation heap, Relation index, bool is_quiet, bool heap_all_indexed, bool codes)
 {
-	CheckState	check = {.heap = heap, .index = index, .is_quiet = !RecoveryInProgress()};
+	CheckState	check = {.heap = heap, .index = index, .is_quiet = is_quiet};
 	Snapshot	snapshot = InvalidSnapshot;
 	BlockNumber nblocks;
 
@@ -400,7 +401,9 @@ check_open_index(Relation heap, Relation index, bool heap_all_indexed, bool code
 void
 ivfpq_check_index(Oid index_oid, bool heap_all_indexed, bool codes)
 {
-	LOCKMODE	lockmode = RecoveryInProgress() ? AccessShareLock : ShareLock;
+	/* once: a standby may become a primary before the lock is had */
+	bool		is_quiet = !RecoveryInProgress();
+	LOCKMODE	lockmode = is_quiet ? ShareLock : AccessShareLock;
 	Oid			heap_oid = IndexGetRelation(index_oid, true);
 	Relation	heap = NULL;
 	Relation	index;
@@ -423,9 +426,13 @@ ivfpq_check_index(Oid index_oid, bool heap_all_indexed, bool codes)
 		guc_level = NewGUCNestLevel();
 		VQ_RESTRICT_SEARCH_PATH();
 	}
-	index = index_open(index_oid, lockmode);
 
-	/* Between the two locks it may have been dropped, and its OID used again */
+	/* Between the two locks it may have been dropped, by REINDEX CONCURRENTLY say, and its OID used again */
+	index = heap == NULL ? index_open(index_oid, lockmode) : try_relation_open(index_oid, lockmode);
+	if (index == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("index with OID %u of table \"%s\" does not exist any more", index_oid, RelationGetRelationName(heap))));
 	if (heap == NULL || heap_oid != IndexGetRelation(index_oid, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
@@ -437,7 +444,7 @@ ivfpq_check_index(Oid index_oid, bool heap_all_indexed, bool codes)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot check index \"%s\"", RelationGetRelationName(index)),
 				 errdetail("The index is not valid.")));
-	check_open_index(heap, index, heap_all_indexed, codes);
+	check_open_index(heap, index, is_quiet, heap_all_indexed, codes);
 
 	AtEOXact_GUC(false, guc_level);
 	SetUserIdAndSecContext(caller, security_context);

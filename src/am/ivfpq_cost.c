@@ -214,7 +214,9 @@ is_lookup(PlannerInfo *root, const IndexPath *path)
 /*
  * A search that finds few rows, by a condition on an attribute, costs little to the end; but as it leaves out rows
  * without a vector, and what settings keep it from, it is none to be taken for other things than the order and the LIMIT
- * of its own table.  So elsewhere all of it is made to cost more than reading the table.
+ * of its own table.  So elsewhere all of it is made to cost more than reading the table, also of a child of a table.
+ * Before version 18 that may cost a sum more if the user has said so; from then on such a table is read as a search if the
+ * user has disabled all other ways.
  */
 static Cost
 least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
@@ -222,10 +224,18 @@ least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 	const Const *limit = (const Const *) root->parse->limitCount;
 	bool		is_limited = limit != NULL && !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
 
-	if (is_limited && bms_membership(root->all_baserels) == BMS_SINGLETON)
+	bool		is_alone = bms_membership(root->all_baserels) == BMS_SINGLETON;
+	Cost		table;
+
+	if (is_limited && is_alone && rel->reloptkind == RELOPT_BASEREL)
 		return 0;
-	return 1.01 * (rel->pages * seq_page + rel->baserestrictcost.startup +
-				   rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple));
+	table = rel->pages * seq_page + rel->baserestrictcost.startup +
+		rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple);
+#if PG_VERSION_NUM < 180000
+	if (!enable_seqscan && !is_alone)
+		table += disable_cost;
+#endif
+	return 1.01 * table;
 }
 
 /* amcostestimate */

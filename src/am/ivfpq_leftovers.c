@@ -45,11 +45,11 @@ ivfpq_quoted_name(Oid relation)
 }
 
 /*
- * Whether an index, of a table that is locked, is what REINDEX CONCURRENTLY has left of the one of this name.
- * It is not opened: its own lock may be taken.
+ * Whether an index, of a table that is locked, is what REINDEX CONCURRENTLY has left of the one of this name:
+ * invalid, or one of those made.  It is not opened: its own lock may be taken.
  */
 static bool
-is_leftover(Oid index, const char *name)
+is_leftover(Oid index, const char *name, const List *made)
 {
 	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(index));
 	bool		is_valid = HeapTupleIsValid(tuple) && ((Form_pg_index) GETSTRUCT(tuple))->indisvalid;
@@ -66,12 +66,12 @@ is_leftover(Oid index, const char *name)
 	}
 	if (HeapTupleIsValid(tuple))
 		ReleaseSysCache(tuple);
-	return is_ours && !is_valid;
+	return is_ours && (!is_valid || list_member_oid(made, index));
 }
 
 /* Those that are neither valid nor live any more count, too */
 List *
-ivfpq_find_leftovers(Oid heap, const char *name)
+ivfpq_find_leftovers(Oid heap, const char *name, const List *made)
 {
 	List	   *leftovers = NIL;
 	Relation	pg_index = table_open(IndexRelationId, AccessShareLock);
@@ -85,7 +85,7 @@ ivfpq_find_leftovers(Oid heap, const char *name)
 	{
 		Oid			index = ((Form_pg_index) GETSTRUCT(tuple))->indexrelid;
 
-		if (is_leftover(index, name))
+		if (is_leftover(index, name, made))
 			leftovers = lappend(leftovers, ivfpq_quoted_name(index));
 	}
 	systable_endscan(scan);
@@ -96,5 +96,5 @@ ivfpq_find_leftovers(Oid heap, const char *name)
 bool
 ivfpq_has_leftovers(Relation index)
 {
-	return ivfpq_find_leftovers(index->rd_index->indrelid, RelationGetRelationName(index)) != NIL;
+	return ivfpq_find_leftovers(index->rd_index->indrelid, RelationGetRelationName(index), NIL) != NIL;
 }

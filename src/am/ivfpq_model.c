@@ -345,8 +345,12 @@ ivfpq_report_dim(Relation index, uint32 index_dim, int dim, bool may_be_outdated
 			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions. "
 					 "If the table has none of %u, as its first rows were rolled back or deleted, VACUUM it; if that does not help, REINDEX the index.",
 					 index_dim) :
+			 ivfpq_declared_dim(index) == index_dim ?
 			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions. "
-					 "Of a column with several, index each by a partial index.")));
+					 "Of a column with several, index each by a partial index.") :
+			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions. "
+					 "Of a column with several, index each by a partial index. If the table has none of %u any more, REINDEX the index.",
+					 index_dim)));
 }
 
 void

@@ -229,6 +229,18 @@ with_target(PlannerInfo *root, Path *path, PathTarget *target)
 			result = (Path *) makeNode(NestPath);
 			*(NestPath *) result = *(NestPath *) path;
 			break;
+		case T_LimitPath:
+			{
+				/* the OFFSET of a query without a LIMIT, which has been put above what was postponed until after a sort */
+				Path	   *input = with_target(root, ((LimitPath *) path)->subpath, target);
+
+				if (input == NULL)
+					return NULL;
+				result = (Path *) makeNode(LimitPath);
+				*(LimitPath *) result = *(LimitPath *) path;
+				((LimitPath *) result)->subpath = input;
+				break;
+			}
 		default:
 			if (contain_volatile_functions((Node *) path->pathtarget->exprs))
 				return NULL;

@@ -243,6 +243,39 @@ ivfpq_results_take(IvfpqResults *results, IvfpqResult *result)
 	}
 }
 
+/* They are put behind the heap, and taken from there in order, so that there is always room for the last one taken */
+void
+ivfpq_results_begin_review(IvfpqResults *results)
+{
+	size_t		count = results->nresults;
+	size_t		kept = 0;
+
+	results->review_from = results->review_to = 0;
+	if (results->sort)
+		return;
+	for (size_t i = 0; i < count; i++)
+		if (!results->heap[i].is_assumed)
+			swap_results(&results->heap[kept++], &results->heap[i]);
+	results->nresults = 0;
+	for (size_t i = 0; i < kept; i++)
+	{
+		IvfpqResult result = results->heap[i];
+
+		put_into_heap(results, &result);
+	}
+	results->review_from = kept;
+	results->review_to = count;
+}
+
+bool
+ivfpq_results_review(IvfpqResults *results, IvfpqResult *result)
+{
+	if (results->review_from >= results->review_to)
+		return false;
+	*result = results->heap[results->review_from++];
+	return true;
+}
+
 void
 ivfpq_results_clear(IvfpqResults *results)
 {

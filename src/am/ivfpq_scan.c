@@ -31,6 +31,7 @@
  */
 #include "postgres.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "access/relscan.h"
@@ -84,11 +85,29 @@ StaticAssertDecl(VALUES_AHEAD_OF_DISK < IVFPQ_MAX_READY && VALUES_AHEAD < IVFPQ_
 
 /*
  * How much farther rows are looked at than a condition says.  Distances of pgvector's operators are sums
- * of 32-bit floats, up to some millionths off, cosines by as much of 1; and the planner has computed
+ * of 32-bit floats, each of which may be off by half of its last bit, cosines by as much of 1; and the planner has computed
  * what is in a condition the other way round, with terms of up to a thousand (ivfpq_distance.c).
  */
-#define FLOAT_ROUNDING		1e-5
+#define FLOAT_ROUNDING(dim)	(1e-5 + (dim) * (FLT_EPSILON / 2))
 #define TERM_ROUNDING		1e-12
+
+/*
+ * Copies of a vector have the same code, and so the same bound.  Where many rows of one bound
+ * have been compared in succession, and all had the same vector, as many more of that bound are taken to be as
+ * far, and are fetched only when it is their turn to be returned; then one more is compared, and so on:
+ * else all of a thousand copies would be compared before one is returned.  Vectors that differ can have
+ * the same code and bound as well: when one turns up, rows taken for copies are fetched after all.
+ */
+#define COPIES_COMPARED		16
+
+typedef struct Copies
+{
+	float		key;			/* bound of the last row compared, NaN before there is one */
+	double		distance;		/* its distance */
+	uint64		fingerprint;	/* of its vector, 0 if the one before had another bound */
+	uint32		ncompared;		/* rows of this bound and vector, one after the other */
+	uint32		nassumed;		/* rows taken for copies since the last one was compared */
+} Copies;
 
 typedef struct IvfpqScan
 {
@@ -126,17 +145,7 @@ typedef struct IvfpqScan
 	uint32		nvalues_asked;	/* the same, where vectors are out of line */
 	IvfpqResults results;
 
-	/*
-	 * Copies of a vector have the same code, and so the same bound.  After two of the same vector
-	 * (and one of the same bound before, from which on vectors are looked at), others of that bound
-	 * are taken to be as far, and are fetched only when it is their turn to be returned: else
-	 * all of a thousand copies would be compared before one is returned.
-	 */
-	float		last_key;		/* of the last row compared */
-	double		last_compared;	/* its distance */
-	uint64		last_fingerprint;	/* of its vector, 0 if the one before had another bound */
-	bool		has_copies;		/* the one before had the same vector */
-
+	Copies		copies;
 	double		last_distance;	/* of the last row returned */
 	IvfpqScanStats stats;
 	IvfpqScanStats before;		/* sums of the queries before */
@@ -287,7 +296,7 @@ read_largest_distance(IndexScanDesc scan, VqMetric metric, const VqVector *query
 	else if (metric == VQ_METRIC_IP)
 		scale = Max(fabs(limit), vq_inner_product(query->x, query->x, query->dim));
 	if (!isinf(limit))
-		limit += TERM_ROUNDING + FLOAT_ROUNDING * scale;
+		limit += TERM_ROUNDING + FLOAT_ROUNDING(query->dim) * scale;
 	if (limit == -INFINITY || (metric == VQ_METRIC_L2 && limit < 0))
 		return false;
 	*largest = metric == VQ_METRIC_L2 ? limit * limit : limit;
@@ -333,9 +342,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	memset(&state->stats, 0, sizeof(IvfpqScanStats));
 	state->stats.valid = !ivfpq_filter_is_secret(ivfpq_filter_of(scan));
 	state->last_distance = -INFINITY;
-	state->last_key = NAN;
-	state->last_fingerprint = 0;
-	state->has_copies = false;
+	state->copies = (Copies) {.key = NAN};
 	state->is_started = true;
 
 	state->nentries = 0;
@@ -511,8 +518,10 @@ look_ahead(IvfpqScan *state)
 static inline bool
 is_copy(const IvfpqScan *state, const VqItem *candidate)
 {
-	return unlikely(state->has_copies) && candidate->key == state->last_key &&
-		ivfpq_results_have_room(&state->results);
+	const Copies *copies = &state->copies;
+
+	return unlikely(copies->ncompared >= COPIES_COMPARED) && candidate->key == copies->key &&
+		copies->nassumed < copies->ncompared && ivfpq_results_have_room(&state->results);
 }
 
 /* Distances of the row of result->tid; false if the snapshot sees no row there, or the query does not want it */
@@ -526,6 +535,42 @@ compare_row(IvfpqScan *state, IvfpqResult *result, uint64 *fingerprint)
 	else
 		state->stats.candidates_reranked++;
 	return fate == IVFPQ_ROW_COMPARED;
+}
+
+/* Compare the rows that were taken for copies after all.  Those that have spilled are compared when they are taken. */
+static void
+compare_assumed(IvfpqScan *state)
+{
+	IvfpqResult row;
+
+	ivfpq_results_begin_review(&state->results);
+	while (ivfpq_results_review(&state->results, &row))
+	{
+		CHECK_FOR_INTERRUPTS();
+		row.is_assumed = false;
+		if (compare_row(state, &row, NULL))
+			ivfpq_results_add(&state->results, &row);
+	}
+}
+
+/* What a row that was compared says of those with the same bound */
+static void
+note_compared(IvfpqScan *state, float key, uint64 fingerprint, double distance)
+{
+	Copies	   *copies = &state->copies;
+
+	if (key != copies->key || fingerprint != copies->fingerprint)
+	{
+		if (key == copies->key && copies->ncompared >= COPIES_COMPARED)
+			compare_assumed(state);
+		copies->ncompared = 0;
+	}
+	if (fingerprint != 0)
+		copies->ncompared++;
+	copies->key = key;
+	copies->fingerprint = fingerprint;
+	copies->distance = distance;
+	copies->nassumed = 0;
 }
 
 /*
@@ -560,7 +605,7 @@ take_further_lists(IvfpqScan *state)
 
 /*
  * Take off the nearest result.  False if it was taken to be a copy, and is no row or not
- * as near.
+ * as far: then others may not be either.
  */
 static bool
 take_result(IvfpqScan *state, IvfpqResult *result)
@@ -574,8 +619,9 @@ take_result(IvfpqScan *state, IvfpqResult *result)
 	if (!compare_row(state, result, NULL))
 		return false;
 	result->is_assumed = false;
-	if (result->distance <= assumed || ivfpq_results_are_spilled(&state->results))
+	if (result->distance == assumed || ivfpq_results_are_spilled(&state->results))
 		return true;
+	compare_assumed(state);
 	ivfpq_results_add(&state->results, result);
 	return false;
 }
@@ -625,7 +671,7 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		ivfpq_item_tid(next, &row.tid);
 		key = next->key;
 		is_copied = is_copy(state, next);
-		may_be_copy = unlikely(key == state->last_key) && !isinf(key);
+		may_be_copy = unlikely(key == state->copies.key) && !isinf(key);
 		if (!is_copied)
 			look_ahead(state);
 		ivfpq_candidates_skip(&state->candidates);
@@ -633,17 +679,15 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		state->nvalues_asked = Max(state->nvalues_asked, 1) - 1;
 		if (is_copied)
 		{
-			row.distance = state->last_compared;
+			row.distance = state->copies.distance;
 			row.is_assumed = true;
 			ivfpq_results_add(&state->results, &row);
+			state->copies.nassumed++;
 		}
 		else if (compare_row(state, &row, may_be_copy ? &fingerprint : NULL))
 		{
 			ivfpq_results_add(&state->results, &row);
-			state->has_copies = fingerprint != 0 && fingerprint == state->last_fingerprint;
-			state->last_key = key;
-			state->last_compared = row.distance;
-			state->last_fingerprint = fingerprint;
+			note_compared(state, key, fingerprint, row.distance);
 		}
 	}
 }

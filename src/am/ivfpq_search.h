@@ -207,6 +207,8 @@ typedef struct IvfpqResults
 	size_t		nresults;
 	size_t		allocated;
 	size_t		capacity;		/* what half of work_mem holds */
+	size_t		review_from;	/* rows under review, in heap behind its results */
+	size_t		review_to;
 	size_t		nexpected;
 	size_t		nnearest;		/* at most as many as expected */
 	double		nearest[IVFPQ_MAX_EXPECTED];	/* their distances, ascending; also of those taken off */
@@ -250,6 +252,13 @@ ivfpq_results_ceiling(const IvfpqResults *results)
 	return results->nexpected > 0 && results->nnearest == results->nexpected ?
 		results->nearest[results->nnearest - 1] : INFINITY;
 }
+
+/*
+ * Take off all rows that are assumed to be copies, one after the other until there is none (false), unless they have
+ * spilled.  Each may be added before the next one is taken off.
+ */
+extern void ivfpq_results_begin_review(IvfpqResults *results);
+extern bool ivfpq_results_review(IvfpqResults *results, IvfpqResult *result);
 
 /* Take off what peek has just returned */
 extern void ivfpq_results_take(IvfpqResults *results, IvfpqResult *result);

@@ -151,7 +151,15 @@ ok_same_answers('after load');
 is($out, '', 'an old snapshot of a standby can have the index checked');
 like($err, qr/cannot be checked in this transaction/, 'but not that all rows are in it');
 
+# A snapshot may outlive the standby that it is of
+my $witness = $standby->background_psql('postgres', on_error_stop => 0);
+
+$witness->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items');
+
 $standby->promote;
+$witness->query(q{SELECT ivfpq_check('items_v', true)});
+like($witness->{stderr}, qr/cannot be checked in this transaction/, 'nor after it has become a primary');
+$witness->quit;
 $standby->safe_psql('postgres', qq{
 	INSERT INTO items SELECT id, test_vector(id, $dim), 3 FROM generate_series(300001, 301000) id;
 	INSERT INTO fleeting SELECT id, test_vector(id, $dim) FROM generate_series(1, 100) id;

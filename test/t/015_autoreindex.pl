@@ -145,6 +145,15 @@ ok(wait_until_no_worker(), 'the worker ends');
 ok(log_has(qr/canceling statement due to user request\n(?:.*\n){0,4}.*automatic reindex of index public\.slow_v/), 'the log tells');
 is(indexes('slow'), 'slow_v true', 'and it leaves nothing');
 
+# also to who rewrites it, and with it what the worker leaves, which is a valid index then
+vacuum('slow');
+wait_until_build();
+($code, $out, $err) = $node->psql('postgres', q{SET lock_timeout = '60s'; TRUNCATE slow});
+is($err, '', 'TRUNCATE has its way');
+ok(wait_until_no_worker(), 'the worker ends');
+is(indexes('slow'), 'slow_v true', 'and it leaves nothing');
+$node->safe_psql('postgres', "INSERT INTO slow SELECT id, test_vector(id, $dim), 0 FROM generate_series(1, 12000) id");
+
 # What a crash leaves is dropped by the next, which begins when transactions that use the table have ended
 vacuum('slow');
 wait_until_build();

@@ -146,6 +146,25 @@ FROM (SELECT id, half AS q FROM long WHERE id % 100 = 0) q,
 	LATERAL (SELECT half, half <=> q.q AS cosine FROM long ORDER BY half <=> q.q LIMIT 8) n;
 DROP TABLE long;
 
+-- A threshold is that of pgvector's distances, which are sums of many floats
+CREATE TABLE long AS SELECT i AS id, array_fill(1.001, ARRAY[16000])::vector AS embedding, array_fill(1.001, ARRAY[16000])::halfvec AS half FROM generate_series(1, 5) i;
+CREATE INDEX ON long USING ivfpq (embedding);
+CREATE INDEX ON long USING ivfpq (embedding vector_ip_ops);
+CREATE INDEX ON long USING ivfpq (half);
+CREATE FUNCTION count_within(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	farthest float8;
+	found bigint;
+BEGIN
+	EXECUTE 'SELECT max((' || query || ') + 0) FROM long' INTO farthest;
+	EXECUTE format('SELECT count(*) FROM (SELECT id FROM long WHERE %s <= %s ORDER BY %1$s LIMIT 10) s', query, farthest) INTO found;
+	RETURN found;
+END $$;
+SELECT count_within('embedding <-> array_fill(0, ARRAY[16000])::vector') AS l2, count_within('embedding <#> array_fill(1, ARRAY[16000])::vector') AS ip,
+	   count_within('half <-> array_fill(0, ARRAY[16000])::halfvec') AS half;
+DROP TABLE long;
+DROP FUNCTION count_within;
+
 -- Neither another type nor other dimensions
 SELECT id FROM items ORDER BY embedding <-> '[1,2,3]' LIMIT 1;
 RESET enable_seqscan;
