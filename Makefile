@@ -290,14 +290,31 @@ gpu_objects := $(patsubst %.c,.build/gpu/%.o,$(kernel_sources) $(call files_in,s
 	@mkdir -p $(@D)
 	$(NVCC) -std=c++17 -O2 $(cuda_targets) -o $@ $< -L$(CUDA_LIBS) -lcublas -Xlinker -rpath,$(CUDA_LIBS)
 
+# Processes that share the work: most of it is that of the CPU, which computes the same
+GPU_CHECK_PARTS = $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),4,1)
+
 gpu-check: .build/gpu/gpu_check $(GPU_LIBRARY)
-	$< $(abspath $(GPU_LIBRARY)) $(GPU_CHECK_ARGS)
-	@if sanitizer=$$(command -v compute-sanitizer) && [ '$(GPU_LIBRARY)' = vqpg_cuda.so ]; then \
-		for tool in memcheck racecheck initcheck synccheck; do \
-			echo "compute-sanitizer --tool $$tool"; \
-			"$$sanitizer" --tool $$tool --error-exitcode 1 $< $(abspath $(GPU_LIBRARY)) --small || exit 1; \
-		done; \
-	else echo 'compute-sanitizer: not run'; fi
+	@rm -f .build/gpu/check.*.out; \
+	for part in $$(seq $(GPU_CHECK_PARTS)); do \
+		$< $(abspath $(GPU_LIBRARY)) $(GPU_CHECK_ARGS) --part $$((part - 1))/$(GPU_CHECK_PARTS) \
+			>.build/gpu/check.$$part.out 2>&1 & \
+		pids="$$pids $$!"; \
+	done; \
+	for pid in $$pids; do wait $$pid || failed=$$?; done; \
+	cat .build/gpu/check.*.out; exit $${failed:-0}
+
+# Each tool has so many seconds: racecheck takes longer than anybody has waited for it.  They do not everywhere
+# know the device
+GPU_SANITIZERS = memcheck synccheck initcheck racecheck
+GPU_SANITIZER_SECONDS = 60
+
+gpu-sanitize: .build/gpu/gpu_check vqpg_cuda.so
+	@for tool in $(GPU_SANITIZERS); do \
+		echo "compute-sanitizer --tool $$tool"; \
+		timeout $(GPU_SANITIZER_SECONDS) compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$< $(abspath vqpg_cuda.so) --sanitized; \
+		case $$? in 0) ;; 124) echo "not finished" ;; *) failed=yes ;; esac; \
+	done; [ -z "$$failed" ]
 
 gpu-bench: .build/gpu/gpu_bench $(GPU_LIBRARY) $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),.build/gpu/gpu_ceilings)
 	@rm -f .build/gpu/ceilings.csv
@@ -382,6 +399,7 @@ help:
 	@echo 'gpu-double     a stand-in for it that needs no GPU, .build/gpu/double/vqpg_cuda.so'
 	@echo 'gpu-emulated   the plug-in with its kernels on the CPU, .build/gpu/emulated/vqpg_cuda.so'
 	@echo 'gpu-check      compare the plug-in with src/kernels; needs a GPU, but no server'
+	@echo 'gpu-sanitize   the same, in part, under the tools of compute-sanitizer'
 	@echo 'gpu-bench      time its stages against what the device can do'
 	@echo 'gpu-recall     train with it and on the CPU, and compare what both find'
 	@echo 'gpu-train      a program that trains a model with it'
@@ -391,4 +409,4 @@ help:
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-bench gpu-recall gpu-train unit unit-arm unit-x86 fuzz bench bounds isolation vector-check tap layer-check header-check help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-sanitize gpu-bench gpu-recall gpu-train unit unit-arm unit-x86 fuzz bench bounds isolation vector-check tap layer-check header-check help

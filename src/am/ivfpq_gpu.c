@@ -39,12 +39,15 @@
 #define SAMPLE_ROWS		65536
 
 /*
- * Of the free memory of a device, what a sample may count on once the plug-in has set a reserve aside; the rest is
- * for work on it
+ * What the plug-in takes of a device's free memory (src/gpu/README.md): it leaves a reserve, work takes half of the rest, or what
+ * centroids, their sums and products take if that is more, and a sample has a part of what is left
  */
-#define SAMPLE_MEMORY_PART	0.5
 #define RESERVED_PART		(1.0 / 16)
 #define RESERVED_BYTES		(256.0 * 1024 * 1024)
+#define WORK_PART			0.5
+#define PRODUCTS_PART		0.125
+#define CENTROID_BYTES		16	/* for each of their numbers */
+#define SAMPLE_PART			0.875
 #define MAX_DEVICES		16
 
 /* Names the plug-in to take, or its folder: for tests, see src/gpu/README.md */
@@ -55,7 +58,7 @@ struct IvfpqGpu
 	VqGpuInterface interface;
 	VqGpu	   *handle;			/* NULL if it is no longer open */
 	bool		is_required;
-	size_t		room;			/* bytes, as ivfpq_gpu_sample_room */
+	double		memory;			/* bytes, less the reserve */
 	size_t		dim;
 	size_t		wanted_rows;	/* of the sample */
 	size_t		sample_rows;	/* of those, taken */
@@ -243,7 +246,7 @@ ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 	{
 		strlcpy(gpu->name, gpu->interface.describe(gpu->handle), sizeof(gpu->name));
 		bytes = free_bytes(gpu);
-		gpu->room = (size_t) (Max(0, bytes - Max(bytes * RESERVED_PART, RESERVED_BYTES)) * SAMPLE_MEMORY_PART);
+		gpu->memory = Max(0, bytes - Max(bytes * RESERVED_PART, RESERVED_BYTES));
 		return gpu;
 	}
 
@@ -284,9 +287,12 @@ ivfpq_gpu_name(const IvfpqGpu *gpu)
  */
 
 size_t
-ivfpq_gpu_sample_room(const IvfpqGpu *gpu)
+ivfpq_gpu_sample_room(const IvfpqGpu *gpu, size_t nlists, size_t dim)
 {
-	return gpu->room;
+	double		work = Max(gpu->memory * WORK_PART,
+						   gpu->memory * PRODUCTS_PART + (double) nlists * dim * CENTROID_BYTES);
+
+	return (size_t) (Max(0, gpu->memory - work) * SAMPLE_PART);
 }
 
 size_t

@@ -35,8 +35,11 @@ extern bool ivfpq_gpu_is_open(const IvfpqGpu *gpu);
 /* What it is, for ivfpq_index_info; also when it is no longer open */
 extern const char *ivfpq_gpu_name(const IvfpqGpu *gpu);
 
-/* Bytes of a sample that its memory surely holds; more is read from the leader's memory again and again */
-extern size_t ivfpq_gpu_sample_room(const IvfpqGpu *gpu);
+/*
+ * Bytes of a sample that its memory surely holds beside that many lists of dim dimensions; more is read from the leader's
+ * memory again and again
+ */
+extern size_t ivfpq_gpu_sample_room(const IvfpqGpu *gpu, size_t nlists, size_t dim);
 
 /*
  * Take over the sample of a team, to be compared with at most max_centroids.

@@ -290,7 +290,8 @@ can_train_together(const IvfpqBuild *build, int team_size)
 	find_sizes(build, 1, &alone);
 	find_sizes(build, team_size, &together);
 	if (team_size > 1 && build->gpu &&
-		together.train_rows * build->meta.dim * sizeof(float) > ivfpq_gpu_sample_room(build->gpu))
+		together.train_rows * build->meta.dim * sizeof(float) >
+		ivfpq_gpu_sample_room(build->gpu, together.nlists, build->meta.dim))
 		return false;
 	if (team_size > 1 && 2 * together.reserved > (double) maintenance_work_mem * 1024)
 		return false;

@@ -3,13 +3,13 @@
  * gpu_check.c
  *	  Does the GPU plug-in compute what src/kernels computes?
  *
- *		gpu_check LIBRARY [--small] [--device N] [--part I/N]
+ *		gpu_check LIBRARY [--small | --sanitized] [--device N] [--part I/N]
  *
  * Every function of the interface, over odd and usual sizes, for every kind of
  * products that the device has.  Where rounding may decide (which of two
  * centroids is nearer, which of two codes) another answer than the CPU's counts
  * as right if it is as good within the stated rounding, by distances in double.
- * --small leaves out the large sizes, for tools that slow everything down.
+ * --small leaves out the large sizes, and --sanitized more, for tools that slow everything down.
  * --part 0/4 checks every fourth shape, so that four processes share the work,
  * most of which is the CPU's.
  *
@@ -37,6 +37,7 @@ static int	nfailed;
 static int	nbad;				/* checks that failed in the case that runs */
 static char case_name[256];
 static bool is_small;
+static bool is_sanitized;
 static int	wanted_device;
 static unsigned part;			/* of nparts */
 static unsigned nparts = 1;
@@ -866,7 +867,7 @@ check_memory(bool is_projected)
 
 	open_fixture(&fixture, &shape, false);
 	begin_case("batches that fit into less memory fit into more, %s projection", is_projected ? "with a" : "no");
-	for (uint64_t limit = 14000000; limit < 26000000; limit += 100000)
+	for (uint64_t limit = 14000000; limit < 26000000; limit += is_sanitized ? 2000000 : 100000)
 	{
 		VqGpuModel	model = {
 			.metric = VQ_METRIC_L2,
@@ -1133,6 +1134,8 @@ main(int argc, char **argv)
 	{
 		if (strcmp(argv[i], "--small") == 0)
 			is_small = true;
+		else if (strcmp(argv[i], "--sanitized") == 0)
+			is_small = is_sanitized = true;
 		else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
 			wanted_device = atoi(argv[++i]);
 		else if (strcmp(argv[i], "--part") == 0 && i + 1 < argc &&
@@ -1143,7 +1146,7 @@ main(int argc, char **argv)
 	}
 	if (argc < 2)
 	{
-		fprintf(stderr, "usage: %s LIBRARY [--small] [--device N] [--part I/N]\n", argv[0]);
+		fprintf(stderr, "usage: %s LIBRARY [--small | --sanitized] [--device N] [--part I/N]\n", argv[0]);
 		return 2;
 	}
 	kernels = vq_kernels_by_name("auto");

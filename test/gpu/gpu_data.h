@@ -41,7 +41,7 @@ extern double data_now(void);
 extern void data_must(VqGpuStatus status, const VqGpuError *error, const char *what);
 
 /* End the program with what is wrong with something */
-extern void data_die(const char *name, const char *what);
+extern _Noreturn void data_die(const char *name, const char *what);
 
 /* Rows in random order, as the sample of a build is */
 extern void data_shuffle(float *rows, size_t nrows, size_t dim, uint64_t seed);
