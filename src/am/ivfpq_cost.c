@@ -214,20 +214,19 @@ is_lookup(PlannerInfo *root, const IndexPath *path)
 /*
  * A search that finds few rows, by a condition on an attribute, costs little to the end; but as it leaves out rows
  * without a vector, and what settings keep it from, it is none to be taken for other things than the order and the LIMIT
- * of its own table.  So elsewhere all of it is made to cost more than reading the table, also of a child of a table.
- * Before version 18 that may cost a sum more if the user has said so; from then on such a table is read as a search if the
- * user has disabled all other ways.
+ * of its own table.  So elsewhere all of it is made to cost more than reading the table.
+ * Before version 18 that has a price of its own if the user disables it; from then on the index is read in a join if the user has
+ * disabled all other ways.
  */
 static Cost
 least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 {
 	const Const *limit = (const Const *) root->parse->limitCount;
 	bool		is_limited = limit != NULL && !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
-
 	bool		is_alone = bms_membership(root->all_baserels) == BMS_SINGLETON;
 	Cost		table;
 
-	if (is_limited && is_alone && rel->reloptkind == RELOPT_BASEREL)
+	if (is_limited && is_alone)
 		return 0;
 	table = rel->pages * seq_page + rel->baserestrictcost.startup +
 		rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple);
