@@ -163,7 +163,7 @@ $(filter-out %/vq_cpu.c,$(in_c_sources)): .build/x86/%: % test/unit/x86_in_c/tra
 	sed -f $(top)/test/unit/x86_in_c/translate.sed $< >$@
 
 $(in_c_kernels): %.o: %.c $(in_c_sources) $(call files_in,test/unit/x86_in_c/*.h)
-	$(CC) -I$(top)/test/unit/x86_in_c -I.build/x86/src $(KERNEL_CFLAGS) -Wno-psabi -O2 -fsanitize=address -c -o $@ $<
+	$(CC) -I$(top)/test/unit/x86_in_c -I.build/x86/src $(KERNEL_CFLAGS) -Wno-psabi -O1 -fsanitize=address -c -o $@ $<
 
 .build/x86/%.o: %.c $(header_files) $(call files_in,test/unit/*.h)
 	@mkdir -p $(@D)
@@ -235,16 +235,18 @@ gpu-emulated: .build/gpu/emulated/vqpg_cuda.so
 
 # Where the address sanitizer looks for uses of the stack after return, as it does
 # by default from gcc 13 on, gcc 13.2 places variables of 64 bytes misaligned
+UNIT_JOBS := $(shell nproc)
+
 unit: .build/unit/run .build/unit/gpu/vqpg_cuda.so
-	ASAN_OPTIONS=detect_stack_use_after_return=0 VQPG_GPU_FOLDER=.build/unit/gpu .build/unit/run
+	ASAN_OPTIONS=detect_stack_use_after_return=0 VQPG_GPU_FOLDER=.build/unit/gpu .build/unit/run --jobs $(UNIT_JOBS)
 
 # The same on an emulated processor; leaks are found by ptrace, which that has not
 unit-arm: .build/arm/run .build/arm/gpu/vqpg_cuda.so
 	ASAN_OPTIONS=detect_stack_use_after_return=0:detect_leaks=0 VQPG_GPU_FOLDER=.build/arm/gpu \
-		$(ARM_RUN) .build/arm/run
+		$(ARM_RUN) .build/arm/run --jobs $(UNIT_JOBS)
 
 unit-x86: .build/x86/run
-	ASAN_OPTIONS=detect_stack_use_after_return=0 .build/x86/run
+	ASAN_OPTIONS=detect_stack_use_after_return=0 .build/x86/run --jobs $(UNIT_JOBS)
 
 # What a run finds is added to a copy of the corpus, not to the sources
 fuzz: $(addprefix fuzz-,$(fuzz_names))
