@@ -91,24 +91,6 @@ StaticAssertDecl(VALUES_AHEAD_OF_DISK < IVFPQ_MAX_READY && VALUES_AHEAD < IVFPQ_
 #define FLOAT_ROUNDING(dim)	(1e-5 + (dim) * (FLT_EPSILON / 2))
 #define TERM_ROUNDING		1e-12
 
-/*
- * Copies of a vector have the same code, and so the same bound.  Where many rows of one bound
- * have been compared in succession, and all had the same vector, as many more of that bound are taken to be as
- * far, and are fetched only when it is their turn to be returned; then one more is compared, and so on:
- * else all of a thousand copies would be compared before one is returned.  Vectors that differ can have
- * the same code and bound as well: when one turns up, rows taken for copies are fetched after all.
- */
-#define COPIES_COMPARED		16
-
-typedef struct Copies
-{
-	float		key;			/* bound of the last row compared, NaN before there is one */
-	double		distance;		/* its distance */
-	uint64		fingerprint;	/* of its vector, 0 if the one before had another bound */
-	uint32		ncompared;		/* rows of this bound and vector, one after the other */
-	uint32		nassumed;		/* rows taken for copies since the last one was compared */
-} Copies;
-
 typedef struct IvfpqScan
 {
 	MemoryContext context;		/* lives as long as the scan */
@@ -145,7 +127,7 @@ typedef struct IvfpqScan
 	uint32		nvalues_asked;	/* the same, where vectors are out of line */
 	IvfpqResults results;
 
-	Copies		copies;
+	IvfpqCopies copies;
 	double		last_distance;	/* of the last row returned */
 	IvfpqScanStats stats;
 	IvfpqScanStats before;		/* sums of the queries before */
@@ -342,7 +324,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	memset(&state->stats, 0, sizeof(IvfpqScanStats));
 	state->stats.valid = !ivfpq_filter_is_secret(ivfpq_filter_of(scan));
 	state->last_distance = -INFINITY;
-	state->copies = (Copies) {.key = NAN};
+	state->copies = (IvfpqCopies) {.key = NAN};
 	state->is_started = true;
 
 	state->nentries = 0;
@@ -514,16 +496,6 @@ look_ahead(IvfpqScan *state)
 	}
 }
 
-/* Whether it is taken to be as far as the last row compared, while there is memory for such rows */
-static inline bool
-is_copy(const IvfpqScan *state, const VqItem *candidate)
-{
-	const Copies *copies = &state->copies;
-
-	return unlikely(copies->ncompared >= COPIES_COMPARED) && candidate->key == copies->key &&
-		copies->nassumed < copies->ncompared && ivfpq_results_have_room(&state->results);
-}
-
 /* Distances of the row of result->tid; false if the snapshot sees no row there, or the query does not want it */
 static bool
 compare_row(IvfpqScan *state, IvfpqResult *result, uint64 *fingerprint)
@@ -551,26 +523,6 @@ compare_assumed(IvfpqScan *state)
 		if (compare_row(state, &row, NULL))
 			ivfpq_results_add(&state->results, &row);
 	}
-}
-
-/* What a row that was compared says of those with the same bound */
-static void
-note_compared(IvfpqScan *state, float key, uint64 fingerprint, double distance)
-{
-	Copies	   *copies = &state->copies;
-
-	if (key != copies->key || fingerprint != copies->fingerprint)
-	{
-		if (key == copies->key && copies->ncompared >= COPIES_COMPARED)
-			compare_assumed(state);
-		copies->ncompared = 0;
-	}
-	if (fingerprint != 0)
-		copies->ncompared++;
-	copies->key = key;
-	copies->fingerprint = fingerprint;
-	copies->distance = distance;
-	copies->nassumed = 0;
 }
 
 /*
@@ -670,7 +622,7 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 
 		ivfpq_item_tid(next, &row.tid);
 		key = next->key;
-		is_copied = is_copy(state, next);
+		is_copied = ivfpq_is_copy(&state->copies, key) && ivfpq_results_have_room(&state->results);
 		may_be_copy = unlikely(key == state->copies.key) && !isinf(key);
 		if (!is_copied)
 			look_ahead(state);
@@ -687,7 +639,8 @@ next_result(IvfpqScan *state, IvfpqResult *result)
 		else if (compare_row(state, &row, may_be_copy ? &fingerprint : NULL))
 		{
 			ivfpq_results_add(&state->results, &row);
-			note_compared(state, key, fingerprint, row.distance);
+			if (ivfpq_copies_note(&state->copies, key, fingerprint, row.distance))
+				compare_assumed(state);
 		}
 	}
 }

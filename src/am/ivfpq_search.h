@@ -264,6 +264,38 @@ extern bool ivfpq_results_review(IvfpqResults *results, IvfpqResult *result);
 extern void ivfpq_results_take(IvfpqResults *results, IvfpqResult *result);
 extern void ivfpq_results_clear(IvfpqResults *results);
 
+/*----------
+ * ivfpq_copies.c: rows that are taken for copies of those compared.
+ *
+ * Copies of a vector have the same code, and so the same bound.  Where many rows of one bound
+ * have been compared in succession, and all had the same vector, as many more of that bound are taken to be as
+ * far, and are fetched only when it is their turn to be returned; then one more is compared, and so on:
+ * else all of a thousand copies would be compared before one is returned.  Vectors that differ can have
+ * the same code and bound as well: when one turns up, rows taken for copies are to be fetched after all.
+ *----------
+ */
+#define IVFPQ_COPIES_COMPARED	16
+
+typedef struct IvfpqCopies
+{
+	float		key;			/* bound of the last row compared, NaN before there is one */
+	double		distance;		/* its distance */
+	uint64		fingerprint;	/* of its vector, 0 if the one before had another bound */
+	uint32		ncompared;		/* rows of this bound and vector, one after the other */
+	uint32		nassumed;		/* rows taken for copies since the last one was compared; the caller counts them */
+} IvfpqCopies;
+
+/* Whether a row of this bound is taken to be as far as the last one compared */
+static inline bool
+ivfpq_is_copy(const IvfpqCopies *copies, float key)
+{
+	return unlikely(copies->ncompared >= IVFPQ_COPIES_COMPARED) && key == copies->key &&
+		copies->nassumed < copies->ncompared;
+}
+
+/* What a row that was compared says of those with the same bound: true if those taken for copies may be none */
+extern bool ivfpq_copies_note(IvfpqCopies *copies, float key, uint64 fingerprint, double distance);
+
 /* ivfpq_filter.c */
 typedef struct IvfpqFilter IvfpqFilter;
 
