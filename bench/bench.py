@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--faiss-m", type=integers, default=[0], metavar="N,N",
                      help="0: half the dimensions")
     run.add_argument("--nprobe", type=integers, metavar="N,N",
-                     help="ivfpq.nprobe values; default: 1, 2, 4 and on until recall .995")
+                     help="ivfpq.nprobe values; default: ivfpq.recall from .5 on until recall .995")
     run.add_argument("--epsilon", type=numbers, metavar="E,E",
                      help="ivfpq.epsilon values to sweep with; default: the server's")
     run.add_argument("--clients", type=integers, default=[1], metavar="N,N")
@@ -98,7 +98,7 @@ def parse_arguments() -> argparse.Namespace:
     run.add_argument("--cold", action="store_true",
                      help="also: 1,000 queries after emptying all caches (as root)")
     run.add_argument("--profile", type=integers, default=[], metavar="N,N",
-                     help="also: stages of a query at these values of the ivfpq knob, by perf")
+                     help="also: stages of a query at these values of ivfpq.nprobe, by perf")
     run.add_argument("--let-sleep", action="store_true",
                      help="let processors sleep between queries, as a client that asks one query"
                      " at a time lets them; default: keep them awake, where root may")
@@ -287,7 +287,7 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
           f" first query of a new connection: {extras['first_query_ms']:.2f} ms")
     extras["floor_qps"] = contender.floor(arguments.seconds)
     print(f"   the statement without the search: {extras['floor_qps']:.0f} queries/s")
-    for knob in arguments.profile if contender.knob == "ivfpq.nprobe" else []:
+    for knob in arguments.profile if contender.name.startswith("ivfpq") else []:
         shares, qps = stages.sample(server, client, contender, knob, arguments.seconds)
         extras.setdefault("profile", {})[knob] = shares
         print(f"   nprobe {knob}, {qps:.0f} queries/s under perf; microseconds of a query: "
@@ -325,7 +325,7 @@ def measure_contender(contender: Contender, arguments: argparse.Namespace, serve
     contender.build()
     print_build(contender, data)
     print(report.point_heading(contender.knob, arguments.k), flush=True)
-    knobs = arguments.nprobe if contender.knob == "ivfpq.nprobe" else None
+    knobs = arguments.nprobe if contender.name.startswith("ivfpq") else None
     sweep = Sweep(contender, Judge(data, metric, arguments.k, truth), arguments.seconds, arguments.clients,
                   lambda point: print(report.point_text(point), flush=True))
     points += sweep.run(knobs)

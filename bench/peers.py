@@ -1,8 +1,8 @@
 """The systems under test: the ivfpq index, and its peers where they are installed.
 
 A `Contender` builds an index and answers all queries under a setting of its
-knob.  The knob is one number that trades speed for recall (lists probed,
-ef_search); a `variant` is whatever else is worth trying with every knob value.
+knob.  The knob is one number that trades speed for recall: an integer such as the
+lists probed or ef_search, or a share, the recall that ours is to aim at; a `variant` is whatever else is worth trying with every knob value.
 Contenders that cannot run raise `Unavailable` with the reason.
 """
 
@@ -18,6 +18,8 @@ from client import Client, Timing
 from memory import PeakMemory, own_bytes
 from server import BUCKETS, Server, table_for
 from vectors import Dataset
+
+Knob = int | float
 
 OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 
@@ -40,8 +42,8 @@ class Build:
 class Contender:
     name: str
     knob: str
-    knob_start: int
-    knob_limit: int
+    knob_start: Knob
+    knob_limit: Knob
     variants: list[str]
     versions: dict[str, str]
     build_result: Build
@@ -49,11 +51,11 @@ class Contender:
     def build(self) -> None:
         raise NotImplementedError
 
-    def measure(self, variant: str, knob: int | None, clients: int, seconds: float) -> Timing:
+    def measure(self, variant: str, knob: Knob | None, clients: int, seconds: float) -> Timing:
         """Answer all queries, again and again for so long; knob None: default settings."""
         raise NotImplementedError
 
-    def scan_averages(self, variant: str, knob: int | None) -> dict[str, float]:
+    def scan_averages(self, variant: str, knob: Knob | None) -> dict[str, float]:
         """What the index says it did, on average per query."""
         return {}
 
@@ -73,26 +75,26 @@ class IndexKind:
     method: str
     opclass: str
     knob: str
-    knob_start: int
-    knob_limit: int
+    knob_start: Knob
+    knob_limit: Knob
     last_scan: str = ""         # function with numbers about the backend's last scan
     info: str = ""              # function of an index, one row
     filter_setup: str = ""      # what lets a filtered query return enough rows
 
 
 INDEX_KINDS = {
-    "ivfpq": IndexKind("vqpg", "real[]", "ivfpq", "array_{metric}_ops", "ivfpq.nprobe",
-                       1, 1 << 20, "ivfpq_last_scan", "ivfpq_index_info"),
+    "ivfpq": IndexKind("vqpg", "real[]", "ivfpq", "array_{metric}_ops", "ivfpq.recall",
+                       0.5, 0.999, "ivfpq_last_scan", "ivfpq_index_info"),
     "ivfpq_vector": IndexKind("vqpg_vector", "vector", "ivfpq", "vector_{metric}_ops",
-                              "ivfpq.nprobe", 1, 1 << 20, "ivfpq_last_scan",
+                              "ivfpq.recall", 0.5, 0.999, "ivfpq_last_scan",
                               "ivfpq_index_info"),
     "ivfpq_halfvec": IndexKind("vqpg_vector", "halfvec", "ivfpq", "halfvec_{metric}_ops",
-                               "ivfpq.nprobe", 1, 1 << 20, "ivfpq_last_scan",
+                               "ivfpq.recall", 0.5, 0.999, "ivfpq_last_scan",
                                "ivfpq_index_info"),
-    "ivfpq_attribute": IndexKind("vqpg", "real[]", "ivfpq", "array_{metric}_ops, bucket", "ivfpq.nprobe",
-                                 1, 1 << 20, "ivfpq_last_scan", "ivfpq_index_info"),
+    "ivfpq_attribute": IndexKind("vqpg", "real[]", "ivfpq", "array_{metric}_ops, bucket", "ivfpq.recall",
+                                 0.5, 0.999, "ivfpq_last_scan", "ivfpq_index_info"),
     "ivfpq_vector_attribute": IndexKind("vqpg_vector", "vector", "ivfpq",
-                                        "vector_{metric}_ops, bucket", "ivfpq.nprobe", 1, 1 << 20,
+                                        "vector_{metric}_ops, bucket", "ivfpq.recall", 0.5, 0.999,
                                         "ivfpq_last_scan", "ivfpq_index_info"),
     "hnsw": IndexKind("vector", "vector", "hnsw", "vector_{metric}_ops", "hnsw.ef_search",
                       10, 1000, filter_setup="SET hnsw.iterative_scan = relaxed_order"),
@@ -128,11 +130,12 @@ class PostgresContender(Contender):
         return (f"SELECT id FROM {self._table} WHERE {condition.format(distance=distance)}"
                 f" ORDER BY {distance} LIMIT {self._k}")
 
-    def setup_sql(self, variant: str, knob: int | None) -> str:
+    def setup_sql(self, variant: str, knob: Knob | None) -> str:
         """Settings for one point; nothing at all for the defaults."""
         commands = [variant] if variant else []
         if knob is not None:
-            commands += [f"SET {self.knob} = {knob}", "SET enable_seqscan = off"]
+            name = "ivfpq.nprobe" if self._kind.method == "ivfpq" and isinstance(knob, int) else self.knob
+            commands += [f"SET {name} = {knob}", "SET enable_seqscan = off"]
         return "; ".join(commands)
 
     def build(self) -> None:
@@ -158,14 +161,14 @@ class PostgresContender(Contender):
                                   info=info, **sizes)
         server.prewarm(self._table)
 
-    def measure(self, variant: str, knob: int | None, clients: int, seconds: float) -> Timing:
+    def measure(self, variant: str, knob: Knob | None, clients: int, seconds: float) -> Timing:
         return self._client.run(self.query_sql(), self._kind.column_type, self._k,
                                 self.setup_sql(variant, knob), clients, seconds)
 
     def default_plan(self) -> str:
         return self._server.scan_of_plan(self.query_sql(), "", self._data.queries[0])
 
-    def scan_averages(self, variant: str, knob: int | None) -> dict[str, float]:
+    def scan_averages(self, variant: str, knob: Knob | None) -> dict[str, float]:
         function = self._kind.last_scan
         sql, setup = self.query_sql(), self.setup_sql(variant, knob)
         if not function or not self._server.has_function(function):
@@ -313,7 +316,7 @@ class FaissContender(Contender):
         self.build_result = Build(seconds, code_bytes, memory_bytes=memory.bytes, info={"lists": self._lists, "m": self._m})
         faiss.omp_set_num_threads(1)
 
-    def measure(self, variant: str, knob: int | None, clients: int, seconds: float) -> Timing:
+    def measure(self, variant: str, knob: Knob | None, clients: int, seconds: float) -> Timing:
         faiss, index, k, count = self._faiss, self._index, self._k, len(self._queries)
         if clients != 1:
             raise Unavailable("one thread only")

@@ -97,7 +97,7 @@ def best_at(points: list[Point], system: str, target: float) -> Point | None:
             and p.knob != "default" and p.quality.recall >= target]
     least: dict[str, Point] = {}
     for point in good:
-        if point.variant not in least or int(point.knob) < int(least[point.variant].knob):
+        if point.variant not in least or float(point.knob) < float(least[point.variant].knob):
             least[point.variant] = point
     return max(least.values(), key=lambda p: p.timing.queries_per_second, default=None)
 

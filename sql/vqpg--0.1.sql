@@ -507,10 +507,11 @@ COMMENT ON FUNCTION ivfpq_last_scan() IS 'what the last ivfpq scan of this sessi
 CREATE FUNCTION ivfpq_recall(
 	index regclass,
 	queries text DEFAULT NULL,	-- SQL that returns vectors; rows of the table if NULL
-	nprobes int[] DEFAULT NULL,	-- from a quarter of the index's own to four times as many if NULL
+	nprobes int[] DEFAULT NULL,	-- if NULL, values of ivfpq.recall, or for an index with an nprobe of its own a quarter of that to four times as many
 	k int DEFAULT 10,
 	sample int DEFAULT 100,		-- rows to take for queries
-	OUT nprobe int,
+	OUT target double precision,	-- the ivfpq.recall tried; NULL where it was an nprobe
+	OUT nprobe int,				-- lists read, in the mean
 	OUT recall double precision,
 	OUT milliseconds double precision,
 	OUT codes_scored double precision,

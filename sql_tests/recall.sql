@@ -81,6 +81,40 @@ SELECT lists_probed() = lists AS by_recall FROM aims WHERE recall = .9;
 RESET ivfpq.recall;
 RESET enable_seqscan;
 
+-- That many lists are read in the mean: more for a query between many lists, fewer for one that is near to few.  Who
+-- says nprobe has that many.
+CREATE FUNCTION uneven_vector(id int) RETURNS real[] IMMUTABLE LANGUAGE sql AS $$
+	SELECT array_agg((5 * sin(id % 200 * (j + 0.7) * 12.9898) + CASE id % 2 WHEN 0 THEN 0.5 ELSE 4 END * sin(id * (j + 0.3) * 78.233))::real ORDER BY j)
+	FROM generate_series(1, 12) j $$;
+CREATE TABLE uneven AS SELECT i AS id, uneven_vector(i) AS embedding FROM generate_series(1, 12000) i;
+CREATE INDEX uneven_index ON uneven USING ivfpq (embedding) WITH (lists = 300);
+CREATE FUNCTION lists_read(query real[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+	PERFORM id FROM uneven ORDER BY embedding <-> query LIMIT 1;
+	RETURN (SELECT lists_probed FROM ivfpq_last_scan());
+END $$;
+CREATE VIEW reading AS SELECT avg(n) FILTER (WHERE i % 2 = 0) AS among_close_rows, avg(n) FILTER (WHERE i % 2 = 1) AS among_others,
+	avg(n) AS mean, min(n) AS least, max(n) AS most
+FROM (SELECT i, lists_read(uneven_vector(i)) AS n FROM generate_series(12001, 12300) i) s;
+SELECT aim, among_close_rows < among_others * 0.8 AS differ, abs(mean - nprobe) < 1 AS is_mean, most <= 4 * nprobe AS limited
+FROM unnest('{.9,.975,.995}'::float8[]) aim, set_config('ivfpq.recall', aim::text, false),
+	 LATERAL (SELECT * FROM reading WHERE set_config IS NOT NULL) r, LATERAL (SELECT nprobe FROM ivfpq_index_info('uneven_index') WHERE set_config IS NOT NULL) i;
+SET ivfpq.nprobe = 7;
+SELECT least, most FROM reading;
+SET ivfpq.nprobe = 300;
+SELECT least, most FROM reading;
+RESET ivfpq.nprobe;
+ALTER INDEX uneven_index SET (nprobe = 6);
+SELECT least, most FROM reading;
+ALTER INDEX uneven_index RESET (nprobe);
+RESET ivfpq.recall;
+
+-- Without nprobes, values of ivfpq.recall are measured
+SELECT target, nprobe > 0 AS lists, recall >= target - 0.05 AS found, queries_asked FROM ivfpq_recall('uneven_index', sample => 50);
+DROP VIEW reading;
+DROP TABLE uneven;
+DROP FUNCTION uneven_vector, lists_read;
+
 -- Nothing to ask, nothing to find
 CREATE TABLE none (embedding real[]);
 CREATE INDEX none_index ON none USING ivfpq (embedding);

@@ -94,10 +94,12 @@ EXPLAIN (COSTS off) SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,
 SET enable_seqscan = off;
 RESET enable_indexscan;
 
--- LIMIT 0 and OFFSET
+-- LIMIT 0 and OFFSET, in exact order
+SET ivfpq.epsilon = 10;
 SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}' LIMIT 0;
 SELECT (SELECT array_agg(id) FROM (SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}' LIMIT 10 OFFSET 10) t) =
 	   (SELECT (array_agg(id))[11:20] FROM (SELECT id FROM items ORDER BY embedding <-> '{1,1,1,1,1,1,1,1,1,1,1,1}' LIMIT 20) t) AS offset_skips;
+RESET ivfpq.epsilon;
 
 -- Each type of query, on either side of the operator, has the same neighbours
 SELECT type, are_equal FROM unnest('{real,double precision,numeric,smallint,integer,bigint}'::text[]) type,

@@ -376,6 +376,7 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	Datum		values[18];
 	bool		nulls[18] = {false};
+	bool		by_recall;
 	int			column = 0;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
@@ -398,7 +399,7 @@ ivfpq_index_info(PG_FUNCTION_ARGS)
 	values[column++] = CStringGetTextDatum(ivfpq_is_projected(&meta) ? "learned" :
 										   meta.rotation == VQ_ROTATION_HADAMARD ? "hadamard" : "none");
 	values[column++] = Int32GetDatum(vq_code_bytes(&shape));
-	values[column++] = Int32GetDatum(ivfpq_default_nprobe(index, &meta));
+	values[column++] = Int32GetDatum(ivfpq_default_nprobe(index, &meta, &by_recall));
 	values[column++] = Int64GetDatum(total.rows);
 	values[column++] = Int64GetDatum(total.dead_slots);
 	values[column++] = Int64GetDatum(meta.zero_vectors);

@@ -71,12 +71,20 @@ typedef struct RecallState
 	RecallQuery *queries;
 } RecallState;
 
-/* What a search with one nprobe did, sums over all queries */
+/* How searches are told how many lists to read: one of the two is 0 */
+typedef struct RecallSetting
+{
+	double		target;			/* ivfpq.recall */
+	int			nprobe;
+} RecallSetting;
+
+/* What searches with one setting did, sums over all queries */
 typedef struct RecallSums
 {
 	int64		wanted;
 	int64		found;
 	double		milliseconds;
+	double		lists;
 	double		codes;
 	double		rows;
 } RecallSums;
@@ -360,6 +368,7 @@ ask_all(const RecallState *state, SPIPlanPtr plan, RecallSums *sums)
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_SUBTRACT(end, start);
 		sums->milliseconds += INSTR_TIME_GET_MILLISEC(end);
+		sums->lists += (double) ivfpq_last_scan_stats.lists_probed;
 		sums->codes += (double) ivfpq_last_scan_stats.codes_scored;
 		sums->rows += (double) ivfpq_last_scan_stats.candidates_reranked;
 		sums->wanted += query->ntrue;
@@ -368,9 +377,9 @@ ask_all(const RecallState *state, SPIPlanPtr plan, RecallSums *sums)
 	}
 }
 
-/* Search with one nprobe; with enable_seqscan off, as a small table measures its index as well */
+/* Search with one setting; with enable_seqscan off, as a small table measures its index as well */
 static void
-measure(const RecallState *state, int nprobe, RecallSums *sums)
+measure(const RecallState *state, const RecallSetting *setting, RecallSums *sums)
 {
 	int			level = NewGUCNestLevel();
 
@@ -378,7 +387,9 @@ measure(const RecallState *state, int nprobe, RecallSums *sums)
 	set_option("enable_seqscan", "off");
 	set_option("enable_bitmapscan", "off");
 	set_option("plan_cache_mode", "force_generic_plan");
-	set_option("ivfpq.nprobe", psprintf("%d", nprobe));
+	set_option("ivfpq.nprobe", psprintf("%d", setting->nprobe));
+	if (setting->nprobe == 0)
+		set_option("ivfpq.recall", psprintf("%g", setting->target));
 	PG_TRY();
 	{
 		SPIPlanPtr	plan;
@@ -409,61 +420,85 @@ checked_argument(FunctionCallInfo fcinfo, int number, const char *name, int most
 	return value;
 }
 
-/* What to try: the array, else from a quarter of the index's own to four times as many */
-static int
-choose_nprobes(FunctionCallInfo fcinfo, int number, Relation index, const IvfpqMetaPageData *meta, int **nprobes)
+/* What to try where nobody says: ... of ivfpq.recall */
+static const double targets[] = {0.9, 0.95, 0.975, 0.99, 0.995, 0.999};
+
+/*
+ * What to try: the numbers of lists in the array; else, if the index goes by ivfpq.recall, values of that, and
+ * if it has a number of its own, from a quarter of that to four times as many
+ */
+static RecallSetting *
+choose_settings(FunctionCallInfo fcinfo, int number, Relation index, const IvfpqMetaPageData *meta, int *count)
 {
+	RecallSetting *settings;
 	Datum	   *elements;
 	bool	   *nulls;
-	int			count = 0;
 
+	*count = 0;
 	if (PG_ARGISNULL(number))
 	{
-		double		own = ivfpq_default_nprobe(index, meta);
+		bool		by_recall;
+		double		own = ivfpq_default_nprobe(index, meta, &by_recall);
 
-		*nprobes = palloc(5 * sizeof(int));
-		for (double nprobe = own / 4; nprobe <= own * 4; nprobe *= 2)
+		settings = palloc0(Max(lengthof(targets), 5) * sizeof(RecallSetting));
+		if (by_recall)
 		{
-			int			next = (int) Min(ceil(nprobe), meta->nlists);
+			uint32		last = 0;
 
-			if (count == 0 || next > (*nprobes)[count - 1])
-				(*nprobes)[count++] = next;
+			for (int i = 0; i < lengthof(targets); i++)
+			{
+				uint32		nprobe = ivfpq_recall_nprobe(meta, targets[i]);
+
+				if (nprobe > last)
+					settings[(*count)++].target = targets[i];
+				last = nprobe;
+			}
 		}
-		return count;
+		else
+			for (double nprobe = own / 4; nprobe <= own * 4; nprobe *= 2)
+			{
+				int			next = (int) Min(ceil(nprobe), meta->nlists);
+
+				if (*count == 0 || next > settings[*count - 1].nprobe)
+					settings[(*count)++].nprobe = next;
+			}
+		return settings;
 	}
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, &nulls, &count);
-	*nprobes = palloc(Max(count, 1) * sizeof(int));
-	for (int i = 0; i < count; i++)
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), INT4OID, sizeof(int32), true, TYPALIGN_INT, &elements, &nulls, count);
+	settings = palloc0(Max(*count, 1) * sizeof(RecallSetting));
+	for (int i = 0; i < *count; i++)
 	{
-		(*nprobes)[i] = nulls[i] ? 0 : DatumGetInt32(elements[i]);
-		if ((*nprobes)[i] < 1 || (*nprobes)[i] > IVFPQ_MAX_LISTS)
+		settings[i].nprobe = nulls[i] ? 0 : DatumGetInt32(elements[i]);
+		if (settings[i].nprobe < 1 || settings[i].nprobe > IVFPQ_MAX_LISTS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("elements of \"nprobes\" must be between 1 and %d", IVFPQ_MAX_LISTS)));
 	}
-	return count;
+	return settings;
 }
 
-/* What one nprobe gives, as a row */
+/* What one setting gives, as a row */
 static void
-put_sums(ReturnSetInfo *rsinfo, const RecallState *state, int nprobe, const RecallSums *sums)
+put_sums(ReturnSetInfo *rsinfo, const RecallState *state, const RecallSetting *setting, const RecallSums *sums)
 {
-	Datum		values[6];
-	bool		nulls[6] = {false};
+	Datum		values[7];
+	bool		nulls[7] = {false};
 
-	values[0] = Int32GetDatum(nprobe);
-	values[1] = Float8GetDatum((double) sums->found / Max(1, sums->wanted));
-	nulls[1] = sums->wanted == 0;
-	values[2] = Float8GetDatum(rint(sums->milliseconds / state->nqueries * 1000) / 1000);
-	values[3] = Float8GetDatum(sums->codes / state->nqueries);
-	values[4] = Float8GetDatum(sums->rows / state->nqueries);
-	values[5] = Int32GetDatum(state->nqueries);
+	values[0] = Float8GetDatum(setting->target);
+	nulls[0] = setting->nprobe > 0;
+	values[1] = Int32GetDatum(setting->nprobe > 0 ? setting->nprobe : (int) rint(sums->lists / state->nqueries));
+	values[2] = Float8GetDatum((double) sums->found / Max(1, sums->wanted));
+	nulls[2] = sums->wanted == 0;
+	values[3] = Float8GetDatum(rint(sums->milliseconds / state->nqueries * 1000) / 1000);
+	values[4] = Float8GetDatum(sums->codes / state->nqueries);
+	values[5] = Float8GetDatum(sums->rows / state->nqueries);
+	values[6] = Int32GetDatum(state->nqueries);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
 /* As the table's owner: rows for queries, if there are none yet; what is true, and what is found */
 static void
-measure_all(RecallState *state, int nsample, const int *nprobes, int count, ReturnSetInfo *rsinfo)
+measure_all(RecallState *state, int nsample, const RecallSetting *settings, int count, ReturnSetInfo *rsinfo)
 {
 	char	   *table;
 	char	   *key;
@@ -480,11 +515,11 @@ measure_all(RecallState *state, int nsample, const int *nprobes, int count, Retu
 		return;
 	find_truth(state);
 	if (count > 0)
-		measure(state, nprobes[0], &sums);	/* to have in memory what searches read */
+		measure(state, &settings[0], &sums);	/* to have in memory what searches read */
 	for (int i = 0; i < count; i++)
 	{
-		measure(state, nprobes[i], &sums);
-		put_sums(rsinfo, state, nprobes[i], &sums);
+		measure(state, &settings[i], &sums);
+		put_sums(rsinfo, state, &settings[i], &sums);
 	}
 }
 
@@ -495,7 +530,7 @@ ivfpq_recall(PG_FUNCTION_ARGS)
 	IvfpqMetaPageData meta;
 	int			nsample;
 	int			count;
-	int		   *nprobes;
+	RecallSetting *settings;
 	Oid			caller;
 	int			security_context;
 	int			level;
@@ -507,7 +542,7 @@ ivfpq_recall(PG_FUNCTION_ARGS)
 	nsample = checked_argument(fcinfo, 4, "sample", MAX_QUERIES);
 	state.index = vq_open_index(PG_GETARG_OID(0), &meta, true);
 	state.type = state.index->rd_opcintype[0];
-	count = choose_nprobes(fcinfo, 2, state.index, &meta, &nprobes);
+	settings = choose_settings(fcinfo, 2, state.index, &meta, &count);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (!PG_ARGISNULL(1))
@@ -521,7 +556,7 @@ ivfpq_recall(PG_FUNCTION_ARGS)
 	SetUserIdAndSecContext(owner_of_table(state.index), security_context | SECURITY_RESTRICTED_OPERATION);
 	level = NewGUCNestLevel();
 	VQ_RESTRICT_SEARCH_PATH();
-	measure_all(&state, nsample, nprobes, count, (ReturnSetInfo *) fcinfo->resultinfo);
+	measure_all(&state, nsample, settings, count, (ReturnSetInfo *) fcinfo->resultinfo);
 	AtEOXact_GUC(false, level);
 	SetUserIdAndSecContext(caller, security_context);
 

@@ -118,9 +118,12 @@ extern VqDatumKind ivfpq_datum_kind(Relation index, Oid type);
 /* Dimensions known before there is a row, from vector(dim) or the storage parameter; else 0 */
 extern uint32 ivfpq_declared_dim(Relation index);
 
-/* Lists that a search reads, and those if ivfpq.nprobe did not say so: the storage parameter, else as many as ivfpq.recall takes */
-extern uint32 ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta);
-extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta);
+/*
+ * Lists that a search reads, and those if ivfpq.nprobe did not say so: the storage parameter, else as many as ivfpq.recall
+ * takes in the mean (*by_recall)
+ */
+extern uint32 ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta, bool *by_recall);
+extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta, bool *by_recall);
 extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 
 /* ivfpq_order.c and ivfpq_paths.c (ivfpq_planner.h has the rest of them) */
@@ -264,7 +267,14 @@ extern bool ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta)
  */
 
 /* ivfpq_nprobe.c.  Lists that hold this share, of 0.5 to 0.999, of the rows nearest to a query, as far as the build has seen */
+extern const double ivfpq_recalls[IVFPQ_NRECALLS];	/* ascending */
 extern uint32 ivfpq_recall_nprobe(const IvfpqMetaPageData *meta, double recall);
+
+/* ivfpq_spread.c.  How far a list is from a query, from squares: ratios of that tell how many lists the query should read */
+extern double ivfpq_list_distance(VqMetric metric, double distance_sq, double query_norm_sq, double centroid_norm_sq);
+
+/* That number, where nprobe are read in the mean, and the nearest list and the one of spread->rank are so far away */
+extern uint32 ivfpq_spread_nprobe(const IvfpqSpread *spread, uint32 nlists, uint32 nprobe, double nearest, double other);
 
 /* ivfpq_meta.c */
 

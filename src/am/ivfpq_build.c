@@ -281,6 +281,8 @@ train(IvfpqBuild *build)
 				 errhint("Build the index again.")));
 	begin_codec(build);
 	ivfpq_train_space(team, &build->sample, build->plan.nlists, codec, build->mean);
+	meta->train_rows = build->sample.total_rows;
+	ivfpq_sample_hold(team, &build->sample, build->sample.total_rows > 2 * build->plan.nlists ? IVFPQ_PAIR_QUERIES : 0);
 
 	begin_phase(build, IVFPQ_PHASE_CLUSTERING);
 	lists->dim = meta->dim;
@@ -294,9 +296,14 @@ train(IvfpqBuild *build)
 	meta->nbits = build->plan.shape.nbits;
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
-	meta->train_rows = build->sample.total_rows;
 	write_centroids(build);
-	ivfpq_train_nprobes(team, &build->sample, meta->metric, lists, codec->is_projected ? &pairs : NULL, meta->nprobes);
+	ivfpq_train_nprobes(team, &build->sample, build->plan.estimated_rows, meta->metric, lists,
+						codec->is_projected ? &pairs : NULL, &meta->spread, meta->nprobes);
+	if (build->writer)
+		ereport(DEBUG1,
+				(errmsg_internal("index \"%s\": %u lists are read in the mean, by the distance of list %u to the power of %g",
+								 RelationGetRelationName(build->index), ivfpq_recall_nprobe(meta, VQ_DEFAULT_RECALL),
+								 meta->spread.rank, meta->spread.power)));
 
 	begin_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);

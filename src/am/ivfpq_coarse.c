@@ -10,6 +10,9 @@
  * cost 100 centres, a quarter of the codes (.14 MB), and a hundred centroids
  * instead of 3 MB of them.  With few lists all centroids are compared.
  *
+ * How many lists a query should read can depend on how far they are (ivfpq_spread.c).  Then
+ * as many as that takes are compared first, and the others, of the bounds that are left, when it is known.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -53,8 +56,10 @@
 typedef struct CodeWalk
 {
 	IvfpqCoarse *coarse;
+	uint32		first_run;		/* runs before that one have been walked */
 	uint32		run;			/* that of bound */
 	VqBound		bound;
+	VqItem	   *items;			/* of the pool and before it */
 	VqPool		pool;			/* of bounds; id_high is the place of the code */
 } CodeWalk;
 
@@ -70,7 +75,7 @@ bounds_of_blocks(uint32 run, uint32 first_block, uint32 nblocks, const char *blo
 
 	if (run != walk->run)
 	{
-		uint32		group = coarse->open[run];
+		uint32		group = coarse->open[walk->first_run + run];
 
 		vq_codec_list_bound(&model->coarse, &coarse->tables, coarse->group_distance_sq[group],
 							coarse->group_norm_sq[group], CONFIDENCE, &walk->bound);
@@ -136,25 +141,28 @@ open_groups(IvfpqCoarse *coarse)
 	}
 }
 
-/* Room for so many lists that are compared */
-static void
-allocate_compared(IvfpqCoarse *coarse, size_t count)
+/* An array of so many elements, zeroed from the first one not used */
+static void *
+grown(void *array, size_t used, size_t count, size_t size)
 {
-	if (coarse->items)
-	{
-		pfree(coarse->items);
-		pfree(coarse->list_nos);
-		pfree(coarse->distance_sq);
-		pfree(coarse->norm_sq);
-		pfree(coarse->entries);
-		pfree(coarse->places);
-	}
-	coarse->items = palloc_extended(count * sizeof(VqItem), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	coarse->list_nos = palloc_extended(count * sizeof(uint32), MCXT_ALLOC_HUGE);
-	coarse->distance_sq = palloc_extended(count * sizeof(float), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	coarse->norm_sq = palloc_extended(count * sizeof(float), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	coarse->entries = palloc_extended(count * sizeof(IvfpqDirEntry), MCXT_ALLOC_HUGE);
-	coarse->places = palloc_extended(count * sizeof(uint32), MCXT_ALLOC_HUGE);
+	array = array ? repalloc_huge(array, count * size) : palloc_extended(count * size, MCXT_ALLOC_HUGE);
+	memset((char *) array + used * size, 0, (count - used) * size);
+	return array;
+}
+
+/* Room for so many lists more that are compared */
+static void
+make_room(IvfpqCoarse *coarse, size_t count)
+{
+	size_t		used = coarse->ncompared;
+
+	count += used;
+	coarse->items = grown(coarse->items, used, count, sizeof(VqItem));
+	coarse->list_nos = grown(coarse->list_nos, used, count, sizeof(uint32));
+	coarse->distance_sq = grown(coarse->distance_sq, used, count, sizeof(float));
+	coarse->norm_sq = grown(coarse->norm_sq, used, count, sizeof(float));
+	coarse->entries = grown(coarse->entries, used, count, sizeof(IvfpqDirEntry));
+	coarse->places = grown(coarse->places, used, count, sizeof(uint32));
 }
 
 /*
@@ -166,7 +174,7 @@ static void
 number_lists(IvfpqCoarse *coarse, const VqItem *bounds, size_t count)
 {
 	const IvfpqModel *model = coarse->model;
-	size_t		n = 0;
+	size_t		n = coarse->ncompared;
 
 	for (size_t i = 0; i < count; i++)
 		coarse->chosen[bounds[i].id_high / VQ_BLOCK_LANES] |= 1U << bounds[i].id_high % VQ_BLOCK_LANES;
@@ -179,34 +187,43 @@ number_lists(IvfpqCoarse *coarse, const VqItem *bounds, size_t count)
 				coarse->list_nos[n] = model->group_lists[g] + place - model->group_blocks[g] * VQ_BLOCK_LANES;
 				coarse->places[n++] = place;
 			}
-	Assert(n == count);
+	Assert(n == coarse->ncompared + count);
 }
 
-/* Read centroids and directory entries of so many numbered lists, and order them */
+/* Read centroids and directory entries of so many more numbered lists, and order all */
 static void
 compare_lists(IvfpqCoarse *coarse, size_t count)
 {
 	const IvfpqModel *model = coarse->model;
+	size_t		first = coarse->ncompared;
 
-	ivfpq_list_entries(coarse->index, &model->meta, coarse->list_nos, count, coarse->entries);
+	ivfpq_list_entries(coarse->index, &model->meta, coarse->list_nos + first, count, coarse->entries + first);
 	if (model->meta.codec != IVFPQ_CODEC_NONE)
-		ivfpq_model_distances_of(coarse->index, model, coarse->query->q_model, coarse->list_nos, count,
-								 coarse->distance_sq, coarse->norm_sq);
-	for (size_t i = 0; i < count; i++)
+		ivfpq_model_distances_of(coarse->index, model, coarse->query->q_model, coarse->list_nos + first, count,
+								 coarse->distance_sq + first, coarse->norm_sq + first);
+	coarse->ncompared += count;
+	for (size_t i = first; i < coarse->ncompared; i++)
 	{
 		coarse->items[i].id_high = i;
 		if (model->meta.codec != IVFPQ_CODEC_NONE)
 			coarse->items[i].key = vq_codec_list_value(&model->codec, coarse->query,
 													   coarse->distance_sq[i], coarse->norm_sq[i]);
 	}
-	vq_select_init(&coarse->select, coarse->items, count);
+	vq_select_init(&coarse->select, coarse->items, coarse->ncompared);
 }
 
-/* Lists to be compared exactly */
+/* Lists to be compared exactly, so that so many can be taken */
 static size_t
-lists_compared(const IvfpqCoarse *coarse)
+lists_compared(uint32 nlists)
 {
-	return (coarse->expected - coarse->ntaken) * COMPARED_PER_LIST + COMPARED_MORE;
+	return nlists * COMPARED_PER_LIST + COMPARED_MORE;
+}
+
+/* The other way round */
+static uint32
+lists_taken(uint32 ncompared)
+{
+	return ncompared > COMPARED_MORE ? (ncompared - COMPARED_MORE) / COMPARED_PER_LIST : 0;
 }
 
 /* Open the groups that are needed; their blocks are to be walked next */
@@ -217,35 +234,88 @@ begin_walk(CodeWalk *walk, IvfpqCoarse *coarse)
 	walk->coarse = coarse;
 	walk->run = PG_UINT32_MAX;
 	open_groups(coarse);
-	walk->pool.capacity = Min(lists_compared(coarse) * BOUNDS_PER_COMPARED, coarse->model->meta.nlists);
-	walk->pool.items = palloc_extended(walk->pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
+	walk->pool.capacity = Min(lists_compared(coarse->expected - coarse->ntaken) * BOUNDS_PER_COMPARED,
+							  coarse->model->meta.nlists);
+	walk->pool.items = walk->items = palloc_extended(walk->pool.capacity * sizeof(VqItem), MCXT_ALLOC_HUGE);
 }
 
-/* Keep the bounds of those that are to be compared */
 static void
-end_walk(CodeWalk *walk)
+walk_groups(CodeWalk *walk, uint32 first_run)
 {
-	size_t		wanted = lists_compared(walk->coarse);
+	IvfpqCoarse *coarse = walk->coarse;
 
-	vq_pool_keep(&walk->pool, wanted, wanted + wanted / 8);
+	walk->first_run = first_run;
+	walk->run = PG_UINT32_MAX;
+	ivfpq_chunks_walk(coarse->index, coarse->model->meta.coarse_code_start,
+					  vq_block_bytes(&coarse->model->coarse_shape, VQ_BLOCK_LANES),
+					  coarse->runs + first_run, coarse->nopen - first_run, bounds_of_blocks, walk);
 }
 
-/* Of the lists not yet taken, find those that come before expected are */
-static void
-find_lists(IvfpqCoarse *coarse)
+/* Number the lists of the smallest bounds, so many or an eighth more; how many */
+static size_t
+choose_nearest(CodeWalk *walk, size_t least)
 {
-	const IvfpqModel *model = coarse->model;
+	VqPool		nearest = walk->pool;
+
+	vq_pool_keep(&nearest, least, least + least / 8 + 1);
+	make_room(walk->coarse, nearest.nitems);
+	number_lists(walk->coarse, nearest.items, nearest.nitems);
+	walk->pool.items += nearest.nitems;
+	walk->pool.nitems -= nearest.nitems;
+	walk->pool.capacity -= nearest.nitems;
+	return nearest.nitems;
+}
+
+/* Lists that the query should read, from those compared so far */
+static uint32
+lists_wanted(IvfpqCoarse *coarse, uint32 nprobe)
+{
+	const IvfpqMetaPageData *meta = &coarse->model->meta;
+	uint32		ranks[] = {0, Min(meta->spread.rank, coarse->ncompared) - 1};
+	double		distances[lengthof(ranks)];
+
+	for (int i = 0; i < lengthof(ranks); i++)
+	{
+		uint32		list = vq_select_ahead(&coarse->select, ranks[i])->id_high;
+
+		distances[i] = ivfpq_list_distance(meta->metric, coarse->distance_sq[list], coarse->query->q_norm_sq,
+										   coarse->norm_sq[list]);
+	}
+	return ivfpq_spread_nprobe(&meta->spread, meta->nlists, nprobe, distances[0], distances[1]);
+}
+
+/*
+ * Of the lists not yet taken, find those that come before expected are.  With a rank, find
+ * so many first, and then as many as the query should read where nprobe is the mean; returns that.
+ */
+static uint32
+find_lists(IvfpqCoarse *coarse, uint32 rank, uint32 nprobe)
+{
 	CodeWalk	walk;
+	size_t		ncompared;
 
+	coarse->ncompared = 0;
 	begin_walk(&walk, coarse);
-	ivfpq_chunks_walk(coarse->index, model->meta.coarse_code_start,
-					  vq_block_bytes(&model->coarse_shape, VQ_BLOCK_LANES),
-					  coarse->runs, coarse->nopen, bounds_of_blocks, &walk);
-	end_walk(&walk);
-	allocate_compared(coarse, walk.pool.nitems);
-	number_lists(coarse, walk.pool.items, walk.pool.nitems);
-	compare_lists(coarse, walk.pool.nitems);
-	pfree(walk.pool.items);
+	walk_groups(&walk, 0);
+	if (rank > 0 && walk.pool.nitems > 0)
+	{
+		uint32		walked = coarse->nopen;
+
+		compare_lists(coarse, choose_nearest(&walk, lists_compared(rank)));
+		nprobe = lists_wanted(coarse, nprobe);
+		coarse->expected = nprobe;
+		open_groups(coarse);
+		walk_groups(&walk, walked);
+	}
+	ncompared = lists_compared(coarse->expected - coarse->ntaken);
+	if (ncompared > coarse->ncompared && walk.pool.nitems > 0)
+		compare_lists(coarse, choose_nearest(&walk, ncompared - coarse->ncompared));
+
+	/* for as many as have been compared */
+	coarse->expected = coarse->ntaken +
+		Min(coarse->ncompared, Max(coarse->expected - coarse->ntaken, lists_taken(coarse->ncompared)));
+	pfree(walk.items);
+	return nprobe;
 }
 
 /* The groups of lists in the order of their centres, whose distances are set, and the tables for their codes */
@@ -281,34 +351,36 @@ compare_all(IvfpqCoarse *coarse)
 {
 	uint32		nlists = coarse->model->meta.nlists;
 
-	allocate_compared(coarse, nlists);
+	make_room(coarse, nlists);
 	for (uint32 i = 0; i < nlists; i++)
 		coarse->list_nos[i] = i;
 	compare_lists(coarse, nlists);
 	coarse->expected = nlists;
 }
 
-void
+uint32
 ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
-				   const VqQuery *query, uint32 expected)
+				   const VqQuery *query, uint32 nprobe, bool is_mean)
 {
+	uint32		rank = is_mean && nprobe < model->meta.nlists ? model->meta.spread.rank : 0;
+
 	memset(coarse, 0, sizeof(IvfpqCoarse));
 	coarse->index = index;
 	coarse->model = model;
 	coarse->query = query;
 	coarse->is_coded = model->coarse_shape.m > 0;
-	coarse->expected = expected;
-	if (coarse->is_coded)
+	if (!coarse->is_coded)
 	{
-		coarse->group_distance_sq = palloc(model->meta.ngroups * sizeof(float));
-		coarse->group_norm_sq = palloc(model->meta.ngroups * sizeof(float));
-		ivfpq_model_distances(index, model, query->q_model, model->meta.nlists, model->meta.ngroups,
-							  coarse->group_distance_sq, coarse->group_norm_sq);
-		begin_groups(coarse);
-		find_lists(coarse);
-	}
-	else
 		compare_all(coarse);
+		return rank > 0 ? lists_wanted(coarse, nprobe) : nprobe;
+	}
+	coarse->expected = Max(nprobe, rank);
+	coarse->group_distance_sq = palloc(model->meta.ngroups * sizeof(float));
+	coarse->group_norm_sq = palloc(model->meta.ngroups * sizeof(float));
+	ivfpq_model_distances(index, model, query->q_model, model->meta.nlists, model->meta.ngroups,
+						  coarse->group_distance_sq, coarse->group_norm_sq);
+	begin_groups(coarse);
+	return find_lists(coarse, rank, nprobe);
 }
 
 bool
@@ -323,7 +395,7 @@ ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list)
 	{
 		coarse->expected = Min(coarse->expected, nlists / GROWTH) * GROWTH;
 		coarse->expected = Min(Max(coarse->expected, coarse->ntaken + 1), nlists);
-		find_lists(coarse);
+		find_lists(coarse, 0, 0);
 	}
 	item = vq_select_take(&coarse->select);
 	if (item == NULL)
@@ -362,10 +434,7 @@ mark_compared(IvfpqCoarse *coarse, const char *blocks, bool *is_compared)
 	for (uint32 run = 0; run < coarse->nopen; run++)
 		bounds_of_blocks(run, coarse->runs[run].first, coarse->runs[run].count,
 						 blocks + coarse->runs[run].first * block_bytes, &walk);
-	end_walk(&walk);
-	allocate_compared(coarse, walk.pool.nitems);
-	number_lists(coarse, walk.pool.items, walk.pool.nitems);
-	for (size_t i = 0; i < walk.pool.nitems; i++)
+	for (size_t i = choose_nearest(&walk, lists_compared(coarse->expected)); i-- > 0;)
 		is_compared[coarse->list_nos[i]] = true;
 }
 

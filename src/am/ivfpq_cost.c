@@ -81,9 +81,10 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
 	IvfpqMetaPageData meta;
 	double		nprobe;
 	double		max_probes;
+	bool		is_mean;		/* which is what a plan goes by */
 
 	ivfpq_meta_read(index, &meta);
-	nprobe = ivfpq_search_nprobe(index, &meta);
+	nprobe = ivfpq_search_nprobe(index, &meta, &is_mean);
 	shape->vector_bytes = (double) meta.dim *
 		(ivfpq_datum_kind(index, index->rd_opcintype[0]) == VQ_DATUM_HALFVEC ? sizeof(uint16) : sizeof(float));
 	index_close(index, NoLock);

@@ -136,19 +136,21 @@ ivfpq_options(Relation index)
 }
 
 uint32
-ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta)
+ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta, bool *by_recall)
 {
 	const IvfpqOptions *options = (const IvfpqOptions *) index->rd_options;
 
-	if (options != NULL && options->nprobe > 0)
-		return Min((uint32) options->nprobe, meta->nlists);
-	return ivfpq_recall_nprobe(meta, ivfpq_wanted_recall);
+	*by_recall = options == NULL || options->nprobe == 0;
+	return *by_recall ? ivfpq_recall_nprobe(meta, ivfpq_wanted_recall) : Min((uint32) options->nprobe, meta->nlists);
 }
 
 uint32
-ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta)
+ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta, bool *by_recall)
 {
-	return ivfpq_nprobe > 0 ? Min((uint32) ivfpq_nprobe, meta->nlists) : ivfpq_default_nprobe(index, meta);
+	if (ivfpq_nprobe == 0)
+		return ivfpq_default_nprobe(index, meta, by_recall);
+	*by_recall = false;
+	return Min((uint32) ivfpq_nprobe, meta->nlists);
 }
 
 /*

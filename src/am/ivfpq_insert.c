@@ -136,7 +136,7 @@ nearest_by_codes(Relation index, const InsertState *state)
 	IvfpqCoarse coarse;
 	IvfpqNearList list = {0};
 
-	ivfpq_coarse_begin(&coarse, index, state->model, &query, 1);
+	(void) ivfpq_coarse_begin(&coarse, index, state->model, &query, 1, false);
 	(void) ivfpq_coarse_next(&coarse, &list);
 	return list.list_no;
 }

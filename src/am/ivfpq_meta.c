@@ -97,6 +97,10 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 	for (int i = 0; i < IVFPQ_NRECALLS; i++)
 		if (meta->nprobes[i] < (i > 0 ? meta->nprobes[i - 1] : 1) || meta->nprobes[i] > meta->nlists)
 			return psprintf("Searches of %u lists are to read %u.", meta->nlists, meta->nprobes[i]);
+	if (meta->spread.rank > meta->nlists || (meta->spread.rank > 0 && (!isfinite(meta->spread.mean) ||
+																	   !(meta->spread.power > 0) || isinf(meta->spread.power))))
+		return psprintf("Searches of %u lists go by the distance of list %u, a mean of %g and a power of %g.",
+						meta->nlists, meta->spread.rank, meta->spread.mean, meta->spread.power);
 	if (meta->nattributes > VQ_MAX_ATTRIBUTES || meta->wide_attributes >> meta->nattributes != 0)
 		return psprintf("There are %u attributes, of widths %u.", meta->nattributes, meta->wide_attributes);
 	shape = ivfpq_block_shape(meta);

@@ -25,10 +25,7 @@
 #define MANY_COPIES				0.1
 #define OCCUPYING_ROWS			32
 
-/* In ascending order */
-static const double recalls[] = IVFPQ_RECALLS;
-
-StaticAssertDecl(lengthof(recalls) == IVFPQ_NRECALLS, "a number of lists for each recall");
+const double ivfpq_recalls[IVFPQ_NRECALLS] = IVFPQ_RECALLS;
 
 /* A near neighbour of a query, in the sample: its number among own rows, and then its list */
 typedef struct Neighbour
@@ -53,15 +50,6 @@ add_neighbour(Neighbour *neighbours, float value, uint32 place)
 	neighbours[i].place = place;
 }
 
-static int
-compare_uint64(const void *a, const void *b)
-{
-	uint64		x = *(const uint64 *) a;
-	uint64		y = *(const uint64 *) b;
-
-	return (x > y) - (x < y);
-}
-
 /* Queries of the team: the member that has their row, and its number there */
 typedef struct ProbeQueries
 {
@@ -69,19 +57,24 @@ typedef struct ProbeQueries
 	float	   *rows;			/* [count][dim] */
 	size_t		first_own;		/* those from own rows */
 	size_t		nown;
-	size_t	   *own_rows;		/* [nown] */
+	size_t	   *own_rows;		/* [nown], SIZE_MAX for one that has been held out */
 	uint64		ncopies;		/* queries that are equal to others, and own rows equal to a query */
 } ProbeQueries;
 
-/* Every member gives queries in proportion to its rows */
+/*
+ * Every member gives queries in proportion to its rows: those held out, and if there are too few of them, which
+ * only a small table has, others
+ */
 static void
 choose_queries(IvfpqTeam *team, const IvfpqSample *sample, ProbeQueries *queries)
 {
 	size_t		dim = sample->dim;
 	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
+	size_t		nothers;
 
-	queries->nown = Min(sample->nrows,
+	queries->nown = Min(sample->nheld + sample->nrows,
 						(size_t) ceil((double) PROBE_QUERIES * sample->nrows / Max(sample->total_rows, 1)));
+	nothers = queries->nown - Min(queries->nown, sample->nheld);
 	ivfpq_team_gather(team, queries->nown, counts);
 	queries->count = 0;
 	queries->first_own = 0;
@@ -96,8 +89,11 @@ choose_queries(IvfpqTeam *team, const IvfpqSample *sample, ProbeQueries *queries
 	queries->own_rows = ivfpq_alloc_array(queries->nown, sizeof(size_t));
 	for (size_t q = 0; q < queries->nown; q++)
 	{
-		queries->own_rows[q] = q * sample->nrows / queries->nown;
-		memcpy(queries->rows + (queries->first_own + q) * dim, ivfpq_sample_row(sample, queries->own_rows[q]),
+		size_t		own_row = q < nothers ? q * sample->nrows / nothers : SIZE_MAX;
+
+		queries->own_rows[q] = own_row;
+		memcpy(queries->rows + (queries->first_own + q) * dim,
+			   q < nothers ? ivfpq_sample_row(sample, own_row) : sample->held + (q - nothers) * dim,
 			   dim * sizeof(float));
 	}
 	ivfpq_team_sum_f32(team, queries->rows, queries->count * dim);
@@ -293,17 +289,19 @@ merge_neighbours(IvfpqTeam *team, size_t nqueries, Neighbour *neighbours)
 }
 
 /*
- * Rows of the sample stand for queries.  For each near neighbour of one, count
+ * Rows that are not in the sample stand for queries.  For each near neighbour of one, count
  * the lists with rows that would be probed before the neighbour's own; as many lists have a
- * share of neighbours as these counts say.  The sample is thinner than the table, so its
- * neighbours are farther away and the count errs on the safe side.
+ * share of neighbours as these counts say, and how they depend on the query (ivfpq_spread.c).
+ * The sample is thinner than the table, so that its nearest few are as far away as the nearest
+ * PROBE_NEIGHBOURS of the table; where it is thinner than that, the count errs on the safe side.
  */
 void
-ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, const IvfpqLists *lists,
-					IvfpqPairs *pairs, uint32 *nprobes)
+ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *all_rows, double table_rows, VqMetric metric,
+					const IvfpqLists *lists, IvfpqPairs *pairs, IvfpqSpread *spread, uint32 *nprobes)
 {
 	const IvfpqSample part = ivfpq_sample_part(team, all_rows, lists->nlists);
 	const IvfpqSample *sample = &part;
+	size_t		nnear = (size_t) ceil(PROBE_NEIGHBOURS * Min(1.0, sample->total_rows / Max(table_rows, 1)));
 	const float *centroids = lists->centroids;
 	uint32		nlists = lists->nlists;
 	size_t		dim = sample->dim;
@@ -312,8 +310,10 @@ ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metri
 	uint64	   *ranks;
 	uint64	   *occupied;
 	float	   *values = ivfpq_alloc_array(nlists, sizeof(float));
+	float	   *norms_sq = metric == VQ_METRIC_IP ? ivfpq_alloc_array(nlists, sizeof(float)) : NULL;
+	VqItem	   *items = ivfpq_alloc_array(nlists, sizeof(VqItem));
+	float	   *distances;
 	size_t		nplaces;
-	size_t		nranks;
 
 	choose_queries(team, sample, &queries);
 	nplaces = queries.count * PROBE_NEIGHBOURS;
@@ -331,13 +331,19 @@ ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metri
 
 	/* how many lists are nearer than theirs; ranks + 1, as 0 is for no neighbour */
 	ranks = MemoryContextAllocZero(CurrentMemoryContext, Max(nplaces, 1) * sizeof(uint64));
+	distances = MemoryContextAllocZero(CurrentMemoryContext, Max(queries.count, 1) * IVFPQ_SPREAD_RANKS * sizeof(float));
+	for (uint32 j = 0; norms_sq && j < nlists; j++)
+		norms_sq[j] = vq_kernels->ip_f32(centroids + j * dim, centroids + j * dim, dim);
 	for (size_t q = team->number; q < queries.count; q += team->size)
 	{
+		const float *query = queries.rows + q * dim;
+
 		for (uint32 j = 0; j < nlists; j++)
-			values[j] = metric == VQ_METRIC_IP ?
-				-vq_kernels->ip_f32(queries.rows + q * dim, centroids + j * dim, dim) :
-				vq_kernels->l2sq_f32(queries.rows + q * dim, centroids + j * dim, dim);
-		for (size_t n = q * PROBE_NEIGHBOURS; n < (q + 1) * PROBE_NEIGHBOURS; n++)
+			values[j] = metric == VQ_METRIC_IP ? -vq_kernels->ip_f32(query, centroids + j * dim, dim) :
+				vq_kernels->l2sq_f32(query, centroids + j * dim, dim);
+		ivfpq_spread_measure(metric, values, norms_sq, vq_kernels->ip_f32(query, query, dim), nlists, items,
+							 distances + q * IVFPQ_SPREAD_RANKS);
+		for (size_t n = q * PROBE_NEIGHBOURS; n < q * PROBE_NEIGHBOURS + nnear; n++)
 		{
 			if (isinf(neighbours[n].value))
 				continue;
@@ -349,18 +355,18 @@ ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metri
 	}
 	ivfpq_team_sum_u64(team, ranks, nplaces);
 
-	qsort(ranks, nplaces, sizeof(uint64), compare_uint64);
-	for (nranks = 0; nranks < nplaces && ranks[nplaces - 1 - nranks] > 0;)
-		nranks++;
-	for (int i = 0; i < IVFPQ_NRECALLS; i++)
-		nprobes[i] = nranks == 0 ? 1 :
-			Min(ranks[nplaces - nranks + Min(nranks - 1, (size_t) (nranks * recalls[i]))], nlists);
+	ivfpq_team_sum_f32(team, distances, queries.count * IVFPQ_SPREAD_RANKS);
+	ivfpq_spread_choose(ranks, queries.count, PROBE_NEIGHBOURS, distances, nlists, spread, nprobes);
 	if (pairs == NULL)
 		pfree(queries.rows);
 	pfree(queries.own_rows);
 	pfree(neighbours);
 	pfree(values);
+	pfree(items);
+	pfree(distances);
 	pfree(ranks);
+	if (norms_sq)
+		pfree(norms_sq);
 	if (occupied)
 		pfree(occupied);
 }
@@ -374,10 +380,10 @@ ivfpq_recall_nprobe(const IvfpqMetaPageData *meta, double recall)
 	double		below;
 	double		above;
 
-	while (i < IVFPQ_NRECALLS - 2 && recall > recalls[i + 1])
+	while (i < IVFPQ_NRECALLS - 2 && recall > ivfpq_recalls[i + 1])
 		i++;
 	below = meta->nprobes[i];
 	above = meta->nprobes[i + 1];
-	way = log((1.0 - recalls[i]) / (1.0 - recall)) / log((1.0 - recalls[i]) / (1.0 - recalls[i + 1]));
+	way = log((1.0 - ivfpq_recalls[i]) / (1.0 - recall)) / log((1.0 - ivfpq_recalls[i]) / (1.0 - ivfpq_recalls[i + 1]));
 	return (uint32) rint(below * pow(above / below, Max(0.0, Min(way, 1.0))));
 }

@@ -42,7 +42,7 @@
 
 #define IVFPQ_METAPAGE_BLKNO	0
 #define IVFPQ_MAGIC				0x49565051	/* "IVPQ" */
-#define IVFPQ_FORMAT_VERSION	6
+#define IVFPQ_FORMAT_VERSION	7
 
 /* Last two bytes of every page, for tools that look at raw files */
 #define IVFPQ_PAGE_ID			0xFF8D
@@ -86,6 +86,17 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
 #define IVFPQ_RECALLS			{0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999}
 #define IVFPQ_NRECALLS			9
 
+/*
+ * How queries differ in the lists that they should read: the farther the list of this rank is, compared with
+ * the nearest one, the fewer (ivfpq_spread.c).
+ */
+typedef struct IvfpqSpread
+{
+	uint32		rank;			/* 0 if all are to read as many */
+	float		mean;			/* logarithm of the ratio of distances at which a query reads as many as the mean */
+	float		power;			/* of that ratio, by which the number of lists is divided */
+} IvfpqSpread;
+
 /*----------
  * Metapage contents:
  *
@@ -109,14 +120,17 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
  *		 80     4  coarse_m				sub-quantisers of centroid codes, or 0
  *		 84     4  ngroups				of lists, or 0 if these are few
  *		 88     4  error_scale			float, of VqCodec; 1 if not projected
- *		 92     4  train_rows			rows that trained it
+ *		 92     4  train_rows			rows that trained it, those held out for queries included
  *		 96     4  imbalance			float; 1 when all lists are equal
  *		100     4  projection_start		first block, or InvalidBlockNumber
  *		104     8  build_rows			entries written by the build
  *		112     8  zero_vectors			rows left out: cosine of a zero vector
  *		120    64  trained_on			"cpu" or the name of a GPU; "" if untrained
  *		184    20  build_ms				time of each phase of the build, in their order
- *		204    36  nprobes				lists to search for each of IVFPQ_RECALLS, as measured by the build
+ *		204    36  nprobes				lists to search for each of IVFPQ_RECALLS, as measured by the build;
+ *									the mean of all queries, where spread says that these differ
+ *		240    12  spread				zeroes where they do not
+ *		252     4  unused				zero
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -155,6 +169,8 @@ typedef struct IvfpqMetaPageData
 	char		trained_on[IVFPQ_TRAINER_LEN];
 	uint32		build_ms[IVFPQ_BUILD_PHASES];
 	uint32		nprobes[IVFPQ_NRECALLS];
+	IvfpqSpread spread;
+	uint32		unused;
 } IvfpqMetaPageData;
 
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
@@ -164,7 +180,8 @@ StaticAssertDecl(offsetof(IvfpqMetaPageData, mean_start) == 48, "metapage layout
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 104, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 184, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, nprobes) == 204, "metapage layout is on disk");
-StaticAssertDecl(sizeof(IvfpqMetaPageData) == 240, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, spread) == 240, "metapage layout is on disk");
+StaticAssertDecl(sizeof(IvfpqMetaPageData) == 256, "metapage layout is on disk");
 
 /*----------
  * Directory entry of one list:

@@ -248,6 +248,27 @@ ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng)
 	}
 }
 
+/* Of so many rows one may be held out */
+#define ROWS_PER_HELD	16
+
+void
+ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted)
+{
+	size_t		share = (size_t) ceil((double) wanted * sample->nrows / Max(sample->total_rows, 1));
+	VqRng		rng;
+
+	vq_rng_seed(&rng, IVFPQ_SEED + team->number);
+	sample->nheld = Min(share, sample->nrows / ROWS_PER_HELD);
+	for (size_t i = 0; i < sample->nheld; i++)
+	{
+		swap_rows(sample, sample->nrows - 1, vq_rng_below(&rng, sample->nrows));
+		sample->nrows--;
+	}
+	sample->held = ivfpq_sample_row(sample, sample->nrows);
+	sample->total_rows = sample->nrows;
+	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
+}
+
 IvfpqSample
 ivfpq_sample_part(IvfpqTeam *team, const IvfpqSample *sample, uint32 nlists)
 {

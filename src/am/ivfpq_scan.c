@@ -114,7 +114,7 @@ typedef struct IvfpqScan
 	float		epsilon;
 
 	IvfpqCoarse coarse;
-	uint32		nprobe;			/* lists at first */
+	uint32		nprobe;			/* lists at first: as many as this query should read */
 	uint32		max_probes;
 	int64		expand_at;		/* take further lists after this many rows */
 	int64		nentries;		/* of lists probed, whether they pass the conditions or not */
@@ -316,6 +316,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	Relation	index = scan->indexRelation;
 	MemoryContext old = MemoryContextSwitchTo(state->query_context);
 	const IvfpqModel *model;
+	bool		is_mean;
 
 	check_scan(scan);
 	pgstat_count_index_scan(index);
@@ -342,7 +343,7 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	}
 	ivfpq_check_dim(index, model->meta.dim, state->vector.dim);
 
-	state->nprobe = ivfpq_search_nprobe(index, &model->meta);
+	state->nprobe = ivfpq_search_nprobe(index, &model->meta, &is_mean);
 	if (model->meta.codec == IVFPQ_CODEC_NONE)
 	{
 		state->is_exact_only = true;
@@ -350,7 +351,8 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	}
 	else
 		prepare_codec(state);
-	ivfpq_coarse_begin(&state->coarse, index, model, &state->query, state->nprobe);
+	state->nprobe = ivfpq_coarse_begin(&state->coarse, index, model, &state->query, state->nprobe,
+									   is_mean && !state->is_exact_only);
 
 	state->least = model->meta.metric == VQ_METRIC_IP ? -INFINITY : 0.0;
 	state->epsilon = ivfpq_epsilon;

@@ -39,6 +39,7 @@ typedef struct IvfpqCoarse
 	uint32		ntaken;
 
 	/* compared exactly: nearest first, by id_high, the place in the arrays */
+	uint32		ncompared;
 	VqSelect	select;
 	VqItem	   *items;
 	uint32	   *list_nos;
@@ -63,10 +64,11 @@ typedef struct IvfpqCoarse
 
 /*
  * Memory comes from the current context; q_model and q_norm_sq of query are
- * set.  Taking more lists than expected takes longer, no more.
+ * set.  Returns how many lists the query should read: nprobe, or, where that is the mean of all queries, what
+ * the distances of its lists say.  Taking more takes longer, no more.
  */
-extern void ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
-							   const VqQuery *query, uint32 expected);
+extern uint32 ivfpq_coarse_begin(IvfpqCoarse *coarse, Relation index, const IvfpqModel *model,
+								 const VqQuery *query, uint32 nprobe, bool is_mean);
 
 /* The next list, or false after the last */
 extern bool ivfpq_coarse_next(IvfpqCoarse *coarse, IvfpqNearList *list);

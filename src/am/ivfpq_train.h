@@ -13,6 +13,7 @@
 #include "am/ivfpq_team.h"
 #include "kernels/vq_kmeans.h"
 #include "kernels/vq_panels.h"
+#include "kernels/vq_select.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
@@ -106,6 +107,8 @@ typedef struct IvfpqSample
 	size_t		nrows;
 	uint64		total_rows;		/* of the team */
 	size_t		dim;
+	const float *held;			/* [nheld][dim], own rows behind the others, which train nothing */
+	size_t		nheld;
 	uint32	   *labels;			/* [nrows], group or list of each row, while there are iterations */
 	double		error;			/* mean squared distance to centroids, from the last iteration */
 } IvfpqSample;
@@ -126,7 +129,13 @@ typedef struct IvfpqGpu IvfpqGpu;
 #define IVFPQ_TRAIN_ROWS_PER_LIST	32
 #define IVFPQ_MIN_TRAIN_ROWS		16384
 
-/* ivfpq_sample.c.  Own rows in random order. */
+/*
+ * ivfpq_sample.c.  Set rows apart for queries, so many of the team or a small part of all: to rows that have trained
+ * centroids these are nearer than to others.
+ */
+extern void ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted);
+
+/* Own rows in random order */
 extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
 
 /*
@@ -168,7 +177,7 @@ extern void ivfpq_balance_sort(IvfpqLists *lists, const uint32 *groups, float *w
 extern void ivfpq_balance_groups(const uint64 *sizes, size_t ngroups, uint64 nrows, uint32 nlists,
 								 uint32 *allotted);
 
-/* Rows of the sample, each with the nearest of own rows: what queries and their results are like */
+/* Rows held out of the sample, each with the nearest of own rows: what queries and their results are like */
 typedef struct IvfpqPairs
 {
 	size_t		nqueries;
@@ -189,10 +198,29 @@ ivfpq_pair_neighbours(int team_size)
 
 /*
  * ivfpq_nprobe.c.  How many of the nearest lists hold each share of near neighbours of rows of the sample
- * (nprobes, one for each of IVFPQ_RECALLS, ascending); and some of these neighbours, where wanted.
+ * (nprobes, one for each of IVFPQ_RECALLS, ascending), in the mean of queries that differ as spread says; and some
+ * of these neighbours, where wanted.
  */
-extern void ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *sample, VqMetric metric,
-								const IvfpqLists *lists, IvfpqPairs *pairs, uint32 *nprobes);
+extern void ivfpq_train_nprobes(IvfpqTeam *team, const IvfpqSample *sample, double table_rows, VqMetric metric,
+								const IvfpqLists *lists, IvfpqPairs *pairs, IvfpqSpread *spread, uint32 *nprobes);
+
+/* Lists of which ivfpq_spread_measure tells the distance: the nearest, and those of ranks 4, 8, ... 1,024 */
+#define IVFPQ_SPREAD_RANKS		10
+
+/*
+ * ivfpq_spread.c.  The distances of these lists from a query, float[IVFPQ_SPREAD_RANKS], left as they are where there are
+ * fewer lists.  values, float[nlists], are those that lists are ordered by: squared distances, or negative
+ * inner products, for which norms_sq are the squared norms of centroids.  items is VqItem[nlists], work space.
+ */
+extern void ivfpq_spread_measure(VqMetric metric, const float *values, const float *norms_sq, double query_norm_sq,
+								 uint32 nlists, VqItem *items, float *distances);
+
+/*
+ * How queries differ, and how many lists they read in the mean for each of IVFPQ_RECALLS.  ranks are those of the lists of
+ * near neighbours, uint64[nqueries][nneighbours], from 1; 0 where there is none, which come last.
+ */
+extern void ivfpq_spread_choose(const uint64 *ranks, size_t nqueries, size_t nneighbours, const float *distances,
+								uint32 nlists, IvfpqSpread *spread, uint32 *nprobes);
 
 /* ivfpq_train.c.  Make the centres of groups; moves centroids. */
 extern void ivfpq_train_centres(IvfpqLists *lists);

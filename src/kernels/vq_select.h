@@ -54,7 +54,7 @@ typedef struct VqPool
 
 /*
  * Throw out the larger items of a pool of more than most, so that between least
- * and most are left; 1 <= least < most
+ * and most are left; 1 <= least < most.  Those thrown out stay in the array, behind the others.
  */
 extern void vq_pool_keep(VqPool *pool, size_t least, size_t most);
 

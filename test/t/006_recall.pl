@@ -46,7 +46,7 @@ for my $case ([ 'array_l2_ops', '<->' ], [ 'array_ip_ops', '<#>' ], [ 'array_cos
 
 			note(sprintf 'aiming at %.2f: recall@10 %.3f', $aim, $found);
 			cmp_ok($found, '>=', $aim - 0.02, "$opclass $options: recall of a search that aims at $aim");
-			cmp_ok($found, '<=', $aim + 0.6 * (1 - $aim), "$opclass $options: one that aims at $aim does not do all it can");
+			cmp_ok($found, '<=', $aim + 0.75 * (1 - $aim), "$opclass $options: one that aims at $aim does not do all it can");
 		}
 
 		# Rows that a filter leaves are farther off and in more lists; these
