@@ -461,7 +461,7 @@ CREATE FUNCTION ivfpq_index_info(
 	OUT nbits int,
 	OUT rotation text,
 	OUT code_bytes int,
-	OUT nprobe int,
+	OUT nprobe int,				-- lists that a search reads, in the mean where ivfpq.recall says how many
 	OUT rows bigint,
 	OUT dead_slots bigint,
 	OUT zero_vectors bigint,
