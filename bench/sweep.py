@@ -100,8 +100,8 @@ class Sweep:
         while True:
             knob = min(knob, self._contender.knob_limit)
             recalls[knob] = self._add(variant, knob).quality.recall
-            if (recalls[knob] >= ENOUGH or recalls[knob] - before < LEAST_GAIN
-                    or knob == self._contender.knob_limit):
+            if (recalls[knob] >= ENOUGH or knob == self._contender.knob_limit
+                    or isinstance(knob, int) and recalls[knob] - before < LEAST_GAIN):
                 break
             before = recalls[knob]
             knob = after(knob)
