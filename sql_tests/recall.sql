@@ -118,8 +118,10 @@ DROP INDEX uneven_index;
 CREATE INDEX uneven_index ON uneven USING ivfpq (embedding) WITH (lists = 1000);
 SELECT abs(mean / nprobe - 1) < 0.05 AS is_mean FROM reading, ivfpq_index_info('uneven_index');
 
--- Without nprobes, values of ivfpq.recall are measured
-SELECT target, nprobe > 0 AS lists, recall >= target - 0.05 AS found, queries_asked FROM ivfpq_recall('uneven_index', sample => 50);
+-- Without nprobes, values of ivfpq.recall are measured that take different numbers of lists
+SELECT count(*) BETWEEN 3 AND 6 AS several, min(target) AS least, bool_and(nprobe > 0) AS lists, bool_and(recall >= target - 0.05) AS found,
+	   max(queries_asked) AS queries_asked
+FROM ivfpq_recall('uneven_index', sample => 50);
 DROP FUNCTION reading_for;
 DROP VIEW reading;
 DROP TABLE uneven;
