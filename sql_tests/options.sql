@@ -43,7 +43,7 @@ EXCEPTION WHEN feature_not_supported THEN
 	RETURN CASE WHEN SQLERRM LIKE 'this machine cannot run the "' || kernel || '" kernels' THEN 'refused' ELSE SQLERRM END;
 END $$;
 SELECT kernel, kernel_outcome(kernel) AS outcome
-FROM unnest('{scalar,avx2,avx512,avx512_vnni,avx512_vbmi,neon,neon_dotprod}'::text[]) AS kernel
+FROM unnest('{scalar,avx2,avx512,avx512_vnni,avx512_vbmi,avx512_amx,neon,neon_dotprod}'::text[]) AS kernel
 WHERE kernel_outcome(kernel) IS DISTINCT FROM
 	CASE WHEN kernel IN (SELECT name FROM vqpg_kernels() WHERE supported) THEN kernel ELSE 'refused' END;
 SELECT kernel_outcome('auto') = (SELECT name FROM vqpg_kernels() WHERE supported LIMIT 1) AS auto_is_best;

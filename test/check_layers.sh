@@ -74,7 +74,7 @@ check_arrows()
 	claim 'kernels include only kernels and standard headers' \
 		"$(all_includes src/kernels/*.[ch] |
 			grep -vE "^[^ ]*: (kernels/[a-z0-9_]+\.h|$standard)\$" |
-			grep -vE '^src/kernels/vq_kernels_(avx2(_scan)?\.c|avx2\.h|avx512(_scan|_vbmi|_vnni)?\.c|avx512\.h):[0-9]*: <immintrin\.h>$|^src/kernels/vq_kernels_neon((_scan|_dotprod)?\.c|\.h):[0-9]*: <arm_neon\.h>$|^src/kernels/vq_cpu\.c:[0-9]*: <(cpuid|sys/auxv)\.h>$')"
+			grep -vE '^src/kernels/vq_kernels_(avx2(_scan)?\.c|avx2\.h|avx512(_scan|_vbmi|_vnni|_amx)?\.c|avx512\.h):[0-9]*: <immintrin\.h>$|^src/kernels/vq_kernels_neon((_scan|_dotprod)?\.c|\.h):[0-9]*: <arm_neon\.h>$|^src/kernels/vq_cpu\.c:[0-9]*: <(cpuid|sys/auxv|sys/syscall|unistd)\.h>$')"
 	claim 'kernels do not allocate, print or end the process' \
 		"$(grep -nE '\b(malloc|calloc|realloc|free|alloca|printf|fprintf|puts|abort|exit) *\(' src/kernels/*.[ch])"
 	claim 'src/base includes only src/base and kernels' \

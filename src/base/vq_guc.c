@@ -65,8 +65,9 @@ static const struct config_enum_entry kernel_options[] = {
 	{"avx512", 3, false},
 	{"avx512_vnni", 4, false},
 	{"avx512_vbmi", 5, false},
-	{"neon", 6, false},
-	{"neon_dotprod", 7, false},
+	{"avx512_amx", 6, false},
+	{"neon", 7, false},
+	{"neon_dotprod", 8, false},
 	{NULL, 0, false}
 };
 

@@ -55,4 +55,11 @@ typedef enum VqMetric
 #define VQ_TARGET_END	VQ_PRAGMA(GCC pop_options)
 #endif
 
+/* Tiles are known to gcc from 11 and to clang from 12 on, and their use is asked for in Linux's way */
+#if defined(__x86_64__) && defined(__linux__)
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define VQ_HAVE_AMX
+#endif
+#endif
+
 #endif							/* VQ_BASE_H */

@@ -14,12 +14,14 @@
 #define VQ_CPU_AVX512		(1u << 1)	/* AVX-512 F, BW, DQ and VL */
 #define VQ_CPU_AVX512_VNNI	(1u << 2)	/* sums of products of bytes */
 #define VQ_CPU_AVX512_VBMI	(1u << 3)	/* and byte permutes over registers */
-#define VQ_CPU_NEON			(1u << 4)
-#define VQ_CPU_NEON_DOTPROD	(1u << 5)	/* sums of products of bytes */
+#define VQ_CPU_AVX512_AMX	(1u << 4)	/* all that, and sums of products of tiles of bytes */
+#define VQ_CPU_NEON			(1u << 5)
+#define VQ_CPU_NEON_DOTPROD	(1u << 6)	/* sums of products of bytes */
 
 /*
  * Features that the processor has and the operating system saves registers
- * for.  Cheap after the first call; safe from any thread.
+ * for; those that a process must ask for first, it asks for.  Cheap after the
+ * first call; safe from any thread.
  */
 extern uint32_t vq_cpu_features(void);
 

@@ -14,6 +14,9 @@
 /* The scalar table requires nothing, so a search for "auto" ends there */
 const VqKernels *const vq_kernels_all[] = {
 #if defined(__x86_64__)
+#if defined(VQ_HAVE_AMX)
+	&vq_kernels_avx512_amx,
+#endif
 	&vq_kernels_avx512_vbmi,
 	&vq_kernels_avx512_vnni,
 	&vq_kernels_avx512,

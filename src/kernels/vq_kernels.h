@@ -226,6 +226,9 @@ extern const VqKernels vq_kernels_avx2;
 extern const VqKernels vq_kernels_avx512;
 extern const VqKernels vq_kernels_avx512_vnni;
 extern const VqKernels vq_kernels_avx512_vbmi;
+#if defined(VQ_HAVE_AMX)
+extern const VqKernels vq_kernels_avx512_amx;
+#endif
 #elif defined(__aarch64__)
 extern const VqKernels vq_kernels_neon;
 extern const VqKernels vq_kernels_neon_dotprod;

@@ -542,4 +542,17 @@ const VqKernels vq_kernels_avx512_vbmi = {
 	.scores_u8 = vq_avx512_scores_u8,
 };
 
+#if defined(VQ_HAVE_AMX)
+const VqKernels vq_kernels_avx512_amx = {
+	.name = "avx512_amx",
+	.required_features = VQ_CPU_AVX2 | VQ_CPU_AVX512 | VQ_CPU_AVX512_VNNI | VQ_CPU_AVX512_VBMI | VQ_CPU_AVX512_AMX,
+	.is_u8_fast = true,
+	AVX512_OPERATIONS,
+	.project_i8 = vq_avx512_project_i8,
+	.scan4 = vq_avx512_scan4_vbmi,
+	.quantise_u8 = vq_avx512_quantise_u8,
+	.scores_u8 = vq_avx512_scores_u8_amx,
+};
+#endif
+
 #endif							/* __x86_64__ */

@@ -61,4 +61,8 @@ extern float vq_avx512_quantise_u8(const float *x, const float *origin, size_t d
 extern void vq_avx512_scores_u8(const uint8_t *rows, const float *steps, size_t nrows, const VqColumns *columns,
 								float *scores);
 
+/* vq_kernels_avx512_amx.c: VQ_CPU_AVX512_AMX */
+extern void vq_avx512_scores_u8_amx(const uint8_t *rows, const float *steps, size_t nrows,
+									const VqColumns *columns, float *scores);
+
 #endif							/* VQ_KERNELS_AVX512_H */

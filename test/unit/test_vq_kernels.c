@@ -1092,13 +1092,13 @@ scored_close(Scored *scored)
 static void
 test_scores_u8_agree_with_doubles(void)
 {
-	static const size_t quad_counts[] = {0, 1, 2, 3, 17, 75, 4000};
+	static const size_t quad_counts[] = {0, 1, 2, 3, 16, 17, 75, 4000};
 	VqRng		rng;
 
 	vq_rng_seed(&rng, 22);
 	for (size_t n = 0; n < sizeof(quad_counts) / sizeof(quad_counts[0]); n++)
 		for (size_t ncolumns = 16; ncolumns <= (quad_counts[n] < 1000 ? 144 : 16); ncolumns += 16)
-			for (size_t nrows = 0; nrows <= (quad_counts[n] <= 3 ? 26 : 7); nrows++)
+			for (size_t nrows = 0; nrows <= (quad_counts[n] <= 17 ? 34 : 7); nrows++)
 			{
 				size_t		nquads = quad_counts[n];
 				float	   *got = allocate(nrows * ncolumns * sizeof(float));

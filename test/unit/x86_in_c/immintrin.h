@@ -234,4 +234,64 @@ REDUCE(reduce_add_epi32, __m512i, int32_t, 0, (int32_t) ((uint32_t) x + (uint32_
 #define _mm512_reduce_min_ps(a) reduce_min_ps(0xffff, a)
 #define _mm512_reduce_add_epi32(a) reduce_add_epi32(0xffff, a)
 
+/* Tiles of AMX: as many rows of as many bytes as the last configuration says, zero to begin with */
+typedef struct Tile
+{
+	uint8_t		bytes[16][64];
+	size_t		nrows;
+	size_t		row_bytes;
+} Tile;
+
+static __thread Tile tiles[8] __attribute__((unused));
+
+IN_C void
+_tile_loadconfig(const void *config)
+{
+	memset(tiles, 0, sizeof(tiles));
+	for (size_t t = 0; t < 8; t++)
+	{
+		uint16_t	row_bytes;
+
+		memcpy(&row_bytes, (const char *) config + 16 + t * 2, 2);
+		tiles[t].row_bytes = row_bytes;
+		tiles[t].nrows = ((const uint8_t *) config)[48 + t];
+	}
+}
+
+IN_C void
+_tile_release(void)
+{
+	memset(tiles, 0, sizeof(tiles));
+}
+
+IN_C void
+_tile_loadd(int to, const void *from, size_t stride)
+{
+	for (size_t i = 0; i < tiles[to].nrows; i++)
+		memcpy(tiles[to].bytes[i], (const char *) from + i * stride, tiles[to].row_bytes);
+}
+
+IN_C void
+_tile_stored(int from, void *to, size_t stride)
+{
+	for (size_t i = 0; i < tiles[from].nrows; i++)
+		memcpy((char *) to + i * stride, tiles[from].bytes[i], tiles[from].row_bytes);
+}
+
+/* Unsigned bytes of a by signed ones of b, four to a sum of 32 bits */
+IN_C void
+_tile_dpbusd(int to, int a, int b)
+{
+	for (size_t i = 0; i < tiles[to].nrows; i++)
+		for (size_t j = 0; j < tiles[to].row_bytes / 4; j++)
+		{
+			int32_t		sum;
+
+			memcpy(&sum, tiles[to].bytes[i] + j * 4, 4);
+			for (size_t k = 0; k < tiles[a].row_bytes; k++)
+				sum += tiles[a].bytes[i][k] * (int8_t) tiles[b].bytes[k / 4][j * 4 + k % 4];
+			memcpy(tiles[to].bytes[i] + j * 4, &sum, 4);
+		}
+}
+
 #endif							/* X86_IN_C_H */
