@@ -31,6 +31,9 @@
 #define FAR_ROW					8
 #define FAR_ROUNDS				8
 
+/* Values side by side in a loop, so that compilers take several with an instruction */
+#define LANES					8
+
 #define CODED_VALUES			1e7	/* distances to values of codes, between two looks for interrupts */
 
 /* Rows of the sample, and which of them are not far from all others */
@@ -43,16 +46,38 @@ typedef struct Centring
 	uint64		nnear;			/* of the team, that are not */
 } Centring;
 
+/* |x - origin|^2 of float[dim], in double: a float has no room for the squares of large values */
 static double
-length_of(const Centring *centring, const float *x)
+distance_sq_of(const float *x, const float *origin, size_t dim)
 {
-	double		sum = 0.0;
+	double		sums[LANES] = {0};
+	size_t		d = 0;
 
-	if (!centring->normalise)
-		return 1.0;
-	for (size_t d = 0; d < centring->sample->dim; d++)
-		sum += (double) x[d] * x[d];
-	return sqrt(sum);
+	for (; d + LANES <= dim; d += LANES)
+		for (size_t lane = 0; lane < LANES; lane++)
+		{
+			double		diff = (double) x[d + lane] - origin[d + lane];
+
+			sums[lane] += diff * diff;
+		}
+	for (; d < dim; d++)
+		sums[0] += ((double) x[d] - origin[d]) * ((double) x[d] - origin[d]);
+	for (size_t lane = 1; lane < LANES; lane++)
+		sums[0] += sums[lane];
+	return sums[0];
+}
+
+/* sums += x * factor, of dim values */
+static void
+add_times(double *restrict sums, const float *restrict x, double factor, size_t dim)
+{
+	size_t		d = 0;
+
+	for (; d + LANES <= dim; d += LANES)
+		for (size_t lane = 0; lane < LANES; lane++)
+			sums[d + lane] += x[d + lane] * factor;
+	for (; d < dim; d++)
+		sums[d] += x[d] * factor;
 }
 
 /* Mean of the near rows */
@@ -61,16 +86,15 @@ compute_mean(const Centring *centring, float *mean)
 {
 	const IvfpqSample *sample = centring->sample;
 	double	   *sums = palloc0(sample->dim * sizeof(double));
+	float	   *zero = palloc0(sample->dim * sizeof(float));
 
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
 		const float *x = ivfpq_sample_row(sample, i);
-		double		length = length_of(centring, x);
 
 		if (isinf(centring->distances[i]))
 			continue;
-		for (size_t d = 0; d < sample->dim; d++)
-			sums[d] += x[d] / length;
+		add_times(sums, x, centring->normalise ? 1.0 / sqrt(distance_sq_of(x, zero, sample->dim)) : 1.0, sample->dim);
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
@@ -78,6 +102,7 @@ compute_mean(const Centring *centring, float *mean)
 	for (size_t d = 0; d < sample->dim; d++)
 		mean[d] = (float) (sums[d] / Max(centring->nnear, 1));
 	pfree(sums);
+	pfree(zero);
 }
 
 /* Distances of the near rows from the mean; and their sum, and that of their squares */
@@ -90,16 +115,11 @@ compute_distances(const Centring *centring, const float *mean, double sums[2])
 	for (size_t i = 0; i < sample->nrows; i++)
 	{
 		const float *x = ivfpq_sample_row(sample, i);
-		double		distance_sq = 0.0;
+		double		distance_sq;
 
 		if (isinf(centring->distances[i]))
 			continue;
-		for (size_t d = 0; d < sample->dim; d++)
-		{
-			double		diff = (double) x[d] - mean[d];
-
-			distance_sq += diff * diff;
-		}
+		distance_sq = distance_sq_of(x, mean, sample->dim);
 		centring->distances[i] = sqrt(distance_sq);
 		sums[0] += centring->distances[i];
 		sums[1] += distance_sq;
