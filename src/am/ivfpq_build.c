@@ -42,6 +42,9 @@
 #define JUDGING_ROWS			128
 #define MIN_FOUND_LISTS			0.985
 
+/* One in so many lists is about what searches want by default, which is not known yet then */
+#define LISTS_PER_PROBE			100
+
 /* Bytes may stand for centroids if rounding adds no more than this to the error of residuals */
 #define MAX_ROUNDING			0.01
 
@@ -105,8 +108,7 @@ finds_lists(const IvfpqBuild *build, const VqCodec *codec, const VqBlockShape *s
 	const IvfpqSample *sample = &build->sample;
 	size_t		nrows = Min(JUDGING_ROWS, sample->nrows);
 	size_t		stride = nrows > 0 ? sample->nrows / nrows * lists->dim : 0;
-	uint32		nprobe = build->options->nprobe > 0 ? build->options->nprobe :
-		ivfpq_recall_nprobe(&build->meta, VQ_DEFAULT_RECALL);
+	uint32		nprobe = build->options->nprobe > 0 ? build->options->nprobe : lists->nlists / LISTS_PER_PROBE;
 	uint32	   *group_blocks = palloc((lists->ngroups + 1) * sizeof(uint32));
 	IvfpqModel	model = {
 		.meta = build->meta, .coarse = *codec, .coarse_shape = *shape,
@@ -122,7 +124,7 @@ finds_lists(const IvfpqBuild *build, const VqCodec *codec, const VqBlockShape *s
 		group_blocks[g + 1] = group_blocks[g] +
 			(lists->starts[g + 1] - lists->starts[g] + VQ_BLOCK_LANES - 1) / VQ_BLOCK_LANES;
 	share = ivfpq_coarse_share(&model, blocks, lists->centroids, sample->rows, stride, nrows,
-							   Min(nprobe, lists->nlists));
+							   Max(1, Min(nprobe, lists->nlists)));
 	ereport(DEBUG1,
 			(errmsg_internal("index \"%s\": by codes of centroids searches find %.3f of the lists they want",
 							 RelationGetRelationName(build->index), share)));
@@ -282,7 +284,7 @@ train(IvfpqBuild *build)
 	begin_codec(build);
 	ivfpq_train_space(team, &build->sample, build->plan.nlists, codec, build->mean);
 	meta->train_rows = build->sample.total_rows;
-	ivfpq_sample_hold(team, &build->sample, build->sample.total_rows > 2 * build->plan.nlists ? IVFPQ_PAIR_QUERIES : 0);
+	ivfpq_sample_hold(team, &build->sample, build->sample.total_rows > 2 * build->plan.nlists ? build->plan.nqueries : 0);
 
 	begin_phase(build, IVFPQ_PHASE_CLUSTERING);
 	lists->dim = meta->dim;
@@ -297,13 +299,9 @@ train(IvfpqBuild *build)
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
 	write_centroids(build);
-	ivfpq_train_nprobes(team, &build->sample, build->plan.estimated_rows, meta->metric, lists,
-						codec->is_projected ? &pairs : NULL, &meta->spread, meta->nprobes);
-	if (build->writer)
-		ereport(DEBUG1,
-				(errmsg_internal("index \"%s\": %u lists are read in the mean, by the distance of list %u to the power of %g",
-								 RelationGetRelationName(build->index), ivfpq_recall_nprobe(meta, VQ_DEFAULT_RECALL),
-								 meta->spread.rank, meta->spread.power)));
+	ivfpq_choose_queries(team, &build->sample, &build->queries);
+	if (codec->is_projected)
+		ivfpq_find_pairs(team, &build->sample, meta->metric, lists, &build->queries, &pairs);
 
 	begin_phase(build, IVFPQ_PHASE_TRAINING_CODES);
 	train_coarse(build);
@@ -317,7 +315,6 @@ train(IvfpqBuild *build)
 		codec->error_scale = ivfpq_train_error_scale(team, codec, lists, &pairs);
 	if (pairs.queries)
 	{
-		pfree(pairs.queries);
 		pfree(pairs.neighbours);
 		pfree(pairs.lists);
 	}
@@ -342,7 +339,7 @@ share_model(IvfpqBuild *build)
 	IvfpqLists *lists = &build->lists;
 	size_t		dim = build->meta.dim;
 	bool		is_leader = ivfpq_team_is_leader(team);
-	uint64		sizes[] = {lists->nlists, lists->ngroups, build->codec.is_projected};
+	uint64		sizes[] = {lists->nlists, lists->ngroups, build->codec.is_projected, build->queries.count};
 	uint64	   *starts;
 	size_t		codebook_floats;
 
@@ -363,6 +360,8 @@ share_model(IvfpqBuild *build)
 		lists->ngroups = sizes[1];
 		lists->centroids = palloc_extended(mul_size(lists->nlists, dim * sizeof(float)), flags);
 		lists->starts = palloc0((lists->ngroups + 1) * sizeof(uint32));
+		build->queries.count = sizes[3];
+		build->queries.rows = palloc_extended(Max(sizes[3], 1) * dim * sizeof(float), flags);
 		build->codebook = palloc_extended(codebook_floats * sizeof(float), flags);
 		memset(build->mean, 0, dim * sizeof(float));
 		build->codec.error_scale = 0;
@@ -377,6 +376,7 @@ share_model(IvfpqBuild *build)
 		lists->starts[g] = starts[g];
 	pfree(starts);
 	ivfpq_team_sum_f32(team, lists->centroids, lists->nlists * dim);
+	ivfpq_team_sum_f32(team, build->queries.rows, build->queries.count * dim);
 	ivfpq_team_sum_f32(team, build->mean, dim);
 	ivfpq_team_sum_f32(team, build->codebook, codebook_floats);
 	ivfpq_team_sum_f32(team, &build->codec.scale, 1);
@@ -414,6 +414,10 @@ build_as_team(IvfpqBuild *build)
 	ivfpq_parallel_begin(build, team_size);
 	ivfpq_build_member(build);
 
+	ereport(DEBUG1,
+			(errmsg_internal("index \"%s\": %u lists are read in the mean, by the distance of list %u to the power of %g",
+							 RelationGetRelationName(build->index), ivfpq_recall_nprobe(&build->meta, VQ_DEFAULT_RECALL),
+							 build->meta.spread.rank, build->meta.spread.power)));
 	begin_phase(build, IVFPQ_PHASE_WRITING);
 	ivfpq_encode_write(build);
 	ivfpq_parallel_end(build);

@@ -24,6 +24,7 @@ typedef struct IvfpqBuildPlan
 	bool		is_projected;	/* codes are those of a projection */
 	uint32		nlists;
 	uint64		train_rows;		/* of the whole team */
+	size_t		nqueries;		/* by which nprobes are measured */
 	size_t		member_bytes;	/* what each member may use */
 	bool		leader_trains;	/* alone, as memory is too small for the models of all, or that of a GPU for
 								 * the sample */
@@ -64,6 +65,7 @@ typedef struct IvfpqBuild
 	Sharedsort *shared_sort;
 
 	IvfpqSample sample;
+	IvfpqQueries queries;
 
 	/* the model, if trained */
 	VqCodec		codec;
@@ -104,6 +106,9 @@ extern int	ivfpq_plan_team_size(const IvfpqBuild *build, int max_size);
 
 /* Settle lists, sample and memory; a NOTICE if they are less than they should be */
 extern void ivfpq_plan_lists(IvfpqBuild *build, int team_size);
+
+/* Bytes that queries and their neighbours take a member */
+extern size_t ivfpq_plan_query_bytes(const IvfpqBuild *build);
 
 /* Sub-quantisers of centroids */
 extern uint32 ivfpq_plan_coarse_m(uint32 dim);

@@ -548,8 +548,7 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	vq_rng_seed(&rng, IVFPQ_SEED);
 	lists->ngroups = 0;
 
-	/* rows labelled, and those of ivfpq_train_nprobe */
-	ivfpq_team_progress_begin(team, VQ_GPU_CLUSTER_STEPS * nrows + part.total_rows);
+	ivfpq_team_progress_begin(team, VQ_GPU_CLUSTER_STEPS * nrows);
 	is_clustered = cluster_on_gpu(team, gpu, sample, lists, &rng);
 
 	/* the leader alone has used it */
@@ -562,13 +561,13 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	}
 	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
 	{
-		ivfpq_team_progress_begin(team, 2 * GROUP_ITERATIONS * nrows + part.total_rows);
+		ivfpq_team_progress_begin(team, 2 * GROUP_ITERATIONS * nrows);
 		cluster_rows(team, sample->rows, sample->nrows, lists, sample->labels,
 					 2 * GROUP_ITERATIONS, &rng, &error);
 	}
 	else
 	{
-		ivfpq_team_progress_begin(team, JOINT_ITERATIONS * nrows + (GROUP_ITERATIONS + 2.0) * part.total_rows +
+		ivfpq_team_progress_begin(team, JOINT_ITERATIONS * nrows + (GROUP_ITERATIONS + 1.0) * part.total_rows +
 								  Min(nrows, sqrt(lists->nlists) * ROWS_PER_GROUP) * GROUP_ITERATIONS);
 		cluster_by_groups(team, &part, lists, &rng);
 		error = iterate_jointly(team, sample, lists, &rng);

@@ -65,6 +65,7 @@ typedef struct EncodeState
 	uint32	   *labels;
 	float	   *distances;
 	IvfpqAssigner *assigner;
+	IvfpqNeighbours *neighbours;	/* of the queries */
 	const float *centroid_codes;	/* [nlists][pq.dim], centroids in code space */
 	float	   *directions;		/* of the projection, if there is one */
 	float	   *x_codes;		/* [PROJECTED_ROWS][pq.dim] */
@@ -195,6 +196,7 @@ encode_here(EncodeState *state)
 		const EncodeBatch *batch = batch_no(state, state->ndone);
 
 		ivfpq_assign(state->assigner, batch->rows, batch->nrows, state->labels, state->distances);
+		ivfpq_neighbours_offer(state->neighbours, batch->rows, batch->nrows, state->labels, batch->is_exact);
 		for (size_t i = 0; i < batch->nrows; i++)
 		{
 			size_t		place = i % PROJECTED_ROWS;
@@ -235,6 +237,7 @@ collect_batch(EncodeState *state)
 			elog(ERROR, "unexpected list %u from the GPU plug-in", encoded->labels[i]);
 		put_entry(state, batch, i, encoded->labels[i], encoded->factors[i], encoded->codes + i * m);
 	}
+	ivfpq_neighbours_offer(state->neighbours, batch->rows, batch->nrows, encoded->labels, batch->is_exact);
 	ivfpq_gpu_encode_release(gpu, encoded);
 	state->ndone++;
 }
@@ -324,7 +327,7 @@ ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists)
 	/* sums are gone by now, but what was freed need not be given back by malloc: so count them */
 	return nlists * (build->meta.dim * (sizeof(float) + sizeof(double)) + sizeof(uint64)) +
 		(build->plan.is_projected ? (nlists + PROJECTED_ROWS + build->meta.dim) * row_bytes : 0) +
-		ivfpq_assigner_bytes(nlists, build->meta.dim) +
+		ivfpq_assigner_bytes(nlists, build->meta.dim) + ivfpq_plan_query_bytes(build) +
 		batch_rows(build, (size_t) maintenance_work_mem * 1024) * row_bytes;
 }
 
@@ -383,6 +386,8 @@ begin_encoding(EncodeState *state)
 	state->labels = palloc(state->capacity * sizeof(uint32));
 	state->distances = palloc(state->capacity * sizeof(float));
 	state->assigner = ivfpq_assigner_create(&build->lists, IVFPQ_ASSIGNED_GROUPS);
+	state->neighbours = ivfpq_neighbours_create(build->meta.metric, build->queries.rows, build->queries.count,
+												build->meta.dim);
 	begin_projection(state);
 	state->work = palloc(vq_codec_encode_floats(&build->codec) * sizeof(float));
 	state->codes = palloc(shape->m);
@@ -401,7 +406,7 @@ begin_encoding(EncodeState *state)
 	state->sort = begin_sort(desc, limit > used ? limit - used : 0, coordinate);
 }
 
-/* Counts of this member to counts of the team; afterwards all have sorted their part */
+/* Counts of this member, list_rows among them, to counts of the team; afterwards all have sorted their part */
 static void
 add_up_counts(EncodeState *state)
 {
@@ -448,6 +453,9 @@ ivfpq_encode_table(IvfpqBuild *build)
 	ivfpq_gpu_close(build->gpu);
 	tuplesort_performsort(state.sort);
 	add_up_counts(&state);
+	ivfpq_choose_nprobes(&build->team, build->meta.metric, &build->lists, state.list_rows, &build->queries, state.neighbours,
+						 &build->meta.spread, build->meta.nprobes);
+	pfree(build->queries.rows);
 	MemoryContextSwitchTo(old);
 	if (build->shared_sort)
 	{
@@ -456,6 +464,7 @@ ivfpq_encode_table(IvfpqBuild *build)
 		return;
 	}
 	ivfpq_assigner_free(state.assigner);
+	ivfpq_neighbours_free(state.neighbours);
 	if (build->codec.is_projected)
 		pfree(unconstify(float *, state.centroid_codes));
 	for (int i = 0; i < state.nbatches; i++)

@@ -78,8 +78,12 @@
 #define COARSE_DIMS				2
 #define WIDE_COARSE_DIMS		4
 
-/* What a member has besides lists and sample: products, sums of a codebook, and the like */
-#define MEMBER_OVERHEAD			(1024 * 1024)
+/* What a member has besides lists, sample and queries: products, sums of a codebook, and the like */
+#define MEMBER_OVERHEAD			(512 * 1024)
+
+/* Queries may take so much memory of each member, or as much as so few of them take */
+#define QUERY_BYTES				(3 * 1024 * 1024)
+#define MIN_QUERIES				64
 
 /*
  * Sub-quantisers of dsub dimensions, or of as many more as it takes that a
@@ -176,6 +180,16 @@ ivfpq_plan_codes(IvfpqBuild *build)
 	build->plan.shape.nbits = build->options->nbits;
 	settle_m(build);
 	ivfpq_plan_check_m(build);
+	build->plan.nqueries = Max(MIN_QUERIES, Min(IVFPQ_QUERIES, QUERY_BYTES / (build->meta.dim * sizeof(float))));
+}
+
+size_t
+ivfpq_plan_query_bytes(const IvfpqBuild *build)
+{
+	size_t		nqueries = build->plan.nqueries;
+	size_t		dim = build->meta.dim;
+
+	return nqueries * dim * sizeof(float) + ivfpq_neighbours_bytes(nqueries, dim);
 }
 
 void
@@ -228,7 +242,7 @@ reserved_bytes(const IvfpqBuild *build, int team_size, uint32 nlists)
 {
 	size_t		dim = build->meta.dim;
 
-	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + MEMBER_OVERHEAD) +
+	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + ivfpq_plan_query_bytes(build) + MEMBER_OVERHEAD) +
 		(build->plan.is_projected ? ivfpq_projection_bytes(dim, team_size) : 0);
 }
 

@@ -214,7 +214,7 @@ size_t
 ivfpq_projection_bytes(size_t dim, int team_size)
 {
 	size_t		chunk = CHUNK_ROWS * dim * sizeof(float);
-	size_t		pairs = (1 + ivfpq_pair_neighbours(team_size)) * IVFPQ_PAIR_QUERIES * dim * sizeof(float);
+	size_t		pairs = ivfpq_pair_neighbours(team_size) * IVFPQ_PAIR_QUERIES * dim * sizeof(float);
 	size_t		matrix = dim * dim * sizeof(float);
 
 	return team_size * (chunk + pairs + matrix) + 2 * matrix;

@@ -38,7 +38,7 @@ for my $case ([ 'array_l2_ops', '<->' ], [ 'array_ip_ops', '<#>' ], [ 'array_cos
 		cmp_ok($recall, '>=', 0.95, "$opclass $options: recall at defaults");
 		cmp_ok($all, '>=', 0.99, "$opclass $options: recall of a search of all lists");
 
-		# What a search aims at is what it finds, or a little more
+		# What a search aims at is what it finds, or a little more (of 2,000 neighbours two are chance)
 		for my $aim (0.8, 0.9, 0.95, 0.99)
 		{
 			my $found = recall($truth,
@@ -46,7 +46,7 @@ for my $case ([ 'array_l2_ops', '<->' ], [ 'array_ip_ops', '<#>' ], [ 'array_cos
 
 			note(sprintf 'aiming at %.2f: recall@10 %.3f', $aim, $found);
 			cmp_ok($found, '>=', $aim - 0.02, "$opclass $options: recall of a search that aims at $aim");
-			cmp_ok($found, '<=', $aim + 0.75 * (1 - $aim), "$opclass $options: one that aims at $aim does not do all it can");
+			cmp_ok($found, '<=', $aim + 0.75 * (1 - $aim) + 0.001, "$opclass $options: one that aims at $aim does not do all it can");
 		}
 
 		# Rows that a filter leaves are farther off and in more lists; these

@@ -257,7 +257,7 @@ for my $fault ((map { "after $_" } 0 .. 4, 20, 40), 'codebook', 'after 80')
 	with_fault($fault);
 	my ($code, $err) = run_sql(qq{
 		SET max_parallel_maintenance_workers = 2;
-		SET maintenance_work_mem = '96MB';
+		SET maintenance_work_mem = '128MB';
 		SET client_min_messages = debug1;
 		$create_wide;});
 
