@@ -447,7 +447,7 @@ choose_settings(FunctionCallInfo fcinfo, int number, Relation index, const Ivfpq
 
 			for (int i = 0; i < lengthof(targets); i++)
 			{
-				uint32		nprobe = ivfpq_recall_nprobe(meta, targets[i]);
+				uint32		nprobe = vq_recall_nprobe(meta->nprobes, targets[i]);
 
 				if (nprobe > last)
 					settings[(*count)++].target = targets[i];

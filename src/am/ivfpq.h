@@ -25,6 +25,7 @@
 #include "kernels/vq_attribute.h"
 #include "kernels/vq_block.h"
 #include "kernels/vq_codec.h"
+#include "kernels/vq_spread.h"
 
 /*
  * Strategies and support functions of a class.  The second strategy is for search keys that only the
@@ -261,20 +262,19 @@ pg_noreturn extern void ivfpq_report_dim(Relation index, uint32 index_dim, int d
 /* Whether the dimension is that of the index's first row, rather than trained on or asked for */
 extern bool ivfpq_dim_is_from_row(Relation index, const IvfpqMetaPageData *meta);
 
+StaticAssertDecl(IVFPQ_NRECALLS == VQ_NRECALLS, "the metapage has an nprobe for each of vq_recalls");
+
+/* How queries of this index differ */
+static inline VqSpread
+ivfpq_spread(const IvfpqMetaPageData *meta)
+{
+	return (VqSpread) {.rank = meta->spread.rank, .mean = meta->spread.mean, .power = meta->spread.power};
+}
+
 /*----------
  * Pages: the only callers of the buffer manager and of WAL.
  *----------
  */
-
-/* ivfpq_nprobe.c.  Lists that hold this share, of 0.5 to 0.999, of the rows nearest to a query, as far as the build has seen */
-extern const double ivfpq_recalls[IVFPQ_NRECALLS];	/* ascending */
-extern uint32 ivfpq_recall_nprobe(const IvfpqMetaPageData *meta, double recall);
-
-/* ivfpq_spread.c.  How far a list is from a query, from squares: ratios of that tell how many lists the query should read */
-extern double ivfpq_list_distance(VqMetric metric, double distance_sq, double query_norm_sq, double centroid_norm_sq);
-
-/* That number, where nprobe are read in the mean, and the nearest list and the one of spread->rank are so far away */
-extern uint32 ivfpq_spread_nprobe(const IvfpqSpread *spread, uint32 nlists, uint32 nprobe, double nearest, double other);
 
 /* ivfpq_meta.c */
 

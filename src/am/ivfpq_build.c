@@ -416,7 +416,7 @@ build_as_team(IvfpqBuild *build)
 
 	ereport(DEBUG1,
 			(errmsg_internal("index \"%s\": %u lists are read in the mean, by the distance of list %u to the power of %g",
-							 RelationGetRelationName(build->index), ivfpq_recall_nprobe(&build->meta, VQ_DEFAULT_RECALL),
+							 RelationGetRelationName(build->index), vq_recall_nprobe(build->meta.nprobes, VQ_DEFAULT_RECALL),
 							 build->meta.spread.rank, build->meta.spread.power)));
 	begin_phase(build, IVFPQ_PHASE_WRITING);
 	ivfpq_encode_write(build);

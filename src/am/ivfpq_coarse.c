@@ -10,7 +10,7 @@
  * cost 100 centres, a quarter of the codes (.14 MB), and a hundred centroids
  * instead of 3 MB of them.  With few lists all centroids are compared.
  *
- * How many lists a query should read can depend on how far they are (ivfpq_spread.c).  Then
+ * How many lists a query should read can depend on how far they are (kernels/vq_spread.h).  Then
  * as many as that takes are compared first, and the others, of the bounds that are left, when it is known.
  *
  *-------------------------------------------------------------------------
@@ -271,17 +271,18 @@ static uint32
 lists_wanted(IvfpqCoarse *coarse, uint32 nprobe)
 {
 	const IvfpqMetaPageData *meta = &coarse->model->meta;
-	uint32		ranks[] = {0, Min(meta->spread.rank, coarse->ncompared) - 1};
+	const VqSpread spread = ivfpq_spread(meta);
+	uint32		ranks[] = {0, Min(spread.rank, coarse->ncompared) - 1};
 	double		distances[lengthof(ranks)];
 
 	for (int i = 0; i < lengthof(ranks); i++)
 	{
 		uint32		list = vq_select_ahead(&coarse->select, ranks[i])->id_high;
 
-		distances[i] = ivfpq_list_distance(meta->metric, coarse->distance_sq[list], coarse->query->q_norm_sq,
+		distances[i] = vq_list_distance(meta->metric, coarse->distance_sq[list], coarse->query->q_norm_sq,
 										   coarse->norm_sq[list]);
 	}
-	return ivfpq_spread_nprobe(&meta->spread, meta->nlists, nprobe, distances[0], distances[1]);
+	return vq_spread_nprobe(&spread, meta->nlists, nprobe, distances[0], distances[1]);
 }
 
 /*

@@ -65,7 +65,8 @@ typedef struct EncodeState
 	uint32	   *labels;
 	float	   *distances;
 	IvfpqAssigner *assigner;
-	IvfpqNeighbours *neighbours;	/* of the queries */
+	VqNeighbours neighbours;	/* of the queries */
+	void	   *neighbours_memory;
 	const float *centroid_codes;	/* [nlists][pq.dim], centroids in code space */
 	float	   *directions;		/* of the projection, if there is one */
 	float	   *x_codes;		/* [PROJECTED_ROWS][pq.dim] */
@@ -196,7 +197,7 @@ encode_here(EncodeState *state)
 		const EncodeBatch *batch = batch_no(state, state->ndone);
 
 		ivfpq_assign(state->assigner, batch->rows, batch->nrows, state->labels, state->distances);
-		ivfpq_neighbours_offer(state->neighbours, batch->rows, batch->nrows, state->labels, batch->is_exact);
+		vq_neighbours_offer(&state->neighbours, batch->rows, batch->nrows, state->labels, batch->is_exact);
 		for (size_t i = 0; i < batch->nrows; i++)
 		{
 			size_t		place = i % PROJECTED_ROWS;
@@ -237,7 +238,7 @@ collect_batch(EncodeState *state)
 			elog(ERROR, "unexpected list %u from the GPU plug-in", encoded->labels[i]);
 		put_entry(state, batch, i, encoded->labels[i], encoded->factors[i], encoded->codes + i * m);
 	}
-	ivfpq_neighbours_offer(state->neighbours, batch->rows, batch->nrows, encoded->labels, batch->is_exact);
+	vq_neighbours_offer(&state->neighbours, batch->rows, batch->nrows, encoded->labels, batch->is_exact);
 	ivfpq_gpu_encode_release(gpu, encoded);
 	state->ndone++;
 }
@@ -386,8 +387,9 @@ begin_encoding(EncodeState *state)
 	state->labels = palloc(state->capacity * sizeof(uint32));
 	state->distances = palloc(state->capacity * sizeof(float));
 	state->assigner = ivfpq_assigner_create(&build->lists, IVFPQ_ASSIGNED_GROUPS);
-	state->neighbours = ivfpq_neighbours_create(build->meta.metric, build->queries.rows, build->queries.count,
-												build->meta.dim);
+	state->neighbours_memory = ivfpq_alloc_array(vq_neighbours_bytes(build->queries.count, build->meta.dim), 1);
+	vq_neighbours_init(&state->neighbours, vq_kernels, ivfpq_blas(), build->meta.metric, build->queries.rows,
+					   build->queries.count, build->meta.dim, state->neighbours_memory);
 	begin_projection(state);
 	state->work = palloc(vq_codec_encode_floats(&build->codec) * sizeof(float));
 	state->codes = palloc(shape->m);
@@ -439,6 +441,7 @@ ivfpq_encode_table(IvfpqBuild *build)
 	MemoryContext old = MemoryContextSwitchTo(context);
 	EncodeState state = {.build = build};
 	TableScanDesc scan = NULL;
+	VqSpread	spread;
 
 	begin_encoding(&state);
 	begin_batch(&state);
@@ -453,8 +456,9 @@ ivfpq_encode_table(IvfpqBuild *build)
 	ivfpq_gpu_close(build->gpu);
 	tuplesort_performsort(state.sort);
 	add_up_counts(&state);
-	ivfpq_choose_nprobes(&build->team, build->meta.metric, &build->lists, state.list_rows, &build->queries, state.neighbours,
-						 &build->meta.spread, build->meta.nprobes);
+	ivfpq_choose_nprobes(&build->team, build->meta.metric, &build->lists, state.list_rows, &build->queries, &state.neighbours,
+						 &spread, build->meta.nprobes);
+	build->meta.spread = (IvfpqSpread) {.rank = spread.rank, .mean = spread.mean, .power = spread.power};
 	pfree(build->queries.rows);
 	MemoryContextSwitchTo(old);
 	if (build->shared_sort)
@@ -464,7 +468,7 @@ ivfpq_encode_table(IvfpqBuild *build)
 		return;
 	}
 	ivfpq_assigner_free(state.assigner);
-	ivfpq_neighbours_free(state.neighbours);
+	pfree(state.neighbours_memory);
 	if (build->codec.is_projected)
 		pfree(unconstify(float *, state.centroid_codes));
 	for (int i = 0; i < state.nbatches; i++)

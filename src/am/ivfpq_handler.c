@@ -141,7 +141,7 @@ ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta, bool *by_rec
 	const IvfpqOptions *options = (const IvfpqOptions *) index->rd_options;
 
 	*by_recall = options == NULL || options->nprobe == 0;
-	return *by_recall ? ivfpq_recall_nprobe(meta, ivfpq_wanted_recall) : Min((uint32) options->nprobe, meta->nlists);
+	return *by_recall ? vq_recall_nprobe(meta->nprobes, ivfpq_wanted_recall) : Min((uint32) options->nprobe, meta->nlists);
 }
 
 uint32

@@ -5,9 +5,9 @@
  *
  * Rows that are held out of the sample stand for queries.  While all rows pass
  * through the build on their way to their lists, the nearest to each query are
- * kept (ivfpq_neighbours.c), so it is known which lists the neighbours of a query are in:
+ * kept (kernels/vq_neighbours.h), so it is known which lists the neighbours of a query are in:
  * as many lists have a share of neighbours as there are nearer ones than those, and how
- * they depend on the query is for ivfpq_spread.c to find out.
+ * they depend on the query is for kernels/vq_spread.c to find out.
  *
  * A sample alone, which this was measured on before, tells less: its nearest rows are further away than
  * those of the table, and lists are nearer to rows that they were trained on than to
@@ -34,8 +34,6 @@
 
 /* Queries that are compared with a list together, while its centroid is in the cache */
 #define RANKED_QUERIES	8
-
-const double ivfpq_recalls[IVFPQ_NRECALLS] = IVFPQ_RECALLS;
 
 /* Those held out, and if there are too few of them, which only a small table has, others: in proportion to own rows */
 void
@@ -77,20 +75,23 @@ ivfpq_find_pairs(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, 
 	const IvfpqSample sample = ivfpq_sample_part(team, all_rows, lists->nlists);
 	size_t		dim = sample.dim;
 	size_t		nqueries = Min(queries->count, IVFPQ_PAIR_QUERIES);
-	IvfpqNeighbours *neighbours = ivfpq_neighbours_create(metric, queries->rows, nqueries, dim);
+	void	   *memory = ivfpq_alloc_array(vq_neighbours_bytes(nqueries, dim), 1);
+	VqNeighbours neighbours;
 	uint32		places[OFFERED_ROWS];
 	size_t		npairs;
 	uint32	   *rows;
 	size_t		n = 0;
 
+	vq_neighbours_init(&neighbours, vq_kernels, ivfpq_blas(), metric, queries->rows, nqueries, dim, memory);
 	for (size_t first = 0; first < sample.nrows; first += OFFERED_ROWS)
 	{
 		size_t		count = Min(OFFERED_ROWS, sample.nrows - first);
 
 		for (size_t i = 0; i < count; i++)
 			places[i] = first + i;
-		ivfpq_neighbours_offer(neighbours, ivfpq_sample_row(&sample, first), count, places, NULL);
+		vq_neighbours_offer(&neighbours, ivfpq_sample_row(&sample, first), count, places, NULL);
 		ivfpq_team_progress(team, count);
+		CHECK_FOR_INTERRUPTS();
 	}
 
 	pairs->nqueries = nqueries;
@@ -102,7 +103,7 @@ ivfpq_find_pairs(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, 
 	rows = ivfpq_alloc_array(npairs, sizeof(uint32));
 	for (size_t i = 0; i < npairs; i++)
 	{
-		IvfpqNeighbour neighbour = ivfpq_neighbours_of(neighbours, i / pairs->nneighbours)[i % pairs->nneighbours];
+		VqNeighbour neighbour = vq_neighbours_of(&neighbours, i / pairs->nneighbours)[i % pairs->nneighbours];
 
 		pairs->lists[i] = isinf(neighbour.value) ? PG_UINT32_MAX : neighbour.place;
 		if (isinf(neighbour.value))
@@ -118,7 +119,28 @@ ivfpq_find_pairs(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, 
 		if (pairs->lists[i] != PG_UINT32_MAX)
 			pairs->lists[i] = rows[n++];
 	pfree(rows);
-	ivfpq_neighbours_free(neighbours);
+	pfree(memory);
+}
+
+StaticAssertDecl(sizeof(VqNeighbour) == sizeof(uint64), "neighbours are handed round as integers");
+
+/* From the neighbours that each member has found to those of the team */
+static void
+merge_neighbours(IvfpqTeam *team, VqNeighbours *neighbours)
+{
+	size_t		count = neighbours->nqueries * VQ_NEIGHBOURS;
+	VqNeighbour *all;
+
+	if (team->size == 1)
+		return;
+	all = ivfpq_alloc_array(team->size, Max(count, 1) * sizeof(VqNeighbour));
+	memset(all, 0, team->size * count * sizeof(VqNeighbour));
+	memcpy(all + team->number * count, neighbours->nearest, count * sizeof(VqNeighbour));
+	ivfpq_team_sum_u64(team, (uint64 *) all, team->size * count);
+	for (int i = 0; i < team->size; i++)
+		for (size_t n = 0; n < count && i != team->number; n++)
+			(void) vq_neighbours_add(neighbours, n / VQ_NEIGHBOURS, all[i * count + n]);
+	pfree(all);
 }
 
 /* What lists are ordered by, for a query */
@@ -131,9 +153,9 @@ list_value(VqMetric metric, const float *query, const float *centroid, size_t di
 
 /* For the neighbours of a query, 1 + how many lists with rows are nearer than theirs; 0 stays for no neighbour */
 static void
-rank_neighbours(const IvfpqNeighbour *nearest, const float *values, const uint64 *list_rows, uint32 nlists, uint64 *ranks)
+rank_neighbours(const VqNeighbour *nearest, const float *values, const uint64 *list_rows, uint32 nlists, uint64 *ranks)
 {
-	for (size_t n = 0; n < IVFPQ_NEIGHBOURS && !isinf(nearest[n].value); n++)
+	for (size_t n = 0; n < VQ_NEIGHBOURS && !isinf(nearest[n].value); n++)
 	{
 		uint32		list = nearest[n].place;
 
@@ -145,20 +167,21 @@ rank_neighbours(const IvfpqNeighbour *nearest, const float *values, const uint64
 
 void
 ivfpq_choose_nprobes(IvfpqTeam *team, VqMetric metric, const IvfpqLists *lists, const uint64 *list_rows,
-					 const IvfpqQueries *queries, IvfpqNeighbours *neighbours, IvfpqSpread *spread, uint32 *nprobes)
+					 const IvfpqQueries *queries, VqNeighbours *neighbours, VqSpread *spread, uint32 *nprobes)
 {
 	const float *centroids = lists->centroids;
 	uint32		nlists = lists->nlists;
 	size_t		dim = lists->dim;
-	size_t		nranks = queries->count * IVFPQ_NEIGHBOURS;
-	size_t		ndistances = queries->count * IVFPQ_SPREAD_RANKS;
+	size_t		nranks = queries->count * VQ_NEIGHBOURS;
+	size_t		ndistances = queries->count * VQ_SPREAD_RANKS;
 	uint64	   *ranks = MemoryContextAllocZero(CurrentMemoryContext, Max(nranks, 1) * sizeof(uint64));
 	float	   *distances = MemoryContextAllocZero(CurrentMemoryContext, Max(ndistances, 1) * sizeof(float));
 	float	   *values = ivfpq_alloc_array(nlists, RANKED_QUERIES * sizeof(float));
 	float	   *norms_sq = metric == VQ_METRIC_IP ? ivfpq_alloc_array(nlists, sizeof(float)) : NULL;
 	VqItem	   *items = ivfpq_alloc_array(nlists, sizeof(VqItem));
+	void	   *work = ivfpq_alloc_array(vq_spread_work_bytes(queries->count, VQ_NEIGHBOURS), 1);
 
-	ivfpq_neighbours_merge(team, neighbours);
+	merge_neighbours(team, neighbours);
 	for (uint32 j = 0; norms_sq && j < nlists; j++)
 		norms_sq[j] = vq_kernels->ip_f32(centroids + j * dim, centroids + j * dim, dim);
 	for (size_t first = team->number * RANKED_QUERIES; first < queries->count; first += team->size * RANKED_QUERIES)
@@ -173,37 +196,21 @@ ivfpq_choose_nprobes(IvfpqTeam *team, VqMetric metric, const IvfpqLists *lists, 
 			size_t		q = first + i;
 			const float *query = queries->rows + q * dim;
 
-			ivfpq_spread_measure(metric, values + i * nlists, norms_sq, vq_kernels->ip_f32(query, query, dim), nlists, items,
-								 distances + q * IVFPQ_SPREAD_RANKS);
-			rank_neighbours(ivfpq_neighbours_of(neighbours, q), values + i * nlists, list_rows, nlists,
-							ranks + q * IVFPQ_NEIGHBOURS);
+			vq_spread_measure(metric, values + i * nlists, norms_sq, vq_kernels->ip_f32(query, query, dim), nlists, items,
+								 distances + q * VQ_SPREAD_RANKS);
+			rank_neighbours(vq_neighbours_of(neighbours, q), values + i * nlists, list_rows, nlists,
+							ranks + q * VQ_NEIGHBOURS);
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
 	ivfpq_team_sum_u64(team, ranks, nranks);
 	ivfpq_team_sum_f32(team, distances, ndistances);
-	ivfpq_spread_choose(ranks, queries->count, IVFPQ_NEIGHBOURS, distances, nlists, spread, nprobes);
+	vq_spread_choose(ranks, queries->count, VQ_NEIGHBOURS, distances, nlists, work, spread, nprobes);
 	pfree(ranks);
 	pfree(distances);
 	pfree(values);
 	pfree(items);
+	pfree(work);
 	if (norms_sq)
 		pfree(norms_sq);
-}
-
-/* Lists and the share of neighbours that they miss are powers of each other, more or less: straight lines of logarithms */
-uint32
-ivfpq_recall_nprobe(const IvfpqMetaPageData *meta, double recall)
-{
-	int			i = 0;
-	double		way;
-	double		below;
-	double		above;
-
-	while (i < IVFPQ_NRECALLS - 2 && recall > ivfpq_recalls[i + 1])
-		i++;
-	below = meta->nprobes[i];
-	above = meta->nprobes[i + 1];
-	way = log((1.0 - ivfpq_recalls[i]) / (1.0 - recall)) / log((1.0 - ivfpq_recalls[i]) / (1.0 - ivfpq_recalls[i + 1]));
-	return (uint32) rint(below * pow(above / below, Max(0.0, Min(way, 1.0))));
 }

@@ -82,19 +82,15 @@ StaticAssertDecl(sizeof(IvfpqPageOpaqueData) == 8, "page special space is on dis
 /* Sampling, clustering, training codes, encoding, writing */
 #define IVFPQ_BUILD_PHASES		5
 
-/* Shares of near rows for which a build finds out how many lists have them; those between are interpolated */
-#define IVFPQ_RECALLS			{0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999}
+/* Shares of near rows for which a build finds out how many lists have them: vq_recalls (kernels/vq_spread.h) */
 #define IVFPQ_NRECALLS			9
 
-/*
- * How queries differ in the lists that they should read: the farther the list of this rank is, compared with
- * the nearest one, the fewer (ivfpq_spread.c).
- */
+/* How queries differ in the lists that they should read: VqSpread */
 typedef struct IvfpqSpread
 {
-	uint32		rank;			/* 0 if all are to read as many */
-	float		mean;			/* logarithm of the ratio of distances at which a query reads as many as the mean */
-	float		power;			/* of that ratio, by which the number of lists is divided */
+	uint32		rank;
+	float		mean;
+	float		power;
 } IvfpqSpread;
 
 /*----------
@@ -127,7 +123,7 @@ typedef struct IvfpqSpread
  *		112     8  zero_vectors			rows left out: cosine of a zero vector
  *		120    64  trained_on			"cpu" or the name of a GPU; "" if untrained
  *		184    20  build_ms				time of each phase of the build, in their order
- *		204    36  nprobes				lists to search for each of IVFPQ_RECALLS, as measured by the build;
+ *		204    36  nprobes				lists to search for each of vq_recalls, as measured by the build;
  *									the mean of all queries, where spread says that these differ
  *		240    12  spread				zeroes where they do not
  *		252     4  unused				zero

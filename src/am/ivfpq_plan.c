@@ -189,7 +189,7 @@ ivfpq_plan_query_bytes(const IvfpqBuild *build)
 	size_t		nqueries = build->plan.nqueries;
 	size_t		dim = build->meta.dim;
 
-	return nqueries * dim * sizeof(float) + ivfpq_neighbours_bytes(nqueries, dim);
+	return nqueries * dim * sizeof(float) + vq_neighbours_bytes(nqueries, dim);
 }
 
 void

@@ -12,8 +12,8 @@
 #include "am/ivfpq.h"
 #include "am/ivfpq_team.h"
 #include "kernels/vq_kmeans.h"
+#include "kernels/vq_neighbours.h"
 #include "kernels/vq_panels.h"
-#include "kernels/vq_select.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
@@ -194,42 +194,6 @@ typedef struct IvfpqQueries
 extern void ivfpq_choose_queries(IvfpqTeam *team, const IvfpqSample *sample, IvfpqQueries *queries);
 
 /*----------
- * ivfpq_neighbours.c
- *----------
- */
-
-/* The nearest rows of each query that are kept */
-#define IVFPQ_NEIGHBOURS		10
-
-typedef struct IvfpqNeighbour
-{
-	float		value;			/* squared distance, or negative inner product; infinity for none */
-	uint32		place;			/* what the row was offered with */
-} IvfpqNeighbour;
-
-typedef struct IvfpqNeighbours IvfpqNeighbours;
-
-/* Without neighbours.  queries, float[nqueries][dim], stay where they are; memory comes from the current context. */
-extern IvfpqNeighbours *ivfpq_neighbours_create(VqMetric metric, const float *queries, size_t nqueries, size_t dim);
-extern void ivfpq_neighbours_free(IvfpqNeighbours *neighbours);
-
-/* Bytes that it takes, at most */
-extern size_t ivfpq_neighbours_bytes(size_t nqueries, size_t dim);
-
-/*
- * Keep those of rows, float[nrows][dim], that are among the nearest, with their places, uint32[nrows]; left_out,
- * bool[nrows] or NULL, are no rows of model space.  Looks for interrupts.
- */
-extern void ivfpq_neighbours_offer(IvfpqNeighbours *neighbours, const float *rows, size_t nrows, const uint32 *places,
-								   const bool *left_out);
-
-/* From the neighbours that each member has found to those of the team */
-extern void ivfpq_neighbours_merge(IvfpqTeam *team, IvfpqNeighbours *neighbours);
-
-/* IVFPQ_NEIGHBOURS of them, the nearest first */
-extern const IvfpqNeighbour *ivfpq_neighbours_of(const IvfpqNeighbours *neighbours, size_t query);
-
-/*----------
  * ivfpq_nprobe.c
  *----------
  */
@@ -258,31 +222,13 @@ extern void ivfpq_find_pairs(IvfpqTeam *team, const IvfpqSample *sample, VqMetri
 							 const IvfpqQueries *queries, IvfpqPairs *pairs);
 
 /*
- * How many of the nearest lists hold each share of the rows nearest to queries (nprobes, one for each of IVFPQ_RECALLS,
+ * How many of the nearest lists hold each share of the rows nearest to queries (nprobes, one for each of vq_recalls,
  * ascending), in the mean of queries that differ as spread says.  Each member's neighbours are those of the rows that it
  * has seen, offered with their lists; list_rows, uint64[nlists], are the rows of each list.
  */
 extern void ivfpq_choose_nprobes(IvfpqTeam *team, VqMetric metric, const IvfpqLists *lists, const uint64 *list_rows,
-								 const IvfpqQueries *queries, IvfpqNeighbours *neighbours, IvfpqSpread *spread,
+								 const IvfpqQueries *queries, VqNeighbours *neighbours, VqSpread *spread,
 								 uint32 *nprobes);
-
-/* Lists of which ivfpq_spread_measure tells the distance: the nearest, and those of ranks 4, 8, ... 1,024 */
-#define IVFPQ_SPREAD_RANKS		10
-
-/*
- * ivfpq_spread.c.  The distances of these lists from a query, float[IVFPQ_SPREAD_RANKS], left as they are where there are
- * fewer lists.  values, float[nlists], are those that lists are ordered by: squared distances, or negative
- * inner products, for which norms_sq are the squared norms of centroids.  items is VqItem[nlists], work space.
- */
-extern void ivfpq_spread_measure(VqMetric metric, const float *values, const float *norms_sq, double query_norm_sq,
-								 uint32 nlists, VqItem *items, float *distances);
-
-/*
- * How queries differ, and how many lists they read in the mean for each of IVFPQ_RECALLS.  ranks are those of the lists of
- * near neighbours, uint64[nqueries][nneighbours], from 1; 0 where there is none, which come last.
- */
-extern void ivfpq_spread_choose(const uint64 *ranks, size_t nqueries, size_t nneighbours, const float *distances,
-								uint32 nlists, IvfpqSpread *spread, uint32 *nprobes);
 
 /* ivfpq_train.c.  Make the centres of groups; moves centroids. */
 extern void ivfpq_train_centres(IvfpqLists *lists);

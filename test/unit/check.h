@@ -40,6 +40,8 @@ extern void suite_vq_select(void);
 extern void suite_vq_pq(void);
 extern void suite_vq_kmeans(void);
 extern void suite_vq_panels(void);
+extern void suite_vq_neighbours(void);
+extern void suite_vq_spread(void);
 extern void suite_vq_project(void);
 extern void suite_vq_codec(void);
 extern void suite_vq_gpu(void);

@@ -42,6 +42,8 @@ static void (*const suites[]) (void) = {
 	suite_vq_pq,
 	suite_vq_kmeans,
 	suite_vq_panels,
+	suite_vq_neighbours,
+	suite_vq_spread,
 	suite_vq_project,
 	suite_vq_codec,
 #ifndef WITHOUT_GPU

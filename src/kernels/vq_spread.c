@@ -1,31 +1,16 @@
 /*-------------------------------------------------------------------------
  *
- * ivfpq_spread.c
+ * vq_spread.c
  *	  How many lists one query should read, where many are to read so many in the mean.
- *
- * Some queries have one list near them and the others far off, others are between
- * many that are about as far away, and have their neighbours in more of them.  How the
- * distances of its lists grow tells before anything is scored (Li, Zhang, Andersen
- * & He, "Improving approximate nearest neighbor search through learned adaptive early
- * termination", SIGMOD 2020, have it among what their trees learn from).  One ratio is
- * enough: of the distance of the list of some rank and that of the nearest.  A query reads
- *
- *		nprobe * exp(-power * (log(ratio) - mean))
- *
- * lists, and the build finds the power with which its queries read the fewest for the same recall.
- * On SIFT, word vectors and a million synthetic rows that is a fifth to a third fewer codes scored, at
- * .9 to .995, and half as many queries are far below the recall of all (bench/README.md).
  *
  *-------------------------------------------------------------------------
  */
-#include "postgres.h"
+#include "kernels/vq_spread.h"
 
 #include <math.h>
+#include <string.h>
 
-#include "am/ivfpq_train.h"
-
-/* A query reads at most so many times as many lists as the mean, and at least one in as many */
-#define MOST_TIMES			4.0
+const double vq_recalls[VQ_NRECALLS] = {0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999};
 
 /* No ratio of distances is taken to be more: that to a list whose centroid is the query would be */
 #define LARGEST_LOG_RATIO	5.0
@@ -49,16 +34,16 @@
  */
 #define MISSED_IN_LISTS		0.2
 
-/* Those of ivfpq_recalls by which powers are judged: .9 to .99 */
+/* Those of vq_recalls by which powers are judged: .9 to .99 */
 #define FIRST_JUDGE			3
 #define LAST_JUDGE			6
 
-#define LAST				(IVFPQ_NRECALLS - 1)
+#define LAST				(VQ_NRECALLS - 1)
 
-StaticAssertDecl(LAST_JUDGE < IVFPQ_NRECALLS, "powers are judged by what is measured");
+_Static_assert(LAST_JUDGE < VQ_NRECALLS, "powers are judged by what is measured");
 
 double
-ivfpq_list_distance(VqMetric metric, double distance_sq, double query_norm_sq, double centroid_norm_sq)
+vq_list_distance(VqMetric metric, double distance_sq, double query_norm_sq, double centroid_norm_sq)
 {
 	double		norms;
 
@@ -69,7 +54,7 @@ ivfpq_list_distance(VqMetric metric, double distance_sq, double query_norm_sq, d
 	norms = sqrt(query_norm_sq * centroid_norm_sq);
 	if (!(norms > 0))
 		return 1.0;
-	return sqrt(Max(0.0, 1.0 - (query_norm_sq + centroid_norm_sq - distance_sq) / (2 * norms)));
+	return sqrt(fmax(0.0, 1.0 - (query_norm_sq + centroid_norm_sq - distance_sq) / (2 * norms)));
 }
 
 static double
@@ -77,17 +62,17 @@ log_ratio(double nearest, double other)
 {
 	if (!(other > 0))
 		return 0.0;
-	return nearest > 0 ? Min(log(other / nearest), LARGEST_LOG_RATIO) : LARGEST_LOG_RATIO;
+	return nearest > 0 ? fmin(log(other / nearest), LARGEST_LOG_RATIO) : LARGEST_LOG_RATIO;
 }
 
 static double
 times_mean(double ratio, double mean, double power)
 {
-	return Max(1.0 / MOST_TIMES, Min(exp(-power * (ratio - mean)), MOST_TIMES));
+	return fmax(1.0 / VQ_SPREAD_MOST_TIMES, fmin(exp(-power * (ratio - mean)), VQ_SPREAD_MOST_TIMES));
 }
 
-uint32
-ivfpq_spread_nprobe(const IvfpqSpread *spread, uint32 nlists, uint32 nprobe, double nearest, double other)
+uint32_t
+vq_spread_nprobe(const VqSpread *spread, uint32_t nlists, uint32_t nprobe, double nearest, double other)
 {
 	double		lists;
 
@@ -95,7 +80,24 @@ ivfpq_spread_nprobe(const IvfpqSpread *spread, uint32 nlists, uint32 nprobe, dou
 	if (spread->rank == 0 || nprobe >= nlists)
 		return nprobe;
 	lists = rint(nprobe * times_mean(log_ratio(nearest, other), spread->mean, spread->power));
-	return (uint32) Max(1.0, Min(lists, nlists));
+	return (uint32_t) fmax(1.0, fmin(lists, nlists));
+}
+
+/* Lists and the share of rows that they miss are powers of each other, more or less: straight lines of logarithms */
+uint32_t
+vq_recall_nprobe(const uint32_t *nprobes, double recall)
+{
+	int			i = 0;
+	double		way;
+	double		below;
+	double		above;
+
+	while (i < VQ_NRECALLS - 2 && recall > vq_recalls[i + 1])
+		i++;
+	below = nprobes[i];
+	above = nprobes[i + 1];
+	way = log((1.0 - vq_recalls[i]) / (1.0 - recall)) / log((1.0 - vq_recalls[i]) / (1.0 - vq_recalls[i + 1]));
+	return (uint32_t) rint(below * pow(above / below, fmax(0.0, fmin(way, 1.0))));
 }
 
 /*----------
@@ -104,45 +106,36 @@ ivfpq_spread_nprobe(const IvfpqSpread *spread, uint32 nlists, uint32 nprobe, dou
  */
 
 void
-ivfpq_spread_measure(VqMetric metric, const float *values, const float *norms_sq, double query_norm_sq,
-					 uint32 nlists, VqItem *items, float *distances)
+vq_spread_measure(VqMetric metric, const float *values, const float *norms_sq, double query_norm_sq,
+					 uint32_t nlists, VqItem *items, float *distances)
 {
 	VqSelect	select;
-	uint32		rank = 1;
+	uint32_t		rank = 1;
 
-	for (uint32 j = 0; j < nlists; j++)
+	for (uint32_t j = 0; j < nlists; j++)
 		items[j] = (VqItem) {.key = values[j], .id_high = j};
 	vq_select_init(&select, items, nlists);
-	for (int i = 0; i < IVFPQ_SPREAD_RANKS; i++)
+	for (int i = 0; i < VQ_SPREAD_RANKS; i++)
 	{
 		const VqItem *item = rank <= nlists ? vq_select_ahead(&select, rank - 1) : NULL;
 
 		if (item == NULL)
 			return;
-		distances[i] = ivfpq_list_distance(metric, metric == VQ_METRIC_IP ?
+		distances[i] = vq_list_distance(metric, metric == VQ_METRIC_IP ?
 										   query_norm_sq + norms_sq[item->id_high] + 2 * item->key : item->key,
 										   query_norm_sq, norms_sq ? norms_sq[item->id_high] : 0);
 		rank = i == 0 ? LEAST_RANK : rank * 2;
 	}
 }
 
-static int
-compare_double(const void *a, const void *b)
-{
-	double		x = *(const double *) a;
-	double		y = *(const double *) b;
-
-	return (x > y) - (x < y);
-}
-
 /* Ranks of neighbours, and how their queries' distances grow */
 typedef struct Spreads
 {
-	const uint64 *ranks;		/* [nqueries][nneighbours], 0 where there is none */
+	const uint64_t *ranks;		/* [nqueries][nneighbours], 0 where there is none */
 	const double *ratios;		/* [nqueries], logarithms */
 	size_t		nqueries;
 	size_t		nneighbours;
-	double	   *needed;			/* [nqueries * nneighbours], work space */
+	VqItem	   *needed;			/* [nqueries * nneighbours], work space */
 } Spreads;
 
 static bool
@@ -174,34 +167,37 @@ find_mean(const Spreads *spreads, double power)
 	return mean;
 }
 
-/* Lists in the mean, for each of ivfpq_recalls */
+/* Lists in the mean, for each of vq_recalls */
 static void
 find_nprobes(const Spreads *spreads, double mean, double power, double *nprobes)
 {
 	size_t		count = 0;
+	VqSelect	select;
 
 	for (size_t q = 0; q < spreads->nqueries; q++)
 	{
-		const uint64 *ranks = spreads->ranks + q * spreads->nneighbours;
+		const uint64_t *ranks = spreads->ranks + q * spreads->nneighbours;
 		double		times = times_mean(spreads->ratios[q], mean, power);
 
 		for (size_t i = 0; i < spreads->nneighbours; i++)
 			if (ranks[i] > 0)
-				spreads->needed[count++] = ranks[i] / times;
+				spreads->needed[count++] = (VqItem) {.key = (float) (ranks[i] / times)};
 	}
-	qsort(spreads->needed, count, sizeof(double), compare_double);
-	for (int i = 0; i < IVFPQ_NRECALLS; i++)
+	vq_select_init(&select, spreads->needed, count);
+	for (int i = 0; i < VQ_NRECALLS; i++)
 	{
-		double		share = 1.0 - (1.0 - ivfpq_recalls[i]) * (1.0 - MISSED_IN_LISTS);
+		double		share = 1.0 - (1.0 - vq_recalls[i]) * (1.0 - MISSED_IN_LISTS);
 
-		nprobes[i] = count == 0 ? 1 : spreads->needed[Min(count - 1, (size_t) (count * share))];
+		size_t		place = (size_t) (count * share);
+
+		nprobes[i] = count == 0 ? 1 : vq_select_ahead(&select, place < count ? place : count - 1)->key;
 	}
 
 	/*
 	 * The last one hangs on two or three neighbours.  Lists and the share that they miss are powers of each other, more or
 	 * less, so from .995 to .999 it takes at least as many times as many as from .95 to .99.
 	 */
-	nprobes[LAST] = Max(nprobes[LAST], nprobes[LAST - 1] * nprobes[LAST - 2] / nprobes[LAST - 4]);
+	nprobes[LAST] = fmax(nprobes[LAST], nprobes[LAST - 1] * nprobes[LAST - 2] / nprobes[LAST - 4]);
 }
 
 static double
@@ -216,12 +212,12 @@ lists_read(const double *nprobes)
 
 /* The largest rank of which distances were measured, below that limit; its place among them */
 static int
-place_of_rank(double limit, uint32 *rank)
+place_of_rank(double limit, uint32_t *rank)
 {
 	int			place = 1;
 
 	*rank = LEAST_RANK;
-	while (place + 1 < IVFPQ_SPREAD_RANKS && *rank * 2 <= limit)
+	while (place + 1 < VQ_SPREAD_RANKS && *rank * 2 <= limit)
 	{
 		*rank *= 2;
 		place++;
@@ -229,19 +225,25 @@ place_of_rank(double limit, uint32 *rank)
 	return place;
 }
 
-void
-ivfpq_spread_choose(const uint64 *ranks, size_t nqueries, size_t nneighbours, const float *distances,
-					uint32 nlists, IvfpqSpread *spread, uint32 *nprobes)
+size_t
+vq_spread_work_bytes(size_t nqueries, size_t nneighbours)
 {
-	double	   *ratios = ivfpq_alloc_array(nqueries, sizeof(double));
+	return nqueries * (sizeof(double) + nneighbours * sizeof(VqItem));
+}
+
+void
+vq_spread_choose(const uint64_t *ranks, size_t nqueries, size_t nneighbours, const float *distances,
+				 uint32_t nlists, void *work, VqSpread *spread, uint32_t *nprobes)
+{
+	double	   *ratios = work;
 	Spreads		spreads = {
 		.ranks = ranks, .ratios = ratios, .nqueries = nqueries, .nneighbours = nneighbours,
-		.needed = ivfpq_alloc_array(nqueries * nneighbours, sizeof(double))
+		.needed = (VqItem *) (ratios + nqueries)
 	};
 	size_t		nasked = 0;
-	double		chosen[IVFPQ_NRECALLS];
+	double		chosen[VQ_NRECALLS];
 	double		least;
-	uint32		rank;
+	uint32_t		rank;
 	int			place;
 
 	memset(ratios, 0, nqueries * sizeof(double));
@@ -250,25 +252,23 @@ ivfpq_spread_choose(const uint64 *ranks, size_t nqueries, size_t nneighbours, co
 	place = place_of_rank(chosen[LAST_JUDGE - 1] * PART_OF_NPROBE, &rank);
 	for (size_t q = 0; q < nqueries; q++)
 	{
-		ratios[q] = log_ratio(distances[q * IVFPQ_SPREAD_RANKS], distances[q * IVFPQ_SPREAD_RANKS + place]);
+		ratios[q] = log_ratio(distances[q * VQ_SPREAD_RANKS], distances[q * VQ_SPREAD_RANKS + place]);
 		nasked += has_neighbours(&spreads, q);
 	}
-	memset(spread, 0, sizeof(IvfpqSpread));
+	memset(spread, 0, sizeof(VqSpread));
 	for (double power = POWER_STEP; power <= LARGEST_POWER && nasked >= LEAST_QUERIES && rank <= nlists / 2; power += POWER_STEP)
 	{
 		double		mean = find_mean(&spreads, power);
-		double		found[IVFPQ_NRECALLS];
+		double		found[VQ_NRECALLS];
 
 		find_nprobes(&spreads, mean, power, found);
 		if (lists_read(found) < least)
 		{
 			least = lists_read(found);
-			*spread = (IvfpqSpread) {.rank = rank, .mean = mean, .power = power};
+			*spread = (VqSpread) {.rank = rank, .mean = mean, .power = power};
 			memcpy(chosen, found, sizeof(chosen));
 		}
 	}
-	for (int i = 0; i < IVFPQ_NRECALLS; i++)
-		nprobes[i] = (uint32) Min(Max(rint(chosen[i]), 1), nlists);
-	pfree(spreads.needed);
-	pfree(ratios);
+	for (int i = 0; i < VQ_NRECALLS; i++)
+		nprobes[i] = (uint32_t) fmin(fmax(rint(chosen[i]), 1), nlists);
 }
