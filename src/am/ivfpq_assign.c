@@ -190,19 +190,18 @@ size_t
 ivfpq_assigner_bytes(size_t nlists, size_t dim)
 {
 	size_t		ngroups = (size_t) ceil(sqrt(nlists));
-	size_t		chunk = Max(GATHERED_ROWS, ivfpq_chunk_rows(nlists, dim));
-
-	size_t		panels = 0;
+	size_t		work;
 
 	if (vq_kernels->is_u8_fast)
-		panels = vq_panels_bytes(nlists, dim) + vq_panels_bytes(ngroups, dim) +
+		work = vq_panels_bytes(nlists, dim) + vq_panels_bytes(ngroups, dim) +
 			ngroups * (sizeof(VqPanels) + vq_panels_bytes(VQ_PANEL_COLUMNS, dim)) +
 			vq_panels_work_bytes(nlists, dim);
+	else
+		work = vq_kmeans_assign_floats(Max(GATHERED_ROWS, ivfpq_chunk_rows(nlists, dim)), nlists) * sizeof(float);
 	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
 		(ngroups + GATHERED_ROWS) * (dim + 4) * sizeof(float) +
 		DEALT_ROWS * ((vq_panels_columns(ngroups) + 2 * IVFPQ_ASSIGNED_GROUPS) * sizeof(float) +
-					  2 * sizeof(uint32) + sizeof(VqNearest)) +
-		vq_kmeans_assign_floats(chunk, nlists) * sizeof(float) + panels;
+					  2 * sizeof(uint32) + sizeof(VqNearest)) + work;
 }
 
 void
