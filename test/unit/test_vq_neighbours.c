@@ -163,6 +163,25 @@ table_at(size_t n)
 	return NULL;
 }
 
+/* Once a query has its neighbours, rows that are far are not compared with it */
+static void
+test_far_rows_are_not_compared(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+
+		fixture_open(&fixture, table_at(t), VQ_METRIC_L2, 100, 20, 64, 0);
+		offer(&fixture, 0, VQ_NEIGHBOURS - 1);
+		for (size_t q = 0; q < 20; q++)
+			CHECK(isinf(fixture.neighbours.margins[q]), "%s: nine neighbours leave no room", table_at(t)->name);
+		offer(&fixture, VQ_NEIGHBOURS - 1, 50);
+		for (size_t q = 0; q < 20; q++)
+			CHECK(isfinite(fixture.neighbours.margins[q]), "%s: all rows are compared with query %zu", table_at(t)->name, q);
+		fixture_close(&fixture);
+	}
+}
+
 static const VqMetric metrics[] = {VQ_METRIC_L2, VQ_METRIC_IP, VQ_METRIC_COSINE};
 
 static void
@@ -218,6 +237,9 @@ test_it_does_not_matter_how_rows_come(void)
 		offer(&fixture, 0, fixture.nrows);
 		check_neighbours(&fixture, table_at(t)->name);
 		memcpy(at_once, fixture.neighbours.nearest, sizeof(at_once));
+		for (size_t i = 1; i < 12 * VQ_NEIGHBOURS; i++)
+			CHECK(i % VQ_NEIGHBOURS == 0 || at_once[i - 1].value < at_once[i].value || at_once[i - 1].place < at_once[i].place,
+				  "%s: row %u before row %u, which is as near", table_at(t)->name, at_once[i - 1].place, at_once[i].place);
 		begin(&fixture);
 		for (size_t i = fixture.nrows; i-- > 0;)
 			offer(&fixture, i, 1);
@@ -283,7 +305,7 @@ test_rows_that_are_left_out_are_no_neighbours(void)
 		Fixture		fixture;
 
 		fixture_open(&fixture, table_at(t), VQ_METRIC_L2, 150, 5, 16, 0);
-		for (size_t i = 0; i < 150; i += 2)
+		for (size_t i = 3; i < 150; i += 7)
 			fixture.left_out[i] = true;
 		offer(&fixture, 0, fixture.nrows);
 		check_neighbours(&fixture, table_at(t)->name);
@@ -314,6 +336,7 @@ suite_vq_neighbours(void)
 	RUN_TEST(test_neighbours_are_the_nearest_of_all_rows);
 	RUN_TEST(test_vectors_far_from_zero_have_their_neighbours);
 	RUN_TEST(test_it_does_not_matter_how_rows_come);
+	RUN_TEST(test_far_rows_are_not_compared);
 	RUN_TEST(test_neighbours_of_parts_are_those_of_all);
 	RUN_TEST(test_copies_are_no_neighbours);
 	RUN_TEST(test_rows_that_are_left_out_are_no_neighbours);
