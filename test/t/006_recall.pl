@@ -38,7 +38,7 @@ for my $case ([ 'array_l2_ops', '<->' ], [ 'array_ip_ops', '<#>' ], [ 'array_cos
 		cmp_ok($recall, '>=', 0.95, "$opclass $options: recall at defaults");
 		cmp_ok($all, '>=', 0.99, "$opclass $options: recall of a search of all lists");
 
-		# What a search aims at is what it finds, or a little more (of 2,000 neighbours two are chance)
+		# What a search aims at is what it finds, or a little more (of 1,000 neighbours one is chance)
 		for my $aim (0.8, 0.9, 0.95, 0.99)
 		{
 			my $found = recall($truth,
