@@ -299,7 +299,7 @@ train(IvfpqBuild *build)
 	meta->rotation = codec->rotation;
 	meta->scale = codec->scale;
 	write_centroids(build);
-	ivfpq_choose_queries(team, &build->sample, &build->queries);
+	ivfpq_choose_queries(team, &build->sample, build->plan.nqueries, &build->queries);
 	if (codec->is_projected)
 		ivfpq_find_pairs(team, &build->sample, meta->metric, lists, &build->queries, &pairs);
 

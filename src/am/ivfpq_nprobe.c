@@ -37,18 +37,19 @@
 
 /* Those held out, and if there are too few of them, which only a small table has, others: in proportion to own rows */
 void
-ivfpq_choose_queries(IvfpqTeam *team, const IvfpqSample *sample, IvfpqQueries *queries)
+ivfpq_choose_queries(IvfpqTeam *team, const IvfpqSample *sample, size_t most, IvfpqQueries *queries)
 {
 	size_t		dim = sample->dim;
 	uint64		nheld = sample->nheld;
+	uint64		least = Min(LEAST_QUERIES, most);
 	size_t		nown;
 	size_t		nothers = 0;
 	uint64	   *counts = ivfpq_alloc_array(team->size, sizeof(uint64));
 	size_t		first = 0;
 
 	ivfpq_team_sum_u64(team, &nheld, 1);
-	if (nheld < LEAST_QUERIES)
-		nothers = (size_t) Min(sample->nrows, ceil((double) (LEAST_QUERIES - nheld) * sample->nrows / Max(sample->total_rows, 1)));
+	if (nheld < least)
+		nothers = (size_t) Min(sample->nrows, ceil((double) (least - nheld) * sample->nrows / Max(sample->total_rows, 1)));
 	nown = nothers + sample->nheld;
 	ivfpq_team_gather(team, nown, counts);
 	queries->count = 0;
@@ -83,6 +84,7 @@ ivfpq_find_pairs(IvfpqTeam *team, const IvfpqSample *all_rows, VqMetric metric, 
 	size_t		n = 0;
 
 	vq_neighbours_init(&neighbours, vq_kernels, ivfpq_blas(), metric, queries->rows, nqueries, dim, memory);
+	ivfpq_team_progress_extend(team, sample.total_rows);
 	for (size_t first = 0; first < sample.nrows; first += OFFERED_ROWS)
 	{
 		size_t		count = Min(OFFERED_ROWS, sample.nrows - first);

@@ -190,8 +190,8 @@ typedef struct IvfpqQueries
  */
 #define IVFPQ_QUERIES			600
 
-/* From a sample whose rows are as they were; rows is allocated */
-extern void ivfpq_choose_queries(IvfpqTeam *team, const IvfpqSample *sample, IvfpqQueries *queries);
+/* From a sample whose rows are as they were, at most so many, or a few more; rows is allocated */
+extern void ivfpq_choose_queries(IvfpqTeam *team, const IvfpqSample *sample, size_t most, IvfpqQueries *queries);
 
 /*----------
  * ivfpq_nprobe.c

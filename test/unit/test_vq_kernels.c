@@ -11,6 +11,7 @@
  *-------------------------------------------------------------------------
  */
 #include "check.h"
+#include "tables.h"
 
 #include <float.h>
 #include <math.h>
@@ -34,16 +35,6 @@ static size_t
 dim_at(size_t i)
 {
 	return i < NDIMS - NLARGE_DIMS ? i : large_dims[i - (NDIMS - NLARGE_DIMS)];
-}
-
-/* The n-th table that this processor can run, NULL after the last */
-static const VqKernels *
-table_at(size_t n)
-{
-	for (size_t i = 0; vq_kernels_all[i] != NULL; i++)
-		if (vq_kernels_supported(vq_kernels_all[i]) && n-- == 0)
-			return vq_kernels_all[i];
-	return NULL;
 }
 
 /* The first table from the t-th on whose operation is not that of the table before */

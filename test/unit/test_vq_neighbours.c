@@ -6,6 +6,7 @@
  *-------------------------------------------------------------------------
  */
 #include "check.h"
+#include "tables.h"
 
 #include "kernels/vq_neighbours.h"
 #include "kernels/vq_rng.h"
@@ -151,16 +152,6 @@ check_neighbours(const Fixture *fixture, const char *what)
 		}
 	}
 	free(values);
-}
-
-/* The n-th table that this processor can run, NULL after the last */
-static const VqKernels *
-table_at(size_t n)
-{
-	for (size_t i = 0; vq_kernels_all[i] != NULL; i++)
-		if (vq_kernels_supported(vq_kernels_all[i]) && n-- == 0)
-			return vq_kernels_all[i];
-	return NULL;
 }
 
 /* Once a query has its neighbours, rows that are far are not compared with it */

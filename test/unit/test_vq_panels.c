@@ -7,6 +7,7 @@
  *-------------------------------------------------------------------------
  */
 #include "check.h"
+#include "tables.h"
 
 #include "kernels/vq_panels.h"
 #include "kernels/vq_rng.h"
@@ -113,16 +114,6 @@ check_labels(const Fixture *fixture, const char *what)
 		nwrong += got > nearest * (1 + 1e-6);
 	}
 	CHECK(nwrong * 100 <= fixture->nrows, "%s: %zu of %zu are not with the nearest", what, nwrong, fixture->nrows);
-}
-
-/* The n-th table that this processor can run, NULL after the last */
-static const VqKernels *
-table_at(size_t n)
-{
-	for (size_t i = 0; vq_kernels_all[i] != NULL; i++)
-		if (vq_kernels_supported(vq_kernels_all[i]) && n-- == 0)
-			return vq_kernels_all[i];
-	return NULL;
 }
 
 static void
