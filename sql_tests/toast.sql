@@ -95,6 +95,39 @@ DROP VIEW searches;
 DROP TABLE items;
 DROP FUNCTION buffers_of, removed_by_filter;
 
+-- Entries know where the vectors are: a search does not look into the TOAST table's index, where the server finds each; nor does a
+-- build for most, as one value follows the other
+CREATE TABLE items (id int, embedding real[]);
+ALTER TABLE items ALTER embedding SET STORAGE EXTERNAL;
+INSERT INTO items SELECT id, embedding_of(id) FROM originals;
+CREATE FUNCTION toast_index_scans() RETURNS bigint LANGUAGE sql AS $$
+	SELECT idx_scan FROM pg_stat_all_indexes, pg_class WHERE pg_class.oid = 'items'::regclass AND pg_stat_all_indexes.relid = reltoastrelid $$;
+CREATE VIEW search AS SELECT sum(n.id) FROM originals q, LATERAL (SELECT id FROM items ORDER BY embedding <-> embedding_of(q.id) LIMIT 5) n
+	WHERE q.id % 30 = 0;
+SELECT pg_stat_force_next_flush() AS flushed \gset
+SELECT toast_index_scans() AS before \gset
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (lists = 10);
+SELECT pg_stat_force_next_flush() AS flushed \gset
+SELECT toast_index_scans() - :before < 10 AS build;
+SELECT pg_stat_force_next_flush() AS flushed \gset
+SELECT toast_index_scans() AS before \gset
+SELECT sum > 0 AS found FROM search;
+SELECT pg_stat_force_next_flush() AS flushed \gset
+SELECT toast_index_scans() - :before AS built;
+-- rows that are inserted, updated, and updated without another vector
+INSERT INTO items SELECT id + 1000, embedding_of(id + 1000) FROM originals;
+UPDATE items SET embedding = embedding_of(id + 2000) WHERE id % 2 = 1;
+UPDATE items SET id = id WHERE id % 4 < 2;
+SELECT pg_stat_force_next_flush() AS flushed \gset
+SELECT toast_index_scans() AS before \gset
+SELECT sum > 0 AS found FROM search;
+SELECT pg_stat_force_next_flush() AS flushed \gset
+SELECT toast_index_scans() - :before AS inserted;
+SELECT ivfpq_check('items_index', true, true);
+DROP VIEW search;
+DROP TABLE items;
+DROP FUNCTION toast_index_scans;
+
 -- Queries are read from TOAST as well, and from arrays that PL/pgSQL expanded
 CREATE INDEX originals_index ON originals USING ivfpq (embedding);
 CREATE FUNCTION search_expanded(id int) RETURNS int LANGUAGE plpgsql AS $$

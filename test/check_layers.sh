@@ -64,7 +64,7 @@ all_includes()
 standard='<(stdatomic|stdbool|stddef|stdint|float|limits|math|string|assert|inttypes)\.h>'
 
 page_files=()
-for name in meta buffer array list writer inspect; do
+for name in meta buffer array list writer inspect toast; do
 	[ -f "src/am/ivfpq_$name.c" ] && page_files+=("src/am/ivfpq_$name.c")
 done
 mapfile -t callback_files < <(ls src/am/*.c | grep -vxF "$(printf '%s\n' "${page_files[@]}")")
@@ -82,7 +82,7 @@ check_arrows()
 	claim 'ivfpq_page.h includes no other header of the project, as tools include it alone' \
 		"$(includes src/am/ivfpq_page.h)"
 	claim 'pages move bytes: of the kernels they see blocks and types' \
-		"$(includes "${page_files[@]}" | grep -vE ': (am/ivfpq(_page)?\.h|base/.*|kernels/vq_(base|block|codec)\.h)$')"
+		"$(includes "${page_files[@]}" | grep -vE ': (am/ivfpq(_page|_toast)?\.h|base/.*|kernels/vq_(base|block|codec)\.h)$')"
 	claim 'src/am includes nothing of the SQL surface, and of src/gpu what is plain C' \
 		"$(includes src/am/*.[ch] | grep -vE ': (am|base|kernels)/|: gpu/vq_gpu(_loader|_cluster)?\.h$')"
 	claim 'src/gpu includes kernels, but no server and, outside of .cu, no CUDA' \

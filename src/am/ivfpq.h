@@ -94,7 +94,8 @@ typedef enum IvfpqRotation
 static inline VqBlockShape
 ivfpq_block_shape(const IvfpqMetaPageData *meta)
 {
-	VqBlockShape shape = {.m = meta->m, .nbits = meta->nbits, .nattributes = meta->nattributes};
+	VqBlockShape shape = {.m = meta->m, .nbits = meta->nbits, .nattributes = meta->nattributes,
+		.has_chunk_tids = meta->has_chunk_tids != 0};
 
 	for (uint32 i = 0; i < shape.nattributes; i++)
 		shape.attribute_bytes[i] = meta->wide_attributes >> i & 1 ? sizeof(int64) : sizeof(int32);
@@ -441,6 +442,7 @@ typedef struct IvfpqEntry
 	const VqFactors *factors;	/* NULL for an index without codes */
 	const uint8 *codes;			/* likewise */
 	const int64 *attributes;	/* [nattributes] */
+	ItemPointerData chunk_tid;	/* of the first chunk of the row's vector in the TOAST table, invalid if not known */
 } IvfpqEntry;
 
 /* Put an entry into a slot of a block of the index */
@@ -449,6 +451,7 @@ ivfpq_block_put(void *block, const VqBlockShape *shape, size_t slot, const Ivfpq
 {
 	vq_block_put(block, shape, slot, (const uint8 *) &entry->tid, entry->factors, entry->codes);
 	vq_block_put_attributes(block, shape, slot, entry->attributes);
+	vq_block_put_chunk_tid(block, shape, slot, (const uint8 *) &entry->chunk_tid);
 }
 
 /* Read the directory entries of lists, whose numbers ascend */

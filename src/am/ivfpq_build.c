@@ -537,6 +537,7 @@ ivfpq_build_init(IvfpqBuild *build, Relation heap, Relation index, IndexInfo *in
 	build->row_context = AllocSetContextCreate(build->context, "ivfpq build row", ALLOCSET_DEFAULT_SIZES);
 	build->options = ivfpq_options(index);
 	build->datum_kind = ivfpq_datum_kind(index, index->rd_opcintype[0]);
+	build->attno = info->ii_IndexAttrNumbers[0];
 	build->team.size = 1;
 	build->alone.size = 1;
 	ivfpq_blas_begin_build();
@@ -553,11 +554,13 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 	init_meta(&meta, index);
 	ivfpq_build_init(&build, heap, index, info);
 	build.meta = meta;
-	build.plan.shape = ivfpq_block_shape(&build.meta);
 	build.writer = ivfpq_writer_begin(index, MAIN_FORKNUM);
 
 	begin_phase(&build, IVFPQ_PHASE_SAMPLING);
 	ivfpq_sample_estimate(&build);
+	if (build.plan.estimated_rows < IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits))
+		build.meta.has_chunk_tids = false;
+	build.plan.shape = ivfpq_block_shape(&build.meta);
 	if (build.plan.estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits))
 		build_coded(&build);
 	else

@@ -10,6 +10,7 @@
 
 #include "am/ivfpq.h"
 #include "am/ivfpq_gpu.h"
+#include "am/ivfpq_toast.h"
 #include "am/ivfpq_train.h"
 #include "access/tableam.h"
 #include "base/vq_datum.h"
@@ -63,6 +64,13 @@ typedef struct IvfpqBuild
 	/* shared by the members, NULL in a team of one */
 	ParallelTableScanDesc parallel_scan;
 	Sharedsort *shared_sort;
+
+	/* rows whose vectors are out of line */
+	AttrNumber	attno;			/* of the indexed column, or 0 */
+	IvfpqToast *toast;			/* NULL before there is one, and from the end of reading rows on */
+	ItemPointerData chunk_tid;	/* of the row read last, as in its entry */
+	ItemPointerData after;		/* where that of the next one may be */
+	uint64		nout_of_line;	/* rows read */
 
 	IvfpqSample sample;
 	IvfpqQueries queries;
@@ -123,9 +131,13 @@ extern uint32 ivfpq_plan_coarse_m(uint32 dim);
  */
 extern bool ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqVector *vector);
 
+/* Rows are read for now: what was opened for vectors out of line is closed */
+extern void ivfpq_build_end_reading(IvfpqBuild *build);
+
 /*
  * The leader finds out how many rows are to be indexed, from random blocks; and
- * their dimension, if the options do not say it
+ * their dimension, if the options do not say it; and whether most have their vectors out of line, which
+ * entries are then going to know the places of
  */
 extern void ivfpq_sample_estimate(IvfpqBuild *build);
 

@@ -23,7 +23,7 @@
 /*
  * Items held at first, if nothing better is known, and how many times as many
  * after each pass over the batch that had to be repeated.  Below MIN_CAPACITY,
- * 48 kB, work_mem is not obeyed.
+ * 64 kB, work_mem is not obeyed.
  */
 #define FIRST_CAPACITY		256
 #define GROWTH				8
@@ -115,9 +115,11 @@ typedef struct ScoreWalk
 } ScoreWalk;
 
 static void
-add_item(VqPool *pool, Relation index, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes)
+add_item(VqPool *pool, Relation index, const IvfpqProbe *probe, float key, const uint8_t *tid_bytes,
+		 const uint8_t *chunk_tid_bytes)
 {
 	ItemPointerData tid;
+	ItemPointerData chunk_tid = {0};
 	VqItem		item;
 
 	memcpy(&tid, tid_bytes, VQ_TID_BYTES);
@@ -131,8 +133,11 @@ add_item(VqPool *pool, Relation index, const IvfpqProbe *probe, float key, const
 				 errmsg("index \"%s\" contains a row that does not exist", RelationGetRelationName(index)),
 				 errdetail("An entry of list %u points to no block of the table.", probe->list_no),
 				 errhint("Please REINDEX it.")));
-	item.id_mid = 0;
 	item.id_low = ItemPointerGetOffsetNumberNoCheck(&tid);
+	if (chunk_tid_bytes)
+		memcpy(&chunk_tid, chunk_tid_bytes, VQ_TID_BYTES);
+	item.note_high = ItemPointerGetBlockNumberNoCheck(&chunk_tid);
+	item.note_low = ItemPointerGetOffsetNumberNoCheck(&chunk_tid);
 	if (!probe->has_floor || vq_item_less(&probe->floor, &item))
 		vq_pool_add(pool, item);
 }
@@ -182,7 +187,8 @@ score_block(const void *block, void *arg)
 		int			i = pg_rightmost_one_pos32(is_near);
 
 		if (vq_block_is_live(block, shape, i))
-			add_item(&candidates->pool, walk->batch->index, walk->probe, low[i], tids + i * VQ_TID_BYTES);
+			add_item(&candidates->pool, walk->batch->index, walk->probe, low[i], tids + i * VQ_TID_BYTES,
+					 vq_block_chunk_tid(block, shape, i));
 	}
 }
 

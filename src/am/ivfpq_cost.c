@@ -99,7 +99,7 @@ search_shape(const IndexOptInfo *info, SearchShape *shape)
 	shape->is_coded = meta.codec != IVFPQ_CODEC_NONE;
 	shape->nlists = meta.nlists;
 	shape->dim = meta.dim;
-	shape->code_bytes = meta.m * meta.nbits / 8.0 + sizeof(VqFactors) + VQ_TID_BYTES;
+	shape->code_bytes = meta.m * meta.nbits / 8.0 + sizeof(VqFactors) + VQ_TID_BYTES * (1 + meta.has_chunk_tids);
 	shape->attribute_bytes = meta.nattributes * sizeof(int32) + pg_popcount32(meta.wide_attributes) * sizeof(int32);
 	shape->probe_fraction = nprobe / meta.nlists;
 	shape->reach_fraction = max_probes / meta.nlists;

@@ -45,6 +45,7 @@ typedef struct EncodeBatch
 	size_t		nrows;
 	float	   *rows;			/* [capacity][dim], in model space */
 	ItemPointerData *tids;
+	ItemPointerData *chunk_tids;
 	bool	   *is_exact;		/* out of the model's range */
 	int64	   *attributes;		/* [capacity][nattributes] */
 } EncodeBatch;
@@ -76,8 +77,15 @@ typedef struct EncodeState
 	uint64		zero_vectors;
 	Tuplesortstate *sort;
 	TupleTableSlot *slot;
-	bytea	   *payload;		/* VqFactors, attributes and packed codes of one row */
+	bytea	   *payload;		/* PayloadStart, attributes and packed codes of one row */
 } EncodeState;
+
+/* What the sort has of each row, whatever the shape of entries */
+typedef struct PayloadStart
+{
+	VqFactors	factors;
+	ItemPointerData chunk_tid;
+} PayloadStart;
 
 /* Sort key: list, then TID, so that the order does not depend on anything else */
 static int64
@@ -93,7 +101,7 @@ StaticAssertDecl(IVFPQ_MAX_LISTS <= (1 << 19), "list numbers have 19 bits in sor
 static size_t
 payload_bytes(const VqBlockShape *shape)
 {
-	return VARHDRSZ + sizeof(VqFactors) + shape->nattributes * sizeof(int64) + vq_code_bytes(shape);
+	return VARHDRSZ + sizeof(PayloadStart) + shape->nattributes * sizeof(int64) + vq_code_bytes(shape);
 }
 
 static void
@@ -153,12 +161,13 @@ put_entry(EncodeState *state, const EncodeBatch *batch, size_t i, uint32 list_no
 	const VqBlockShape *shape = &state->build->plan.shape;
 	size_t		attribute_bytes = shape->nattributes * sizeof(int64);
 	char	   *payload = VARDATA(state->payload);
+	PayloadStart start = {.factors = factors, .chunk_tid = batch->chunk_tids[i]};
 
 	if (batch->is_exact[i])
-		vq_codec_encode_exact(&factors);
-	memcpy(payload, &factors, sizeof(VqFactors));
-	memcpy(payload + sizeof(VqFactors), batch->attributes + i * shape->nattributes, attribute_bytes);
-	pack_codes(shape, codes, (uint8 *) payload + sizeof(VqFactors) + attribute_bytes);
+		vq_codec_encode_exact(&start.factors);
+	memcpy(payload, &start, sizeof(PayloadStart));
+	memcpy(payload + sizeof(PayloadStart), batch->attributes + i * shape->nattributes, attribute_bytes);
+	pack_codes(shape, codes, (uint8 *) payload + sizeof(PayloadStart) + attribute_bytes);
 	CHECK_FOR_INTERRUPTS();
 
 	/* not of a heap, but perhaps of another access method */
@@ -299,6 +308,7 @@ encode_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 		size_t		i = batch->nrows++;
 
 		batch->tids[i] = *tid;
+		batch->chunk_tids[i] = build->chunk_tid;
 		batch->is_exact[i] = vq_codec_transform(vq_kernels, &build->codec, vector.x,
 												batch->rows + i * build->meta.dim) != VQ_OK;
 		ivfpq_attributes_of(index, shape, values, isnull, batch->attributes + i * shape->nattributes);
@@ -381,6 +391,7 @@ begin_encoding(EncodeState *state)
 
 		batch->rows = palloc_extended(state->capacity * row_bytes, MCXT_ALLOC_HUGE);
 		batch->tids = palloc(state->capacity * sizeof(ItemPointerData));
+		batch->chunk_tids = palloc(state->capacity * sizeof(ItemPointerData));
 		batch->is_exact = palloc(state->capacity * sizeof(bool));
 		batch->attributes = palloc(state->capacity * Max(shape->nattributes, 1) * sizeof(int64));
 	}
@@ -450,6 +461,7 @@ ivfpq_encode_table(IvfpqBuild *build)
 	build->heap_tuples = table_index_build_scan(build->heap, build->index, build->info, true,
 												ivfpq_team_is_leader(&build->team),
 												encode_row, &state, scan);
+	ivfpq_build_end_reading(build);
 	finish_batch(&state);
 	while (state.ndone < state.nfilled)
 		collect_batch(&state);
@@ -505,14 +517,15 @@ ivfpq_encode_write(IvfpqBuild *build)
 		bool		isnull;
 		int64		key = DatumGetInt64(slot_getattr(slot, 1, &isnull));
 		char	   *payload = VARDATA_ANY(DatumGetPointer(slot_getattr(slot, 2, &isnull)));
-		VqFactors	factors;
+		PayloadStart start;
 		int64		attributes[VQ_MAX_ATTRIBUTES];
-		IvfpqEntry	entry = {.factors = &factors, .codes = codes, .attributes = attributes};
+		IvfpqEntry	entry = {.factors = &start.factors, .codes = codes, .attributes = attributes};
 
 		ItemPointerSet(&entry.tid, (BlockNumber) (key >> 12), (OffsetNumber) (key & 0xFFF));
-		memcpy(&factors, payload, sizeof(VqFactors));
-		memcpy(attributes, payload + sizeof(VqFactors), shape->nattributes * sizeof(int64));
-		unpack_codes(shape, (uint8 *) payload + sizeof(VqFactors) + shape->nattributes * sizeof(int64), codes);
+		memcpy(&start, payload, sizeof(PayloadStart));
+		entry.chunk_tid = start.chunk_tid;
+		memcpy(attributes, payload + sizeof(PayloadStart), shape->nattributes * sizeof(int64));
+		unpack_codes(shape, (uint8 *) payload + sizeof(PayloadStart) + shape->nattributes * sizeof(int64), codes);
 		ivfpq_writer_add(build->writer, (uint32) (key >> 44), &entry);
 		if (written % 1024 == 0)
 		{

@@ -23,6 +23,7 @@ typedef struct InsertState
 {
 	IvfpqModel *model;
 	VqDatumKind datum_kind;
+	ItemPointerData after;		/* where the vector of the next row may be, if out of line */
 
 	/* only with codes */
 	float	   *distance_sq;	/* [nlists], as groups are no more than lists, unless finds_by_codes */
@@ -205,6 +206,8 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 			vq_codec_encode_exact(&factors);
 		entry.factors = &factors;
 		entry.codes = state->codes;
+		if (state->model->shape.has_chunk_tids)
+			ivfpq_toast_of_row(heap, tid, info->ii_IndexAttrNumbers[0], &state->after, &entry.chunk_tid);
 		ivfpq_list_insert(index, state->model, list_no, &entry);
 	}
 	vq_datum_free(&vector);

@@ -103,6 +103,8 @@ meta_complaint(const IvfpqMetaPageData *meta, BlockNumber nblocks)
 						meta->nlists, meta->spread.rank, meta->spread.mean, meta->spread.power);
 	if (meta->nattributes > VQ_MAX_ATTRIBUTES || meta->wide_attributes >> meta->nattributes != 0)
 		return psprintf("There are %u attributes, of widths %u.", meta->nattributes, meta->wide_attributes);
+	if (meta->has_chunk_tids > coded)
+		return psprintf("Entries know places of vectors: %u.", meta->has_chunk_tids);
 	shape = ivfpq_block_shape(meta);
 	if (!coded)
 		return meta->m == 0 && meta->nbits == 0 && meta->coarse_m == 0 && meta->ngroups == 0 && !is_projected ?

@@ -42,7 +42,7 @@
 
 #define IVFPQ_METAPAGE_BLKNO	0
 #define IVFPQ_MAGIC				0x49565051	/* "IVPQ" */
-#define IVFPQ_FORMAT_VERSION	7
+#define IVFPQ_FORMAT_VERSION	8
 
 /* Last two bytes of every page, for tools that look at raw files */
 #define IVFPQ_PAGE_ID			0xFF8D
@@ -126,7 +126,8 @@ typedef struct IvfpqSpread
  *		204    36  nprobes				lists to search for each of vq_recalls, as measured by the build;
  *									the mean of all queries, where spread says that these differ
  *		240    12  spread				zeroes where they do not
- *		252     4  unused				zero
+ *		252     1  has_chunk_tids		1 if entries know where the vectors of their rows are, which are out of line
+ *		253     3  unused				zero
  *----------
  */
 typedef struct IvfpqMetaPageData
@@ -166,7 +167,8 @@ typedef struct IvfpqMetaPageData
 	uint32		build_ms[IVFPQ_BUILD_PHASES];
 	uint32		nprobes[IVFPQ_NRECALLS];
 	IvfpqSpread spread;
-	uint32		unused;
+	uint8		has_chunk_tids;
+	uint8		unused[3];
 } IvfpqMetaPageData;
 
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_id) == 8, "metapage layout is on disk");
@@ -177,6 +179,7 @@ StaticAssertDecl(offsetof(IvfpqMetaPageData, build_rows) == 104, "metapage layou
 StaticAssertDecl(offsetof(IvfpqMetaPageData, build_ms) == 184, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, nprobes) == 204, "metapage layout is on disk");
 StaticAssertDecl(offsetof(IvfpqMetaPageData, spread) == 240, "metapage layout is on disk");
+StaticAssertDecl(offsetof(IvfpqMetaPageData, has_chunk_tids) == 252, "metapage layout is on disk");
 StaticAssertDecl(sizeof(IvfpqMetaPageData) == 256, "metapage layout is on disk");
 
 /*----------

@@ -62,6 +62,7 @@ struct IvfpqReranker
 	MemoryContext row_context;	/* reset for each row */
 
 	/* where vectors are out of line */
+	bool		may_be_out_of_line;
 	bool		is_out_of_line; /* that of the last row looked at */
 	IvfpqToast *toast;			/* NULL before there was one */
 	int			nready;
@@ -72,13 +73,6 @@ struct IvfpqReranker
 	IndexInfo  *info;
 	EState	   *estate;
 };
-
-/* Whether the indexed column may be out of line */
-static bool
-has_toast(const IvfpqReranker *reranker)
-{
-	return reranker->attno != 0 && OidIsValid(reranker->fetch->rel->rd_rel->reltoastrelid);
-}
 
 IvfpqReranker *
 ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric, bool is_out_of_line)
@@ -111,7 +105,8 @@ ivfpq_rerank_begin(IndexScanDesc scan, VqMetric metric, bool is_out_of_line)
 		reranker->estate = CreateExecutorState();
 		GetPerTupleExprContext(reranker->estate)->ecxt_scantuple = reranker->slot;
 	}
-	reranker->is_out_of_line = is_out_of_line && has_toast(reranker);
+	reranker->may_be_out_of_line = reranker->attno != 0;
+	reranker->is_out_of_line = is_out_of_line && reranker->may_be_out_of_line;
 	ivfpq_rerank_clear(reranker);
 	return reranker;
 }
@@ -191,22 +186,28 @@ fetch_row(IvfpqReranker *reranker, ItemPointer tid)
 	return passes ? IVFPQ_ROW_COMPARED : IVFPQ_ROW_FILTERED;
 }
 
-/* Where the vector of the row in the slot is, if that is out of line */
-static bool
-find_out_of_line(IvfpqReranker *reranker, Datum value, IvfpqToastValue *found)
+/* The TOAST table, opened if it was not; NULL if vectors that are there are the server's business */
+static IvfpqToast *
+open_toast(IvfpqReranker *reranker)
 {
-	reranker->is_out_of_line = has_toast(reranker) &&
-		VARATT_IS_EXTERNAL_ONDISK((struct varlena *) DatumGetPointer(value));
-	if (!reranker->is_out_of_line)
-		return false;
-	if (reranker->toast == NULL)
+	if (reranker->toast == NULL && reranker->may_be_out_of_line)
 	{
 		MemoryContext old = MemoryContextSwitchTo(reranker->context);
 
 		reranker->toast = ivfpq_toast_begin(reranker->fetch->rel);
 		MemoryContextSwitchTo(old);
+		reranker->may_be_out_of_line = reranker->toast != NULL;
 	}
-	return ivfpq_toast_find(reranker->toast, value, found);
+	return reranker->toast;
+}
+
+/* Where the vector of the row in the slot is, if that is out of line; chunk_tid is what its entry says of that */
+static bool
+find_out_of_line(IvfpqReranker *reranker, Datum value, const ItemPointerData *chunk_tid, IvfpqToastValue *found)
+{
+	reranker->is_out_of_line = VARATT_IS_EXTERNAL_ONDISK((struct varlena *) DatumGetPointer(value)) &&
+		open_toast(reranker) != NULL;
+	return reranker->is_out_of_line && ivfpq_toast_find(reranker->toast, value, chunk_tid, found);
 }
 
 /* The indexed value of the row in the slot; false if it is NULL */
@@ -214,12 +215,14 @@ static bool
 value_of_row(IvfpqReranker *reranker, Datum *value)
 {
 	bool		isnull;
+	ItemPointerData unknown;
 	IvfpqToastValue found;
 
 	*value = indexed_value(reranker, &isnull);
 	if (isnull)
 		return false;
-	if (find_out_of_line(reranker, *value, &found))
+	ItemPointerSetInvalid(&unknown);
+	if (find_out_of_line(reranker, *value, &unknown, &found))
 		(void) ivfpq_toast_read(reranker->toast, &found, value);
 	return true;
 }
@@ -270,7 +273,7 @@ ready_row(IvfpqReranker *reranker, ItemPointer tid)
 
 /* Fetch a row before its turn, and have the pages of its vector on their way */
 static void
-make_ready(IvfpqReranker *reranker, ItemPointer tid)
+make_ready(IvfpqReranker *reranker, ItemPointer tid, const ItemPointerData *chunk_tid)
 {
 	ReadyRow   *row = &reranker->ready[reranker->next_ready];
 	bool		isnull;
@@ -285,7 +288,7 @@ make_ready(IvfpqReranker *reranker, ItemPointer tid)
 		value = indexed_value(reranker, &isnull);
 		if (isnull)
 			row->fate = IVFPQ_ROW_UNSEEN;
-		else if (find_out_of_line(reranker, value, &row->value))
+		else if (find_out_of_line(reranker, value, chunk_tid, &row->value))
 			ivfpq_toast_approach(reranker->toast, &row->value, reranker->may_ask && ivfpq_reads_wait());
 		else
 		{
@@ -299,33 +302,48 @@ make_ready(IvfpqReranker *reranker, ItemPointer tid)
 	reranker->next_ready = (reranker->next_ready + 1) % IVFPQ_MAX_READY;
 }
 
+/* The steps before the last */
+static void
+approach_row(IvfpqReranker *reranker, IvfpqApproach step, Relation table, ItemPointer tid, bool is_whole)
+{
+	switch (step)
+	{
+		case IVFPQ_APPROACH_GUESS:
+			ivfpq_touch_row_guess(table, tid);
+			break;
+		case IVFPQ_APPROACH_BUFFER:
+			ivfpq_touch_row_buffer(table, tid);
+			break;
+		case IVFPQ_APPROACH_PAGE:
+			ivfpq_touch_row_page(table, tid, reranker->may_ask && ivfpq_reads_wait());
+			break;
+		case IVFPQ_APPROACH_ROW:
+			ivfpq_touch_row(table, tid, is_whole);
+			break;
+		case IVFPQ_APPROACH_VALUE:
+			break;
+	}
+}
+
 void
 ivfpq_rerank_approach(IvfpqReranker *reranker, IvfpqApproach step, const VqItem *item)
 {
-	Relation	heap = reranker->fetch->rel;
 	ItemPointerData tid;
+	ItemPointerData chunk_tid;
 
 	if (!reranker->may_look || item == NULL)
 		return;
 	ivfpq_item_tid(item, &tid);
-	switch (step)
+	ivfpq_item_chunk_tid(item, &chunk_tid);
+	if (step == IVFPQ_APPROACH_VALUE)
 	{
-		case IVFPQ_APPROACH_GUESS:
-			ivfpq_touch_row_guess(heap, &tid);
-			break;
-		case IVFPQ_APPROACH_BUFFER:
-			ivfpq_touch_row_buffer(heap, &tid);
-			break;
-		case IVFPQ_APPROACH_PAGE:
-			ivfpq_touch_row_page(heap, &tid, reranker->may_ask && ivfpq_reads_wait());
-			break;
-		case IVFPQ_APPROACH_ROW:
-			ivfpq_touch_row(heap, &tid, reranker->passing >= WHOLE_ROW_SHARE);
-			break;
-		case IVFPQ_APPROACH_VALUE:
-			make_ready(reranker, &tid);
-			break;
+		make_ready(reranker, &tid, &chunk_tid);
+		return;
 	}
+	approach_row(reranker, step, reranker->fetch->rel, &tid, reranker->passing >= WHOLE_ROW_SHARE);
+	if (ItemPointerIsValid(&chunk_tid) && reranker->passing >= WHOLE_ROW_SHARE && open_toast(reranker) != NULL &&
+		ivfpq_toast_has(reranker->toast, &chunk_tid))
+		approach_row(reranker, step, ivfpq_toast_table(reranker->toast), &chunk_tid, true);
 }
 
 IvfpqRowFate

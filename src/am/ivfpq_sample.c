@@ -39,6 +39,48 @@ typedef struct SampleState
 	VqRng		rng;
 } SampleState;
 
+/*
+ * The indexed value, as it is or, if it is out of line, read as ivfpq_toast.c does, which does not open and close the TOAST
+ * table for each
+ */
+static Datum
+read_out_of_line(IvfpqBuild *build, Datum value)
+{
+	IvfpqToastValue found;
+	Datum		read;
+
+	ItemPointerSetInvalid(&build->chunk_tid);
+	if (build->attno == 0 || !VARATT_IS_EXTERNAL_ONDISK((struct varlena *) DatumGetPointer(value)))
+		return value;
+	if (build->toast == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(build->context);
+
+		build->toast = ivfpq_toast_begin(build->heap);
+		MemoryContextSwitchTo(old);
+		if (build->toast == NULL)
+		{
+			build->attno = 0;
+			return value;
+		}
+	}
+	if (!ivfpq_toast_find(build->toast, value, &build->after, &found) ||
+		!ivfpq_toast_read(build->toast, &found, &read))
+		return value;
+	build->chunk_tid = found.tids[0];
+	build->nout_of_line++;
+	ivfpq_toast_after(&found, &build->after);
+	return read;
+}
+
+void
+ivfpq_build_end_reading(IvfpqBuild *build)
+{
+	if (build->toast)
+		ivfpq_toast_end(build->toast);
+	build->toast = NULL;
+}
+
 bool
 ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqVector *vector)
 {
@@ -56,7 +98,7 @@ ivfpq_build_read(IvfpqBuild *build, Datum *values, bool *isnull, bool alive, VqV
 			return false;
 		}
 	}
-	vq_datum_read(values[0], build->datum_kind, vector);
+	vq_datum_read(read_out_of_line(build, values[0]), build->datum_kind, vector);
 	if (build->meta.dim == 0)
 		build->meta.dim = vector->dim;
 	if ((uint32) vector->dim != build->meta.dim)
@@ -147,6 +189,7 @@ scan_random_blocks(SampleState *state, BlockNumber max_blocks, int member, int n
 	}
 	if (ring)
 		FreeAccessStrategy(ring);
+	ivfpq_build_end_reading(build);
 
 	/* what the scan of the whole table leaves out is what matters, when the dimension is known */
 	build->info->ii_BrokenHotChain = was_broken;
@@ -167,6 +210,7 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 	for (;;)
 	{
 		state.nseen = 0;
+		build->nout_of_line = 0;
 		share = scan_random_blocks(&state, max_blocks, 0, 1, count_row);
 
 		/*
@@ -186,6 +230,7 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 			build->plan.heap_blocks;
 	}
 	build->plan.estimated_rows = ceil(state.nseen / share);
+	build->meta.has_chunk_tids = 2 * build->nout_of_line > state.nseen;
 }
 
 void

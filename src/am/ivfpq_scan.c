@@ -371,7 +371,8 @@ start_query(IndexScanDesc scan, IvfpqScan *state)
 	if (state->reranker == NULL)
 	{
 		MemoryContextSwitchTo(state->context);
-		state->reranker = ivfpq_rerank_begin(scan, model->meta.metric, model->usually_out_of_line);
+		state->reranker = ivfpq_rerank_begin(scan, model->meta.metric,
+											 model->shape.has_chunk_tids || model->usually_out_of_line);
 	}
 	else
 		ivfpq_rerank_clear(state->reranker);

@@ -11,6 +11,7 @@
 #define IVFPQ_SEARCH_H
 
 #include "am/ivfpq.h"
+#include "am/ivfpq_toast.h"
 #include "kernels/vq_select.h"
 #include "utils/tuplesort.h"
 
@@ -183,6 +184,13 @@ ivfpq_item_tid(const VqItem *item, ItemPointer tid)
 	ItemPointerSet(tid, item->id_high, item->id_low);
 }
 
+/* Of the first chunk of its vector; invalid if that is not known */
+static inline void
+ivfpq_item_chunk_tid(const VqItem *item, ItemPointer tid)
+{
+	ItemPointerSet(tid, item->note_high, item->note_low);
+}
+
 /*----------
  * ivfpq_results.c: rows with their exact distances, nearest first.
  *
@@ -332,45 +340,6 @@ extern IvfpqReturned *ivfpq_returned_of(IndexScanDesc scan);
 /* The expression of the indexed vector, ready to be evaluated; NIL if it is told nothing */
 extern List *ivfpq_expressions_of(IndexScanDesc scan);
 
-/*----------
- * ivfpq_toast.c: vectors that are stored out of line
- *----------
- */
-
-/* Those of 16,000 floats have 33; what has more is left to the server */
-#define IVFPQ_MAX_CHUNKS	34
-
-/* Where the chunks of a value are */
-typedef struct IvfpqToastValue
-{
-	struct varatt_external pointer;
-	uint32		nchunks;
-	ItemPointerData tids[IVFPQ_MAX_CHUNKS];
-} IvfpqToastValue;
-
-typedef struct IvfpqToast IvfpqToast;
-
-/*
- * Of a table that has a TOAST table, which is locked in access share mode until the end.
- * Memory comes from the current context.
- */
-extern IvfpqToast *ivfpq_toast_begin(Relation heap);
-
-/* Where a value is, by the index; false if it is not out of line, or is to be read by the server's own functions */
-extern bool ivfpq_toast_find(IvfpqToast *toast, Datum value, IvfpqToastValue *found);
-
-/* Its pages are going to be read: fetch what tells where they are, and ask the system for them if so wanted */
-extern void ivfpq_toast_approach(IvfpqToast *toast, const IvfpqToastValue *value, bool asks_system);
-
-/*
- * The value in line, compressed if it is stored so, until the next one is read; false if it is not there: the
- * server will say what is wrong.  Until the next pause a page stays pinned.
- */
-extern bool ivfpq_toast_read(IvfpqToast *toast, const IvfpqToastValue *value, Datum *read);
-
-extern void ivfpq_toast_pause(IvfpqToast *toast);
-extern void ivfpq_toast_end(IvfpqToast *toast);
-
 /* ivfpq_rerank.c */
 typedef struct IvfpqReranker IvfpqReranker;
 
@@ -391,8 +360,8 @@ extern bool ivfpq_rerank_is_out_of_line(const IvfpqReranker *reranker);
  * after the one before: where its page was last, what tells whether it is still
  * there, the page, which is asked of the system where reads have to wait
  * (ivfpq_reads_wait), the row, and the pages of its vector where this is stored out of
- * line.  item may be NULL.  The last step fetches the row and tries the conditions, and
- * keeps what comes of that for the last IVFPQ_MAX_READY rows.
+ * line.  Of that, if the entry says where it is, the first chunk comes with the row.  item may be NULL.  The last step
+ * fetches the row and tries the conditions, and keeps what comes of that for the last IVFPQ_MAX_READY rows.
  */
 typedef enum IvfpqApproach
 {

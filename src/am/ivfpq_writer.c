@@ -45,6 +45,7 @@ struct IvfpqWriter
 	VqFactors  *staged_factors; /* [VQ_BLOCK_LANES] */
 	uint8	   *staged_codes;	/* [VQ_BLOCK_LANES][m] */
 	int64	   *staged_attributes;	/* [VQ_BLOCK_LANES][nattributes] */
+	ItemPointerData *staged_chunk_tids;	/* [VQ_BLOCK_LANES] */
 
 	/*
 	 * The page being filled, in private memory so that no buffer lock is held
@@ -109,6 +110,7 @@ ivfpq_writer_directory(IvfpqWriter *writer, const VqBlockShape *shape, uint32 nl
 	writer->staged_tids = palloc(VQ_BLOCK_LANES * VQ_TID_BYTES);
 	writer->staged_factors = palloc(VQ_BLOCK_LANES * sizeof(VqFactors));
 	writer->staged_codes = palloc(VQ_BLOCK_LANES * Max(shape->m, 1));
+	writer->staged_chunk_tids = palloc(VQ_BLOCK_LANES * sizeof(ItemPointerData));
 	writer->staged_attributes = palloc(VQ_BLOCK_LANES * Max(shape->nattributes, 1) * sizeof(int64));
 }
 
@@ -166,6 +168,7 @@ write_block(IvfpqWriter *writer, size_t capacity, size_t count)
 		vq_block_put(block, &writer->shape, i, writer->staged_tids + i * VQ_TID_BYTES,
 					 &writer->staged_factors[i], writer->staged_codes + i * m);
 		vq_block_put_attributes(block, &writer->shape, i, writer->staged_attributes + i * nattributes);
+		vq_block_put_chunk_tid(block, &writer->shape, i, (const uint8 *) &writer->staged_chunk_tids[i]);
 	}
 
 	if (writer->last_block)
@@ -190,6 +193,7 @@ write_block(IvfpqWriter *writer, size_t capacity, size_t count)
 	memmove(writer->staged_codes, writer->staged_codes + count * m, left * m);
 	memmove(writer->staged_attributes, writer->staged_attributes + count * nattributes,
 			left * nattributes * sizeof(int64));
+	memmove(writer->staged_chunk_tids, writer->staged_chunk_tids + count, left * sizeof(ItemPointerData));
 	writer->nstaged = left;
 }
 
@@ -229,6 +233,7 @@ ivfpq_writer_add(IvfpqWriter *writer, uint32 list_no, const IvfpqEntry *entry)
 	}
 	memcpy(writer->staged_attributes + writer->nstaged * writer->shape.nattributes, entry->attributes,
 		   writer->shape.nattributes * sizeof(int64));
+	writer->staged_chunk_tids[writer->nstaged] = entry->chunk_tid;
 	writer->nstaged++;
 	flush_staged(writer, VQ_BLOCK_LANES - 1);
 }
@@ -277,6 +282,7 @@ ivfpq_writer_close(IvfpqWriter *writer, IvfpqMetaPageData *meta)
 	pfree(writer->staged_factors);
 	pfree(writer->staged_codes);
 	pfree(writer->staged_attributes);
+	pfree(writer->staged_chunk_tids);
 }
 
 void

@@ -29,6 +29,7 @@ typedef struct BlockOffsets
 	size_t		tids;
 	size_t		e;
 	size_t		codes;
+	size_t		chunk_tids;
 	size_t		end;
 } BlockOffsets;
 
@@ -74,6 +75,9 @@ block_offsets(const VqBlockShape *shape, size_t capacity)
 		offsets.codes = offsets.e + capacity;
 		offsets.end = offsets.codes + shape->m * code_row_bytes(shape, capacity);
 	}
+	offsets.chunk_tids = offsets.end;
+	if (shape->has_chunk_tids)
+		offsets.end += capacity * VQ_TID_BYTES;
 	return offsets;
 }
 
@@ -119,7 +123,10 @@ vq_block_init(void *block, const VqBlockShape *shape, uint32_t list_no, size_t c
 	header->next_page = VQ_NO_PAGE;
 	header->capacity = (uint8_t) capacity;
 	for (size_t slot = 0; slot < capacity; slot++)
+	{
 		vq_block_clear(block, shape, slot);
+		vq_block_put_chunk_tid(block, shape, slot, invalid_tid);
+	}
 }
 
 uint8_t *
@@ -295,6 +302,21 @@ vq_block_attribute(const void *block, const VqBlockShape *shape, size_t slot, si
 	}
 	memcpy(&value, from, sizeof(value));
 	return value;
+}
+
+void
+vq_block_put_chunk_tid(void *block, const VqBlockShape *shape, size_t slot, const uint8_t *tid)
+{
+	if (shape->has_chunk_tids)
+		memcpy((uint8_t *) vq_block_chunk_tid(block, shape, slot), tid, VQ_TID_BYTES);
+}
+
+const uint8_t *
+vq_block_chunk_tid(const void *block, const VqBlockShape *shape, size_t slot)
+{
+	if (!shape->has_chunk_tids)
+		return NULL;
+	return (const uint8_t *) block + block_offsets(shape, block_capacity(block)).chunk_tids + slot * VQ_TID_BYTES;
 }
 
 void

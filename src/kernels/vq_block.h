@@ -17,12 +17,14 @@
  *		F + 6 C			 6 C	 TIDs, C times 6 bytes	(F when not coded)
  *		F + 12 C		 C		 E, uint8_t[C]			(coded lists only)
  *		F + 13 C		 ...	 codes					(coded lists only)
+ *		...				 6 C	 chunk TIDs, C times 6 bytes	(where the shape has them)
  *
  * F is 12 and C times the bytes of an entry's attributes, which come first so that a search that needs
  * nothing else of most blocks reads what is together.  C is the capacity: 8, 16, 24 or 32.  Codes are transposed.  With nbits = 8,
  * row j has C bytes, byte i the code of slot i.  With nbits = 4, row j has
  * C / 2 bytes, byte i the code of slot i (low nibble) and of slot i + C / 2
- * (high nibble).  The scan kernels read them in place.
+ * (high nibble).  The scan kernels read them in place.  A chunk TID says where the vector of a row is,
+ * which is stored out of line; it comes last, as a search wants it of few entries.
  * Numbers are in the byte order of the machine, as in all of PostgreSQL.
  *
  *-------------------------------------------------------------------------
@@ -53,6 +55,7 @@ typedef struct VqBlockShape
 	uint32_t	nbits;			/* 4, 8, or 0 if not coded */
 	uint32_t	nattributes;	/* numbers kept with each entry, for the conditions of searches */
 	uint8_t		attribute_bytes[VQ_MAX_ATTRIBUTES]; /* of each, 4 or 8 */
+	bool		has_chunk_tids;
 } VqBlockShape;
 
 /* The three numbers kept beside a code, as stored */
@@ -116,6 +119,10 @@ vq_block_fit(const VqBlockShape *shape, size_t attribute, int64_t value)
 		return value;
 	return value < INT32_MIN ? INT32_MIN : value > INT32_MAX ? INT32_MAX : value;
 }
+
+/* The chunk TID of a slot; NULL if the shape has none.  An entry that is put without one keeps that of the one before. */
+extern void vq_block_put_chunk_tid(void *block, const VqBlockShape *shape, size_t slot, const uint8_t *tid);
+extern const uint8_t *vq_block_chunk_tid(const void *block, const VqBlockShape *shape, size_t slot);
 
 /* Take the entry out of a slot; its code stays as it was */
 extern void vq_block_clear(void *block, const VqBlockShape *shape, size_t slot);

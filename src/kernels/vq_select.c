@@ -20,7 +20,7 @@
 #include <assert.h>
 #include <string.h>
 
-static_assert(sizeof(VqItem) == 12, "items are moved in two pieces");
+static_assert(sizeof(VqItem) == 16, "items are moved in two pieces");
 
 #define SORT_BELOW		32		/* segments up to this are sorted at once */
 #define LANES			8		/* divides that */
@@ -35,17 +35,17 @@ static_assert(sizeof(VqItem) == 12, "items are moved in two pieces");
 static inline void
 swap_items(VqItem *a, VqItem *b)
 {
-	uint64_t	key_and_low[2];
-	uint32_t	high[2];
+	uint64_t	first[2];
+	uint64_t	second[2];
 
-	memcpy(&key_and_low[0], a, 8);
-	memcpy(&high[0], (char *) a + 8, 4);
-	memcpy(&key_and_low[1], b, 8);
-	memcpy(&high[1], (char *) b + 8, 4);
-	memcpy(a, &key_and_low[1], 8);
-	memcpy((char *) a + 8, &high[1], 4);
-	memcpy(b, &key_and_low[0], 8);
-	memcpy((char *) b + 8, &high[0], 4);
+	memcpy(&first[0], a, 8);
+	memcpy(&second[0], (char *) a + 8, 8);
+	memcpy(&first[1], b, 8);
+	memcpy(&second[1], (char *) b + 8, 8);
+	memcpy(a, &first[1], 8);
+	memcpy((char *) a + 8, &second[1], 8);
+	memcpy(b, &first[0], 8);
+	memcpy((char *) b + 8, &second[0], 8);
 }
 
 static void

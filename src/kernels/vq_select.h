@@ -16,13 +16,14 @@
 
 #include "kernels/vq_rng.h"
 
-/* A candidate: order by key, then by id, so that the order is total */
+/* A candidate: order by key, then by id, so that the order is total.  The note is the caller's. */
 typedef struct VqItem
 {
 	float		key;			/* never NaN; minus infinity is allowed */
-	uint16_t	id_low;
-	uint16_t	id_mid;
 	uint32_t	id_high;
+	uint16_t	id_low;
+	uint16_t	note_low;
+	uint32_t	note_high;
 } VqItem;
 
 static inline bool
@@ -32,8 +33,6 @@ vq_item_less(const VqItem *a, const VqItem *b)
 		return a->key < b->key;
 	if (a->id_high != b->id_high)
 		return a->id_high < b->id_high;
-	if (a->id_mid != b->id_mid)
-		return a->id_mid < b->id_mid;
 	return a->id_low < b->id_low;
 }
 
@@ -72,9 +71,10 @@ vq_pool_add(VqPool *pool, VqItem item)
 
 		/* Field by field: a copy of the whole would wait for the fields to be stored */
 		place->key = item.key;
-		place->id_low = item.id_low;
-		place->id_mid = item.id_mid;
 		place->id_high = item.id_high;
+		place->id_low = item.id_low;
+		place->note_low = item.note_low;
+		place->note_high = item.note_high;
 	}
 }
 

@@ -126,6 +126,8 @@ write_slot(uint8_t *block, const VqBlockShape *shape, size_t capacity)
 		require(vq_block_is_live(block, shape, slot));
 		require(((const VqBlockHeader *) block)->used > slot);
 		require(memcmp(vq_block_tid(block, shape, slot), tid, VQ_TID_BYTES) == 0);
+		vq_block_put_chunk_tid(block, shape, slot, tid);
+		require(!shape->has_chunk_tids || memcmp(vq_block_chunk_tid(block, shape, slot), tid, VQ_TID_BYTES) == 0);
 		if (shape->nbits > 0)
 		{
 			vq_block_get(block, shape, slot, &factors, got);
@@ -161,6 +163,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t i = 0; i < shape.nattributes; i++)
 		shape.attribute_bytes[i] = data[2] >> 6 & 1 ? 8 : 4;
 	offset = data[3] % 4;
+	shape.has_chunk_tids = data[3] >> 2 & 1;
 	data += 4;
 	size -= 4;
 

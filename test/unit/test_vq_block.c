@@ -18,21 +18,24 @@
 #include "kernels/vq_block.h"
 #include "kernels/vq_rng.h"
 
-/* Odd and even m, both widths of codes, lists without codes, and attributes of both widths */
+/* Odd and even m, both widths of codes, lists without codes, attributes of both widths, and chunk TIDs */
 static const VqBlockShape shapes[] = {
-	/* m, nbits, attributes */
-	{0, 0, 0, {0}},
-	{1, 4, 0, {0}},
-	{2, 4, 0, {0}},
-	{7, 4, 0, {0}},
-	{150, 4, 0, {0}},
-	{1, 8, 0, {0}},
-	{3, 8, 0, {0}},
-	{20, 8, 0, {0}},
-	{0, 0, 1, {4}},
-	{0, 0, 3, {4, 8, 4}},
-	{7, 4, 1, {8}},
-	{20, 8, 8, {4, 4, 8, 8, 4, 8, 4, 4}},
+	/* m, nbits, attributes, chunk TIDs */
+	{0, 0, 0, {0}, false},
+	{1, 4, 0, {0}, false},
+	{2, 4, 0, {0}, false},
+	{7, 4, 0, {0}, false},
+	{150, 4, 0, {0}, false},
+	{1, 8, 0, {0}, false},
+	{3, 8, 0, {0}, false},
+	{20, 8, 0, {0}, false},
+	{0, 0, 1, {4}, false},
+	{0, 0, 3, {4, 8, 4}, false},
+	{7, 4, 1, {8}, false},
+	{20, 8, 8, {4, 4, 8, 8, 4, 8, 4, 4}, false},
+	{0, 0, 0, {0}, true},
+	{7, 4, 0, {0}, true},
+	{20, 8, 2, {4, 8}, true},
 };
 
 #define NSHAPES (sizeof(shapes) / sizeof(shapes[0]))
@@ -79,6 +82,7 @@ new_block(const VqBlockShape *shape, size_t capacity)
 typedef struct Entry
 {
 	uint8_t		tid[VQ_TID_BYTES];
+	uint8_t		chunk_tid[VQ_TID_BYTES];
 	VqFactors	factors;
 	uint8_t		codes[MAX_M];
 	int64_t		attributes[VQ_MAX_ATTRIBUTES];
@@ -88,7 +92,10 @@ static void
 random_entry(VqRng *rng, const VqBlockShape *shape, Entry *entry)
 {
 	for (size_t i = 0; i < VQ_TID_BYTES; i++)
+	{
 		entry->tid[i] = (uint8_t) vq_rng_next(rng);
+		entry->chunk_tid[i] = (uint8_t) vq_rng_next(rng);
+	}
 	entry->tid[4] |= 1;
 	entry->factors.a = (float) vq_rng_double(rng);
 	entry->factors.s = (uint16_t) vq_rng_next(rng);
@@ -107,6 +114,7 @@ put_entry(void *block, const VqBlockShape *shape, size_t slot, const Entry *entr
 	else
 		vq_block_put(block, shape, slot, entry->tid, &entry->factors, entry->codes);
 	vq_block_put_attributes(block, shape, slot, entry->attributes);
+	vq_block_put_chunk_tid(block, shape, slot, entry->chunk_tid);
 }
 
 static void
@@ -118,6 +126,8 @@ check_code(const void *block, const VqBlockShape *shape, size_t slot, const Entr
 	for (size_t j = 0; j < shape->nattributes; j++)
 		CHECK(vq_block_attribute(block, shape, slot, j) == want->attributes[j], "slot %zu attribute %zu: got %lld, want %lld",
 			  slot, j, (long long) vq_block_attribute(block, shape, slot, j), (long long) want->attributes[j]);
+	if (shape->has_chunk_tids)
+		CHECK(memcmp(vq_block_chunk_tid(block, shape, slot), want->chunk_tid, VQ_TID_BYTES) == 0, "slot %zu: chunk TID", slot);
 	if (shape->nbits == 0)
 		return;
 	codes = allocate(shape->m);
@@ -142,6 +152,8 @@ check_sizes(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 		bits_per_slot += 8 * (4 + 2 + 1) + shape->m * shape->nbits;
 	for (size_t j = 0; j < shape->nattributes; j++)
 		bits_per_slot += 8 * shape->attribute_bytes[j];
+	if (shape->has_chunk_tids)
+		bits_per_slot += 8 * VQ_TID_BYTES;
 	want = 12 + capacity * bits_per_slot / 8;
 	CHECK(vq_block_bytes(shape, capacity) == want, "m %u nbits %u capacity %zu: got %zu, want %zu",
 		  shape->m, shape->nbits, capacity, vq_block_bytes(shape, capacity), want);
@@ -164,6 +176,7 @@ check_new_block(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	const uint8_t *a = (const uint8_t *) vq_block_a(block, shape);
 	const uint8_t *s = (const uint8_t *) vq_block_s(block, shape);
 	size_t		first = 12 + capacity * vq_block_attribute_bytes(shape);
+	size_t		end = vq_block_bytes(shape, capacity) - (shape->has_chunk_tids ? 6 * capacity : 0);
 
 	(void) rng;
 	CHECK(header->list_no == 7 && header->next_page == VQ_NO_PAGE && header->next_offset == 0 &&
@@ -175,6 +188,11 @@ check_new_block(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	{
 		CHECK(!vq_block_is_live(block, shape, slot), "slot %zu", slot);
 		CHECK(memcmp(vq_block_tid(block, shape, slot), "\xFF\xFF\xFF\xFF\0\0", VQ_TID_BYTES) == 0, "slot %zu", slot);
+		if (shape->has_chunk_tids)
+			CHECK(vq_block_chunk_tid(block, shape, slot) == block + end + 6 * slot &&
+				  memcmp(block + end + 6 * slot, "\xFF\xFF\xFF\xFF\0\0", VQ_TID_BYTES) == 0, "slot %zu: chunk TID", slot);
+		else
+			CHECK(vq_block_chunk_tid(block, shape, slot) == NULL, "slot %zu has a chunk TID", slot);
 	}
 
 	/* Where the arrays are, by the table in vq_block.h */
@@ -198,7 +216,7 @@ check_new_block(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 		CHECK(vq_block_e(block, shape) == block + first + 12 * capacity, "E at %td", vq_block_e(block, shape) - block);
 		CHECK(vq_block_codes(block, shape) == block + first + 13 * capacity, "codes at %td",
 			  vq_block_codes(block, shape) - block);
-		for (size_t i = 12; i < vq_block_bytes(shape, capacity); i++)
+		for (size_t i = 12; i < end; i++)
 			if (i < first + 6 * capacity || i >= first + 12 * capacity)
 				CHECK(block[i] == 0, "byte %zu is %u", i, block[i]);
 	}
@@ -327,7 +345,7 @@ check_sums(VqRng *rng, const VqBlockShape *shape, size_t capacity)
 	/* One slot stays empty: its code is zero */
 	for (size_t slot = 0; slot < capacity; slot++)
 	{
-		Entry		entry = {{0}, {0, 0, 0}, {0}, {0}};
+		Entry		entry = {0};
 
 		if (slot != 3)
 		{

@@ -49,8 +49,9 @@ fill_items(Filling filling, VqRng *rng, VqItem *items, size_t nitems)
 		uint64_t	id = filling == FILL_SAME_IDS ? 1 : (i + 1) * UINT64_C(0x9E3779B97F4A7C15);
 
 		items[i].id_high = (uint32_t) (id >> 32);
-		items[i].id_mid = (uint16_t) (id >> 16);
 		items[i].id_low = (uint16_t) id;
+		items[i].note_high = items[i].id_high + 1;
+		items[i].note_low = (uint16_t) (items[i].id_low + 1);
 		switch (filling)
 		{
 			case FILL_EQUAL_KEYS:
@@ -85,7 +86,7 @@ static const size_t sizes[] = {0, 1, 2, 3, 15, 16, 17, 18, 100, 511, 512, 513, 5
 #define MAX_ITEMS 5000
 
 static void
-test_take_gives_items_in_sorted_order(void)
+test_take_gives_items_in_sorted_order_with_their_notes(void)
 {
 	VqItem	   *items = malloc(MAX_ITEMS * sizeof(VqItem));
 	VqItem	   *want = malloc(MAX_ITEMS * sizeof(VqItem));
@@ -109,7 +110,8 @@ test_take_gives_items_in_sorted_order(void)
 				const VqItem *peeked = vq_select_peek(&select);
 				const VqItem *taken = vq_select_take(&select);
 
-				if (taken == NULL || peeked != taken || compare_items(taken, &want[i]) != 0)
+				if (taken == NULL || peeked != taken || compare_items(taken, &want[i]) != 0 ||
+					taken->note_high != (uint32_t) (taken->id_high + 1) || taken->note_low != (uint16_t) (taken->id_low + 1))
 					nwrong++;
 			}
 			CHECK(nwrong == 0, "%s, %zu items: %zu out of order", filling_names[filling], nitems, nwrong);
@@ -310,7 +312,7 @@ test_pool_keeps_as_many_as_asked_for(void)
 void
 suite_vq_select(void)
 {
-	RUN_TEST(test_take_gives_items_in_sorted_order);
+	RUN_TEST(test_take_gives_items_in_sorted_order_with_their_notes);
 	RUN_TEST(test_untaken_items_stay_behind_the_taken);
 	RUN_TEST(test_take_survives_a_full_stack);
 	RUN_TEST(test_looking_ahead_shows_what_will_be_taken);
