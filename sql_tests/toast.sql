@@ -124,6 +124,17 @@ SELECT sum > 0 AS found FROM search;
 SELECT pg_stat_force_next_flush() AS flushed \gset
 SELECT toast_index_scans() - :before AS inserted;
 SELECT ivfpq_check('items_index', true, true);
+-- the TOAST table alone is written anew, and no entry is right
+SELECT array_agg(id ORDER BY distance) AS found FROM (
+	SELECT id, embedding <-> embedding_of(1007) AS distance FROM items ORDER BY embedding <-> embedding_of(1007) LIMIT 20) n \gset
+DELETE FROM items WHERE id <= 2000 AND id % 3 = 1 AND NOT id = ANY (:'found');
+SELECT reltoastrelid::regclass AS toast FROM pg_class WHERE oid = 'items'::regclass \gset
+VACUUM FULL :toast;
+SELECT array_agg(id ORDER BY distance) = :'found'::int[] AS as_before FROM (
+	SELECT id, embedding <-> embedding_of(1007) AS distance FROM items ORDER BY embedding <-> embedding_of(1007) LIMIT 20) n;
+SELECT ivfpq_check('items_index', true, true);
+INSERT INTO items SELECT id + 10000, embedding_of(id + 10000) FROM originals WHERE id <= 100;
+SELECT ivfpq_check('items_index', true, true);
 DROP VIEW search;
 DROP TABLE items;
 DROP FUNCTION toast_index_scans;

@@ -1,15 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_check_codes.c
- *	  Proof that entries stand for the rows that they belong to.
+ *	  Proof that codes and attributes stand for the rows that they belong to.
  *
  * Each row that the snapshot sees is coded anew against the centroid of the list that
  * it is in.  Who made the code that is there, one worker or another, an insert or a
  * GPU, has rounded a little differently, so codes are not compared bit by bit:
  * the old code may be a little farther from the direction that is coded than the new one,
  * and factors of equal codes a little different.  Which list a row is in is not
- * judged: a code is as good in any, and a build knows ties.  Attributes, and where vectors are that are
- * out of line, are compared as they are.
+ * judged: a code is as good in any, and a build knows ties.  Attributes are compared as they are.
  *
  * Rows are read in the order of the index, which is none of the table's.
  *
@@ -20,7 +19,7 @@
 #include <math.h>
 
 #include "access/tableam.h"
-#include "am/ivfpq_toast.h"
+#include "am/ivfpq.h"
 #include "base/vq_datum.h"
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
@@ -52,7 +51,6 @@ typedef struct CodesCheck
 	TupleTableSlot *slot;
 	IndexFetchTableData *fetch;
 	MemoryContext row_context;
-	IvfpqToast *toast;			/* NULL if entries do not know where vectors are */
 
 	/* the centroid of this list, in model space and in code space */
 	uint32		list_no;
@@ -105,32 +103,6 @@ check_attributes(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const vo
 		if (vq_block_attribute(block, shape, slot, i) != numbers[i])
 			report_code(check, blkno, tid, psprintf("attribute %u is " INT64_FORMAT " and not " INT64_FORMAT, i + 1,
 													vq_block_attribute(block, shape, slot, i), numbers[i]));
-}
-
-/* The place of a vector, if its entry knows it */
-static void
-check_chunk_tid(const CodesCheck *check, BlockNumber blkno, ItemPointer tid, const void *block, size_t slot,
-				Datum value)
-{
-	ItemPointerData chunk_tid;
-	ItemPointerData unknown;
-	IvfpqToastValue found;
-
-	if (check->toast == NULL)
-		return;
-	memcpy(&chunk_tid, vq_block_chunk_tid(block, &check->model->shape, slot), VQ_TID_BYTES);
-	if (!ItemPointerIsValid(&chunk_tid))
-		return;
-	if (!VARATT_IS_EXTERNAL_ONDISK((struct varlena *) DatumGetPointer(value)))
-		report_code(check, blkno, tid, "whose vector is not out of line, there is a place of it");
-
-	/* a vector that is not found is for whoever reads it to complain of */
-	ItemPointerSetInvalid(&unknown);
-	if (ivfpq_toast_find(check->toast, value, &unknown, &found) && !ItemPointerEquals(&chunk_tid, &found.tids[0]))
-		report_code(check, blkno, tid,
-					psprintf("the place of its vector is (%u,%u) and not (%u,%u)",
-							 ItemPointerGetBlockNumber(&chunk_tid), ItemPointerGetOffsetNumber(&chunk_tid),
-							 ItemPointerGetBlockNumber(&found.tids[0]), ItemPointerGetOffsetNumber(&found.tids[0])));
 }
 
 /* Distance of the residual's direction to what codes stand for */
@@ -244,7 +216,6 @@ check_block(BlockNumber blkno, uint16 offset, void *block, void *arg)
 			if (nulls[0])
 				report_code(check, blkno, &tid, "which is NULL, there is one");
 			check_attributes(check, blkno, &tid, block, slot, values, nulls);
-			check_chunk_tid(check, blkno, &tid, block, slot, values[0]);
 			if (is_coded)
 			{
 				vq_datum_read(values[0], check->datum_kind, &vector);
@@ -278,8 +249,6 @@ ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, 
 	check.slot = table_slot_create(heap, NULL);
 	check.fetch = VQ_FETCH_BEGIN(heap);
 	check.row_context = AllocSetContextCreate(context, "ivfpq row", ALLOCSET_DEFAULT_SIZES);
-	if (meta->has_chunk_tids)
-		check.toast = ivfpq_toast_begin(heap);
 	GetPerTupleExprContext(check.estate)->ecxt_scantuple = check.slot;
 	if (meta->codec != IVFPQ_CODEC_NONE)
 	{
@@ -296,8 +265,6 @@ ivfpq_check_codes(Relation heap, Relation index, const IvfpqMetaPageData *meta, 
 
 	(void) ivfpq_inspect_blocks(index, meta, check_block, &check);
 
-	if (check.toast)
-		ivfpq_toast_end(check.toast);
 	table_index_fetch_end(check.fetch);
 	ExecDropSingleTupleTableSlot(check.slot);
 	FreeExecutorState(check.estate);

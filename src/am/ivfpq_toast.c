@@ -189,8 +189,8 @@ chunks_in_page(IvfpqToast *toast, const IvfpqToastValue *value, uint32 first, co
 }
 
 /*
- * Where a value is if its first chunk is at this place, or the first one of the next page.  Chunks that
- * are not in that page are taken to follow in the next ones, which is found out when they are read.
+ * Where a value is if its first chunk is at this place.  Chunks that are not in that page are taken to follow in the
+ * next ones, which is found out when they are read.
  */
 static bool
 find_by_place(IvfpqToast *toast, BlockNumber blkno, OffsetNumber offset, IvfpqToastValue *found)
@@ -208,6 +208,14 @@ find_by_place(IvfpqToast *toast, BlockNumber blkno, OffsetNumber offset, IvfpqTo
 					   FirstOffsetNumber + (i - count) % CHUNKS_PER_PAGE);
 	found->is_guess = count < found->nchunks;
 	return count > 0;
+}
+
+/* Whether a place is behind all there is in its page, which has just been looked at: then the next one may be meant */
+static bool
+is_behind_page(const IvfpqToast *toast, const ItemPointerData *place)
+{
+	return BufferIsValid(toast->buffer) && toast->blkno == ItemPointerGetBlockNumber(place) &&
+		ItemPointerGetOffsetNumber(place) > PageGetMaxOffsetNumber(BufferGetPage(toast->buffer));
 }
 
 /* Where a value is, by the index */
@@ -252,14 +260,11 @@ ivfpq_toast_find(IvfpqToast *toast, Datum value, const ItemPointerData *place, I
 	if (found->pointer.va_toastrelid != RelationGetRelid(toast->table) ||
 		found->nchunks == 0 || found->nchunks > IVFPQ_MAX_CHUNKS)
 		return false;
-	if (ItemPointerIsValid(place))
-	{
-		BlockNumber blkno = ItemPointerGetBlockNumber(place);
-
-		if (find_by_place(toast, blkno, ItemPointerGetOffsetNumber(place), found) ||
-			find_by_place(toast, blkno + 1, FirstOffsetNumber, found))
-			return true;
-	}
+	if (ItemPointerIsValid(place) &&
+		(find_by_place(toast, ItemPointerGetBlockNumber(place), ItemPointerGetOffsetNumber(place), found) ||
+		 (is_behind_page(toast, place) &&
+		  find_by_place(toast, ItemPointerGetBlockNumber(place) + 1, FirstOffsetNumber, found))))
+		return true;
 	return find_by_index(toast, found);
 }
 

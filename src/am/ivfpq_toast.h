@@ -38,8 +38,8 @@ extern bool ivfpq_toast_has(IvfpqToast *toast, const ItemPointerData *place);
 
 /*
  * Where a value is; false if it is not out of line, or is to be read by the server's own functions.  place is
- * where its first chunk may be, invalid if nothing is known; it may say anything.  If it is right, or the first of the next
- * page is, what is in the page is fetched to the processor's caches.  Until the next pause a page stays pinned.
+ * where its first chunk may be, invalid if nothing is known; it may say anything, and behind a page means the next one.  If
+ * it is right, what is in the page is fetched to the processor's caches.  Until the next pause a page stays pinned.
  */
 extern bool ivfpq_toast_find(IvfpqToast *toast, Datum value, const ItemPointerData *place, IvfpqToastValue *found);
 
