@@ -481,6 +481,7 @@ build_uncoded(IvfpqBuild *build)
 	ivfpq_writer_directory(build->writer, &build->plan.shape, 1);
 	build->heap_tuples = table_index_build_scan(build->heap, build->index, build->info, true, true,
 												write_row, build, NULL);
+	ivfpq_build_end_reading(build);
 }
 
 /*----------
