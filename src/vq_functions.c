@@ -335,7 +335,7 @@ advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *option
 						 " rows. Inserts will fill them, REINDEX gives their space back. ",
 						 total->dead_slots, total->rows);
 	if (sql != NULL)
-		appendStringInfo(&sentences, "Vectors are stored out of line or compressed, which can take half of a search. "
+		appendStringInfo(&sentences, "Vectors are stored out of line or compressed, which makes searches a fifth slower, or more. "
 						 "%s keeps them in their rows; reading all of the table takes longer then. ", sql);
 	if (sentences.len == 0)
 		return NULL;
