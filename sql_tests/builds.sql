@@ -45,6 +45,12 @@ SELECT lists, train_rows < 4000 AS smaller_sample, rows FROM ivfpq_index_info('l
 SET maintenance_work_mem = '100MB';
 CREATE INDEX long_enough ON long USING ivfpq (embedding) WITH (lists = 1000, train_rows = 4000);
 SELECT lists, train_rows, rows FROM ivfpq_index_info('long_enough');
+-- Lists that are trained on a few rows each first go on with rows that are read again
+CREATE TABLE many AS SELECT i AS id, (SELECT array_agg((hashint4(i * 64 + j) / 2147483648.0)::real ORDER BY j) FROM generate_series(0, 63) j) AS embedding FROM generate_series(1, 30000) i;
+SET maintenance_work_mem = '1MB';
+CREATE INDEX many_index ON many USING ivfpq (embedding) WITH (lists = 1500);
+SELECT train_rows < 8 * lists AS few_rows, imbalance < 1.5 AS even FROM ivfpq_index_info('many_index');
+DROP TABLE many;
 \set VERBOSITY default
 RESET maintenance_work_mem;
 DROP INDEX long_sample, long_enough;

@@ -42,6 +42,10 @@
 #define JUDGING_ROWS			128
 #define MIN_FOUND_LISTS			0.985
 
+/* The part of a sample that may be held out for queries: more where it trains lists only at first */
+#define MOST_HELD				(1.0 / 16)
+#define MOST_HELD_BESIDE_STREAM	(1.0 / 4)
+
 /* One in so many lists is about what searches want by default, which is not known yet then */
 #define LISTS_PER_PROBE			100
 
@@ -269,6 +273,8 @@ train(IvfpqBuild *build)
 	VqCodec    *codec = &build->codec;
 	IvfpqLists *lists = &build->lists;
 	IvfpqGpu   *gpu = build->gpu;
+	IvfpqStream stream = {.read = ivfpq_sample_stream, .source = build,
+		.total_rows = build->plan.stream_rows, .most_rows = build->plan.stream_batch};
 	bool		gpu_made_lists;
 	size_t		codebook_bytes;
 	IvfpqPairs	pairs = {0};
@@ -284,13 +290,14 @@ train(IvfpqBuild *build)
 	begin_codec(build);
 	ivfpq_train_space(team, &build->sample, build->plan.nlists, codec, build->mean);
 	meta->train_rows = build->sample.total_rows;
-	ivfpq_sample_hold(team, &build->sample, build->sample.total_rows > 2 * build->plan.nlists ? build->plan.nqueries : 0);
+	ivfpq_sample_hold(team, &build->sample, build->sample.total_rows > 2 * build->plan.nlists ? build->plan.nqueries : 0,
+					  build->plan.stream_rows > 0 ? MOST_HELD_BESIDE_STREAM : MOST_HELD);
 
 	begin_phase(build, IVFPQ_PHASE_CLUSTERING);
 	lists->dim = meta->dim;
 	lists->nlists = Max(1, Min(build->plan.nlists, build->sample.total_rows));
 	lists->centroids = palloc_extended(mul_size(lists->nlists, meta->dim * sizeof(float)), MCXT_ALLOC_HUGE);
-	ivfpq_train_lists(team, gpu, &build->sample, lists);
+	ivfpq_train_lists(team, gpu, &build->sample, build->plan.stream_rows > 0 ? &stream : NULL, lists);
 	gpu_made_lists = ivfpq_gpu_is_open(gpu);
 
 	meta->codec = IVFPQ_CODEC_PQ;

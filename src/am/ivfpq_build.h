@@ -25,6 +25,8 @@ typedef struct IvfpqBuildPlan
 	bool		is_projected;	/* codes are those of a projection */
 	uint32		nlists;
 	uint64		train_rows;		/* of the whole team */
+	uint64		stream_rows;	/* likewise: read again and again instead, as memory has no room for them; or 0 */
+	size_t		stream_batch;	/* of each member, at a time */
 	size_t		nqueries;		/* by which nprobes are measured */
 	size_t		member_bytes;	/* what each member may use */
 	bool		leader_trains;	/* alone, as memory is too small for the models of all, or that of a GPU for
@@ -143,6 +145,9 @@ extern void ivfpq_sample_estimate(IvfpqBuild *build);
 
 /* This trainer's share of the sample */
 extern void ivfpq_sample_take(IvfpqBuild *build);
+
+/* And of more rows, in model space; source is the build, which has a sample in model space */
+extern void ivfpq_sample_stream(void *source, IvfpqTakeRows take, void *arg);
 
 /* ivfpq_encode.c */
 

@@ -188,21 +188,70 @@ iterate_kmeans(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lis
 		*error = previous;
 }
 
+/* What is done with rows of a stream */
+typedef struct StreamWork
+{
+	IvfpqTeam  *team;
+	IvfpqAssigner *assigner;
+	uint32	   *labels;			/* of the rows at hand */
+	VqKmeansSums *sums;
+	double		error;
+} StreamWork;
+
+static void
+label_stream_rows(void *arg, const float *rows, size_t nrows)
+{
+	StreamWork *work = arg;
+
+	work->error += label_rows(work->team, work->assigner, rows, nrows, work->sums->dim, work->labels, work->sums);
+}
+
+/* The same as label_and_add_up for the rows of a stream */
+static void
+label_and_add_up_stream(IvfpqTeam *team, IvfpqAssigner *assigner, const IvfpqStream *stream, VqKmeansSums *sums)
+{
+	StreamWork	work = {.team = team, .assigner = assigner, .sums = sums};
+
+	work.labels = ivfpq_alloc_array(stream->most_rows, sizeof(uint32));
+	vq_kmeans_clear(sums);
+	stream->read(stream->source, label_stream_rows, &work);
+	sums->error = work.error;
+	add_up(team, sums);
+	pfree(work.labels);
+}
+
+/* Mean squared distance of the rows that were added up */
+static double
+mean_error(const VqKmeansSums *sums)
+{
+	uint64		nrows = 0;
+
+	for (size_t i = 0; i < sums->ncentroids; i++)
+		nrows += sums->counts[i];
+	return sums->error / Max(nrows, 1);
+}
+
 /*
  * The last iterations, over the lists of all groups.  Where lists are of very
  * unequal length they are balanced in between, and it takes more of them.
+ * Returns the mean squared distance.
  */
 static double
-iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *rng)
+iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, const IvfpqStream *stream, IvfpqLists *lists, VqRng *rng)
 {
 	VqKmeansSums sums;
 	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
 	int			balancings = 0;
+	double		error = 0;
 
 	alloc_sums(&sums, lists);
 	for (int left = JOINT_ITERATIONS; left > 0; left--)
 	{
-		label_and_add_up(team, assigner, sample->rows, sample->nrows, sample->labels, &sums);
+		if (stream)
+			label_and_add_up_stream(team, assigner, stream, &sums);
+		else
+			label_and_add_up(team, assigner, sample->rows, sample->nrows, sample->labels, &sums);
+		error = mean_error(&sums);
 		update_centroids(&sums, lists, rng);
 		if (balancings < BALANCINGS &&
 			ivfpq_balance_lists(lists, sums.counts, (float *) sums.sums, rng) > 0)
@@ -210,7 +259,7 @@ iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *
 			/* it was made for groups of their old sizes */
 			ivfpq_assigner_free(assigner);
 			assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
-			ivfpq_team_progress_extend(team, (double) (JOINT_ITERATIONS - left) * sample->total_rows);
+			ivfpq_team_progress_extend(team, (double) (JOINT_ITERATIONS - left) * (stream ? stream->total_rows : sample->total_rows));
 			left = JOINT_ITERATIONS;
 			balancings++;
 		}
@@ -219,7 +268,7 @@ iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng *
 	}
 	ivfpq_assigner_free(assigner);
 	free_sums(&sums);
-	return sums.error;
+	return error;
 }
 
 /* Centroids := the first of the team's rows */
@@ -535,12 +584,11 @@ group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 }
 
 void
-ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqLists *lists)
+ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqStream *stream, IvfpqLists *lists)
 {
 	double		nrows = sample->total_rows;
 	IvfpqSample part = ivfpq_sample_part(team, sample, lists->nlists);
 	bool		is_clustered;
-	double		error;
 	VqRng		rng;
 
 	vq_rng_seed(&rng, IVFPQ_SEED + team->number);
@@ -563,14 +611,14 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqList
 	{
 		ivfpq_team_progress_begin(team, 2 * GROUP_ITERATIONS * nrows);
 		cluster_rows(team, sample->rows, sample->nrows, lists, sample->labels,
-					 2 * GROUP_ITERATIONS, &rng, &error);
+					 2 * GROUP_ITERATIONS, &rng, &sample->error);
+		sample->error /= Max(nrows, 1);
 	}
 	else
 	{
-		ivfpq_team_progress_begin(team, JOINT_ITERATIONS * nrows + (GROUP_ITERATIONS + 1.0) * part.total_rows +
+		ivfpq_team_progress_begin(team, JOINT_ITERATIONS * (stream ? stream->total_rows : nrows) + (GROUP_ITERATIONS + 1.0) * part.total_rows +
 								  Min(nrows, sqrt(lists->nlists) * ROWS_PER_GROUP) * GROUP_ITERATIONS);
 		cluster_by_groups(team, &part, lists, &rng);
-		error = iterate_jointly(team, sample, lists, &rng);
+		sample->error = iterate_jointly(team, sample, stream, lists, &rng);
 	}
-	sample->error = error / Max(nrows, 1);
 }

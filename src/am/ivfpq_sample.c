@@ -233,15 +233,22 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 	build->meta.has_chunk_tids = 2 * build->nout_of_line > state.nseen;
 }
 
+/* Blocks that have so many rows, and a few more */
+static BlockNumber
+blocks_of_rows(const IvfpqBuild *build, double nrows)
+{
+	double		nblocks = build->plan.heap_blocks;
+	double		rows_per_block = build->plan.estimated_rows / Max(nblocks, 1);
+
+	return (BlockNumber) Min(ceil(SPARE_BLOCKS * nrows / rows_per_block) + 8, nblocks);
+}
+
 void
 ivfpq_sample_take(IvfpqBuild *build)
 {
 	IvfpqTeam  *team = build->trainers;
 	IvfpqSample *sample = &build->sample;
 	SampleState state = {.build = build};
-	double		nblocks = build->plan.heap_blocks;
-	double		rows_per_block = build->plan.estimated_rows / Max(nblocks, 1);
-	double		wanted_blocks = ceil(SPARE_BLOCKS * build->plan.train_rows / rows_per_block) + 8;
 
 	state.capacity = (build->plan.train_rows + team->size - 1) / team->size;
 	vq_rng_seed(&state.rng, IVFPQ_SEED + team->number);
@@ -250,16 +257,64 @@ ivfpq_sample_take(IvfpqBuild *build)
 	sample->rows = MemoryContextAllocHuge(build->context,
 										  mul_size(state.capacity, sample->dim * sizeof(float)));
 	sample->labels = MemoryContextAllocHuge(build->context, mul_size(state.capacity, sizeof(uint32)));
-	scan_random_blocks(&state, (BlockNumber) Min(wanted_blocks, nblocks), team->number, team->size, sample_row);
+	scan_random_blocks(&state, blocks_of_rows(build, build->plan.train_rows), team->number, team->size, sample_row);
 	sample->total_rows = sample->nrows;
 	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
 	if (sample->total_rows > 0)
 		return;
 
 	/* the rows of a partial index can be in few blocks, which were all missed */
-	scan_random_blocks(&state, (BlockNumber) nblocks, team->number, team->size, sample_row);
+	scan_random_blocks(&state, build->plan.heap_blocks, team->number, team->size, sample_row);
 	sample->total_rows = sample->nrows;
 	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
+}
+
+/* Rows of the table on their way to somebody else */
+typedef struct StreamState
+{
+	SampleState state;			/* first, for scan_random_blocks */
+	IvfpqTakeRows take;
+	void	   *arg;
+	float	   *rows;			/* [plan.stream_batch][dim] */
+	size_t		nrows;
+} StreamState;
+
+static void
+stream_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
+{
+	StreamState *stream = arg;
+	IvfpqBuild *build = stream->state.build;
+	MemoryContext old = MemoryContextSwitchTo(build->row_context);
+	size_t		dim = build->meta.dim;
+	float	   *x = stream->rows + stream->nrows * dim;
+	VqVector	vector;
+
+	/* what is farther out than all rows of the sample would move the mean of a list too far */
+	if (ivfpq_build_read(build, values, isnull, alive, &vector) &&
+		vq_codec_transform(vq_kernels, &build->codec, vector.x, x) == VQ_OK &&
+		vq_kernels->ip_f32(x, x, dim) <= build->sample.farthest_sq)
+		stream->nrows++;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(build->row_context);
+	if (stream->nrows == build->plan.stream_batch)
+	{
+		stream->take(stream->arg, stream->rows, stream->nrows);
+		stream->nrows = 0;
+	}
+}
+
+void
+ivfpq_sample_stream(void *source, IvfpqTakeRows take, void *arg)
+{
+	IvfpqBuild *build = source;
+	StreamState stream = {.state = {.build = build}, .take = take, .arg = arg};
+
+	stream.rows = ivfpq_alloc_array(build->plan.stream_batch, build->meta.dim * sizeof(float));
+	scan_random_blocks(&stream.state, blocks_of_rows(build, build->plan.stream_rows),
+					   build->trainers->number, build->trainers->size, stream_row);
+	if (stream.nrows > 0)
+		take(arg, stream.rows, stream.nrows);
+	pfree(stream.rows);
 }
 
 /*----------
@@ -293,17 +348,14 @@ ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng)
 	}
 }
 
-/* Of so many rows one may be held out */
-#define ROWS_PER_HELD	16
-
 void
-ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted)
+ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted, double most)
 {
 	size_t		share = (size_t) ceil((double) wanted * sample->nrows / Max(sample->total_rows, 1));
 	VqRng		rng;
 
 	vq_rng_seed(&rng, IVFPQ_SEED + team->number);
-	sample->nheld = Min(share, sample->nrows / ROWS_PER_HELD);
+	sample->nheld = Min(share, (size_t) (sample->nrows * most));
 	for (size_t i = 0; i < sample->nheld; i++)
 	{
 		swap_rows(sample, sample->nrows - 1, vq_rng_below(&rng, sample->nrows));

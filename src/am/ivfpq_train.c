@@ -195,6 +195,7 @@ ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *
 	size_t		kept = 0;
 	bool		keeps_far;
 
+	sample->farthest_sq = 0.0f;
 	memset(mean, 0, sample->dim * sizeof(float));
 	codec->mean = mean;
 	codec->scale = 1.0f;
@@ -211,7 +212,11 @@ ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *
 	{
 		if ((keeps_far || !isinf(centring.distances[i])) &&
 			vq_codec_transform(vq_kernels, codec, ivfpq_sample_row(sample, i), ivfpq_sample_row(sample, kept)) == VQ_OK)
-			kept++;
+		{
+			const float *x = ivfpq_sample_row(sample, kept++);
+
+			sample->farthest_sq = Max(sample->farthest_sq, vq_kernels->ip_f32(x, x, sample->dim));
+		}
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}

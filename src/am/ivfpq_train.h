@@ -111,7 +111,20 @@ typedef struct IvfpqSample
 	size_t		nheld;
 	uint32	   *labels;			/* [nrows], group or list of each row, while there are iterations */
 	double		error;			/* mean squared distance to centroids, from the last iteration */
+	float		farthest_sq;	/* of own rows in model space, the largest squared length */
 } IvfpqSample;
+
+/*
+ * More rows than a sample that is kept in memory: read again from the table, the same ones each time.  Each member has its
+ * own share; take gets some at a time, in model space, float[nrows][dim], which are gone afterwards.
+ */
+typedef struct IvfpqStream
+{
+	void		(*read) (void *source, IvfpqTakeRows take, void *arg);
+	void	   *source;
+	double		total_rows;		/* of the team, about */
+	size_t		most_rows;		/* at a time */
+} IvfpqStream;
 
 static inline float *
 ivfpq_sample_row(const IvfpqSample *sample, size_t i)
@@ -130,10 +143,10 @@ typedef struct IvfpqGpu IvfpqGpu;
 #define IVFPQ_MIN_TRAIN_ROWS		16384
 
 /*
- * ivfpq_sample.c.  Set rows apart for queries, so many of the team or a small part of all: to rows that have trained
+ * ivfpq_sample.c.  Set rows apart for queries, so many of the team, or this part of all: to rows that have trained
  * centroids these are nearer than to others.
  */
-extern void ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted);
+extern void ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted, double most);
 
 /* Own rows in random order */
 extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
@@ -159,9 +172,11 @@ extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlist
 /*
  * ivfpq_cluster.c.  Centroids by k-means, their groups (starts is allocated),
  * and error; reorders rows.  dim, nlists and room for centroids are set.  A GPU
- * keeps the sample, which must stay as it is until ivfpq_gpu_sample_end.
+ * keeps the sample, which must stay as it is until ivfpq_gpu_sample_end.  With a stream, the iterations over all lists
+ * are over its rows.
  */
-extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, IvfpqLists *lists);
+extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqStream *stream,
+							  IvfpqLists *lists);
 
 /*
  * ivfpq_balance.c.  Give up lists that have few rows by these counts, and split
