@@ -154,8 +154,8 @@ extern void ivfpq_sample_stream(void *source, IvfpqTakeRows take, void *arg);
 /* This member's part of the table, to the sort; counts of the team to meta and heap_tuples */
 extern void ivfpq_encode_table(IvfpqBuild *build);
 
-/* Bytes that it takes, but for the sort */
-extern size_t ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists);
+/* Bytes that it takes a member which may use this many, but for the sort */
+extern size_t ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists, size_t limit);
 
 /* The leader writes what all have sorted */
 extern void ivfpq_encode_write(IvfpqBuild *build);

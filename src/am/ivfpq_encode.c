@@ -33,6 +33,9 @@
 #define BATCH_ROWS				4096
 #define PROJECTED_ROWS			256
 
+/* What malloc keeps of what was freed, and cannot use */
+#define UNUSED_BYTES			(3 * 1024 * 1024)
+
 /* Of what a member may use, at most 1 / BATCH_PART for a batch, and for the sort at least this many kB */
 #define BATCH_PART				8
 #define MIN_SORT_KB				1024
@@ -331,15 +334,21 @@ batch_rows(const IvfpqBuild *build, size_t limit)
 }
 
 size_t
-ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists)
+ivfpq_encode_bytes(const IvfpqBuild *build, uint32 nlists, size_t limit)
 {
-	size_t		row_bytes = build->meta.dim * sizeof(float);
+	const IvfpqBuildPlan *plan = &build->plan;
+	size_t		dim = build->meta.dim;
+	size_t		row_bytes = dim * sizeof(float);
+	size_t		sum_bytes = nlists * dim * sizeof(double);
+	size_t		other_bytes = ivfpq_assigner_bytes(nlists, dim) + ivfpq_plan_query_bytes(build) +
+		batch_rows(build, limit) * row_bytes;
+	VqCodec		codec;
 
-	/* sums are gone by now, but what was freed need not be given back by malloc: so count them */
-	return nlists * (build->meta.dim * (sizeof(float) + sizeof(double)) + sizeof(uint64)) +
-		(build->plan.is_projected ? (nlists + PROJECTED_ROWS + build->meta.dim) * row_bytes : 0) +
-		ivfpq_assigner_bytes(nlists, build->meta.dim) + ivfpq_plan_query_bytes(build) +
-		batch_rows(build, (size_t) maintenance_work_mem * 1024) * row_bytes;
+	if (plan->is_projected && vq_codec_init(&codec, dim, plan->shape.m, plan->shape.nbits, true) == VQ_OK)
+		other_bytes += (nlists + PROJECTED_ROWS + dim) * codec.pq.dim * sizeof(float);
+
+	/* sums are gone by now, but what was freed need not be given back by malloc: it serves the rest, as far as that goes */
+	return nlists * (row_bytes + sizeof(uint64)) + Max(sum_bytes, other_bytes) + UNUSED_BYTES;
 }
 
 /* What it takes to bring rows to code space, and centroids in it */
@@ -374,7 +383,7 @@ begin_encoding(EncodeState *state)
 	size_t		row_bytes = build->meta.dim * sizeof(float);
 	uint32		nlists = build->lists.nlists;
 	size_t		limit = build->plan.member_bytes;
-	size_t		used = ivfpq_encode_bytes(build, nlists);
+	size_t		used = ivfpq_encode_bytes(build, nlists, limit);
 	TupleDesc	desc = sort_desc();
 	SortCoordinate coordinate = NULL;
 
@@ -497,7 +506,8 @@ ivfpq_encode_write(IvfpqBuild *build)
 	uint8	   *codes = palloc(shape->m);
 	Tuplesortstate *sort = build->sort;
 	size_t		limit = (size_t) maintenance_work_mem * 1024;
-	size_t		used = ivfpq_encode_bytes(build, build->lists.nlists);
+	size_t		used = ivfpq_encode_bytes(build, build->lists.nlists, build->plan.member_bytes) +
+		build->lists.nlists * build->meta.dim * sizeof(double);
 
 	ivfpq_writer_directory(build->writer, &build->plan.shape, build->lists.nlists);
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_TUPLES_TOTAL, (int64) build->meta.build_rows);

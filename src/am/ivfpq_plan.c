@@ -43,7 +43,7 @@
 #define MIN_SAMPLE_PART			0.75
 
 /* With less than this for its sort, a member is no help */
-#define MIN_SORT_BYTES			(4 * 1024 * 1024)
+#define MIN_SORT_BYTES			(2 * 1024 * 1024)
 
 /* Vectors of so many dimensions have more of them to a sub-quantiser */
 #define MIN_WIDE_DIM			256
@@ -433,8 +433,12 @@ ivfpq_plan_team_size(const IvfpqBuild *build, int max_size)
 	/* if only the leader trains, the others may still encode */
 	find_sizes(build, 1, &alone);
 	for (size = max_size; size > 1; size--)
-		if (ivfpq_encode_bytes(build, alone.nlists) + MIN_SORT_BYTES <= (size_t) maintenance_work_mem * 1024 / size)
+	{
+		size_t		limit = (size_t) maintenance_work_mem * 1024 / size;
+
+		if (ivfpq_encode_bytes(build, alone.nlists, limit) + MIN_SORT_BYTES <= limit)
 			return size;
+	}
 	return 1;
 }
 
