@@ -605,6 +605,11 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const Ivf
 	{
 		if (lists->nlists >= MIN_LISTS_FOR_GROUPS)
 			group_lists(team, lists, &rng);
+		if (stream)
+		{
+			ivfpq_team_progress_extend(team, JOINT_ITERATIONS * stream->total_rows);
+			sample->error = iterate_jointly(team, sample, stream, lists, &rng);
+		}
 		return;
 	}
 	if (lists->nlists < MIN_LISTS_FOR_GROUPS)

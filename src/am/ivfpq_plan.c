@@ -308,8 +308,7 @@ reserved_bytes(const IvfpqBuild *build, int team_size, uint32 nlists)
 {
 	size_t		dim = build->meta.dim;
 
-	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + ivfpq_plan_query_bytes(build) + MEMBER_OVERHEAD +
-								 stream_batch(dim) * dim * sizeof(float)) +
+	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + ivfpq_plan_query_bytes(build) + MEMBER_OVERHEAD) +
 		(build->plan.is_projected ? ivfpq_projection_bytes(dim, team_size) : 0);
 }
 
@@ -326,6 +325,7 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	double		limit = 0;
 	double		most_rows;
 	double		stream_rows;
+	double		room;			/* rows that memory has room for */
 	uint32		most_lists;
 
 	sizes->wanted_lists = build->options->lists;
@@ -354,11 +354,16 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	sizes->wanted_rows = Min(sizes->wanted_rows, plan->estimated_rows);
 	sizes->needed_rows = Min(sizes->needed_rows, plan->estimated_rows);
 	most_rows = Min(most_rows, plan->estimated_rows);
-	sizes->train_rows = Max(1, (uint64) Min(most_rows, (limit - sizes->nlists * list_bytes) / row_bytes));
-	sizes->nlists = Min(sizes->nlists, sizes->train_rows);
+	room = (limit - sizes->nlists * list_bytes) / row_bytes;
 	stream_rows = Min((double) sizes->nlists * STREAM_ROWS_PER_LIST, plan->estimated_rows);
-	sizes->stream_rows = build->options->train_rows == 0 && sizes->train_rows * STREAM_GAIN <= stream_rows ?
-		(uint64) stream_rows : 0;
+	sizes->stream_rows = 0;
+	if (build->options->train_rows == 0 && Min(most_rows, room) * STREAM_GAIN <= stream_rows)
+	{
+		sizes->stream_rows = (uint64) stream_rows;
+		room -= (double) team_size * stream_batch(dim);
+	}
+	sizes->train_rows = Max(1, (uint64) Min(most_rows, Max(room, 0.0)));
+	sizes->nlists = Min(sizes->nlists, sizes->train_rows);
 
 	/* lists may take half of what is not reserved */
 	sizes->enough_bytes = reserved_bytes(build, team_size, most_lists) +

@@ -26,8 +26,13 @@
 
 #include "base/vqpg_compat.h"
 
-/* Both buffers of all members (a row fits one, whatever its dimension), and the least that a slot may have */
+/*
+ * Both buffers of all members: this part of maintenance_work_mem, within limits.  A row fits a slot, whatever its
+ * dimension, in a team of up to 32.
+ */
+#define MEMORY_PART		64
 #define BUFFER_BYTES	((Size) 4 * 1024 * 1024)
+#define ROW_SLOT_BYTES	((Size) 64 * 1024)
 #define MIN_SLOT_BYTES	((Size) 4096)
 
 struct IvfpqTeamShared
@@ -46,7 +51,8 @@ typedef void (*AddFunction) (void *total, const void *part, size_t count);
 static Size
 slot_bytes(int max_size)
 {
-	Size		bytes = BUFFER_BYTES / 2 / max_size;
+	Size		wanted = Max((Size) maintenance_work_mem * 1024 / MEMORY_PART, 2 * max_size * ROW_SLOT_BYTES);
+	Size		bytes = Min(BUFFER_BYTES, wanted) / 2 / max_size;
 
 	return CACHELINEALIGN(Max(bytes, MIN_SLOT_BYTES));
 }

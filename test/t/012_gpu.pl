@@ -132,6 +132,22 @@ for my $case (
 	$node->safe_psql('postgres', 'DROP INDEX items_v');
 }
 
+# Lists that the device has few rows to train for go on with rows of the table, as without one
+{
+	my ($code, $err) = run_sql(q{
+		SET ivfpq.gpu = on;
+		SET maintenance_work_mem = '24MB';
+		CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH (lists = 1000);});
+
+	is($code, 0, 'few rows a list: CREATE INDEX') or diag($err);
+	is($node->safe_psql('postgres', $wide_trainer), 'double', 'few rows a list: trained on');
+	is($node->safe_psql('postgres', q{SELECT train_rows < 8 * lists, imbalance < 1.5 FROM ivfpq_index_info('wide_v')}),
+		't|t', 'few rows a list: they are even') or
+		diag($node->safe_psql('postgres', q{SELECT lists, train_rows, imbalance FROM ivfpq_index_info('wide_v')}));
+	ok_check($node, 'wide_v', 'true', 'few rows a list');
+	$node->safe_psql('postgres', 'DROP INDEX wide_v');
+}
+
 # The same data makes the same index there, too
 my $fingerprint = q{SELECT md5(string_agg(ivfpq_reconstruct('items_v', ctid)::text, ',' ORDER BY id)) FROM items WHERE id % 100 = 7};
 $node->safe_psql('postgres', "SET ivfpq.gpu = on; $create");
