@@ -638,7 +638,6 @@ score_list(const Index *index, const VqQuery *query, const Probe *probe, double 
 
 			item->key = low[slot];
 			item->id_high = list->rows[start + slot];
-			item->id_mid = 0;
 			item->id_low = 0;
 		}
 	}
