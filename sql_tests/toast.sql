@@ -142,6 +142,16 @@ DROP VIEW search;
 DROP TABLE items;
 DROP FUNCTION toast_index_scans;
 
+-- Vectors that are compressed and still too long for their rows, with a further column in the index
+CREATE TABLE half AS SELECT id, embedding_of(id) || array_fill(id::real, '{2000}') AS embedding FROM originals;
+CREATE INDEX half_index ON half USING ivfpq (embedding, id) WITH (lists = 10);
+SELECT pg_column_compression(embedding) AS compressed, pg_column_size(embedding) > 5000 AS is_long,
+	pg_relation_size(reltoastrelid) > 600 * 5000 AS is_out_of_line FROM half, pg_class WHERE id = 1 AND relname = 'half';
+SELECT count(*) FROM half q, LATERAL (SELECT id FROM half ORDER BY embedding <-> q.embedding LIMIT 1) n WHERE q.id % 30 = 0 AND n.id = q.id;
+SELECT array_agg(id ORDER BY id) FROM (SELECT id FROM half WHERE id > 597 ORDER BY embedding <-> (SELECT embedding FROM half WHERE id = 30)) n;
+SELECT ivfpq_check('half_index', true, true);
+DROP TABLE half;
+
 -- Queries are read from TOAST as well, and from arrays that PL/pgSQL expanded
 CREATE INDEX originals_index ON originals USING ivfpq (embedding);
 CREATE FUNCTION search_expanded(id int) RETURNS int LANGUAGE plpgsql AS $$
