@@ -558,6 +558,7 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 	MemoryContext old = CurrentMemoryContext;
 	IvfpqMetaPageData meta;
 	IvfpqBuild	build;
+	bool		is_coded;
 
 	init_meta(&meta, index);
 	ivfpq_build_init(&build, heap, index, info);
@@ -566,10 +567,10 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 
 	begin_phase(&build, IVFPQ_PHASE_SAMPLING);
 	ivfpq_sample_estimate(&build);
-	if (build.plan.estimated_rows < IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits))
-		build.meta.has_chunk_tids = false;
+	is_coded = build.plan.estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits);
+	build.meta.has_chunk_tids &= is_coded;
 	build.plan.shape = ivfpq_block_shape(&build.meta);
-	if (build.plan.estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits))
+	if (is_coded)
 		build_coded(&build);
 	else
 		build_uncoded(&build);
