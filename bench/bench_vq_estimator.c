@@ -295,7 +295,7 @@ train_lists(Index *index, size_t nrounds)
 			break;
 		assign_rows(index, sample, nsample, work, labels);
 		vq_kmeans_clear(&sums);
-		vq_kmeans_accumulate(&sums, sample, nsample, labels, NULL);
+		vq_kmeans_accumulate(index->kernels, &sums, sample, nsample, labels, NULL);
 		vq_kmeans_update(&sums, &rng, index->centroids);
 	}
 	assign_rows(index, index->models, index->base->nrows, work, index->labels);

@@ -44,6 +44,7 @@ typedef struct Buffers
 	uint16_t	halves[768];
 	int32_t	   *corrections;
 	uint32_t	at[ROWS][2];
+	double		doubles[1536];
 } Buffers;
 
 /*
@@ -77,6 +78,12 @@ static void
 run_ip_f32(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
 	b->floats[0] = kernels->ip_f32(b->x, b->y, shape->dim);
+}
+
+static void
+run_add_f64(const VqKernels *kernels, const Shape *shape, Buffers *b)
+{
+	kernels->add_f64(b->doubles, b->x, shape->dim);
 }
 
 static void
@@ -189,6 +196,8 @@ static const Case cases[] = {
 	{"ip_norms_f32", run_ip_norms_f32, {128, 0, 0, 0}, 0, 128 * 8},
 	{"ip_norms_f32", run_ip_norms_f32, {300, 0, 0, 0}, 0, 300 * 8},
 	{"ip_norms_f32", run_ip_norms_f32, {768, 0, 0, 0}, 0, 768 * 8},
+	{"add_f64", run_add_f64, {300, 0, 0, 0}, 0, 300 * 12},
+	{"add_f64", run_add_f64, {1536, 0, 0, 0}, 0, 1536 * 12},
 	{"f16_to_f32", run_f16_to_f32, {300, 0, 0, 0}, 0, 300 * 2},
 	{"l2sq_rows_f32", run_l2sq_rows_f32, {128, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 128 * 4},
 	{"l2sq_rows_f32", run_l2sq_rows_f32, {300, 0, 0, 0}, ROWS, ROW_HEADERS + ROWS * 300 * 4},

@@ -93,7 +93,7 @@ allocate(size_t nbytes)
 static void
 by_panels(Problem *problem)
 {
-	vq_panels_assign(problem->kernels, &problem->panels, problem->rows, NULL, problem->nrows, problem->work,
+	vq_panels_assign(problem->kernels, &problem->panels, problem->rows, problem->nrows, problem->work,
 					 problem->labels, problem->distances);
 }
 

@@ -70,14 +70,14 @@ SELECT bool_and(lists >= fewer) AS grows, max(lists) > 3 * min(lists) AS much_ta
 	   max(lists) FILTER (WHERE recall = .975) = (SELECT nprobe FROM ivfpq_index_info('aimed_index')) AS default_is_between
 FROM (SELECT *, lag(lists, 1, 1) OVER (ORDER BY recall) AS fewer FROM aims) s;
 SET ivfpq.recall = 0.9;
-SELECT lists_probed() = lists AS by_recall FROM aims WHERE recall = .9;
+SELECT lists_probed() BETWEEN lists * .7 AND lists * 1.4 AS by_recall FROM aims WHERE recall = .9;
 ALTER INDEX aimed_index SET (nprobe = 31);
 SELECT lists_probed() AS by_index, nprobe FROM ivfpq_index_info('aimed_index');
 SET ivfpq.nprobe = 25;
 SELECT lists_probed() AS by_session, nprobe FROM ivfpq_index_info('aimed_index');
 RESET ivfpq.nprobe;
 ALTER INDEX aimed_index RESET (nprobe);
-SELECT lists_probed() = lists AS by_recall FROM aims WHERE recall = .9;
+SELECT lists_probed() BETWEEN lists * .7 AND lists * 1.4 AS by_recall FROM aims WHERE recall = .9;
 RESET ivfpq.recall;
 RESET enable_seqscan;
 

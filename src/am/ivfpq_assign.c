@@ -18,9 +18,10 @@
  * matrices, which round differently; so a small product is made larger.
  *
  * Where the kernels have fast products of bytes (vq_panels.h), those take the
- * place of OpenBLAS: several times as fast, rows need not be gathered for them,
- * and they depend on no other row.  The nearest two lists of all groups, but for
- * rounding, are then compared exactly.
+ * place of OpenBLAS: several times as fast, and they depend on no other row.  The
+ * time is then in reading rows, so these are rounded to bytes once, about the mean of
+ * the centres, and the bytes of some stay in the cache for all groups.  The nearest two
+ * lists, but for rounding, are then compared exactly.
  *
  *-------------------------------------------------------------------------
  */
@@ -47,9 +48,16 @@
 /* A group of so few lists is compared without products */
 #define FEW_LISTS			8
 
-/* Rows dealt out together, and rows of one group compared together */
+/* Rows dealt out together, as many as have that in bytes: in the cache they are what is read most often */
 #define DEALT_ROWS		4096
+#define MIN_DEALT_ROWS	64
+#define DEALT_BYTES		(1280 * 1024)
+
+/* Rows of one group compared together */
 #define GATHERED_ROWS	512
+
+/* Rows that are rounded and deal out while they are in the cache */
+#define ROUNDED_ROWS	96
 
 /* Rows that are not next to each other, labelled together */
 #define PICKED_ROWS	512
@@ -72,17 +80,22 @@ struct IvfpqAssigner
 	VqPanels   *panels;			/* [Max(ngroups, 1)], lists by group, or NULL */
 	VqPanels	centre_panels;
 	char	   *panels_memory;
+	uint8_t    *bytes;			/* [dealt_rows], rows about the origin of centre_panels */
+	float	   *steps;			/* [dealt_rows] */
 
 	/* workspace */
 	size_t		chunk;			/* rows at a time without groups */
+	size_t		dealt_rows;		/* and with groups */
 	float	   *work;
-	float	   *products;		/* [DEALT_ROWS][columns], as many columns as scores have */
-	uint32	   *dealt;			/* [DEALT_ROWS * depth], rows by group */
+	float	   *products;		/* [dealt_rows][columns], as many columns as scores have */
+	uint32	   *dealt;			/* [dealt_rows * depth], rows by group */
+	float	   *dealt_squares;	/* the same, of their distances from the group's origin */
 	uint32	   *dealt_starts;	/* [ngroups + 1] */
-	uint32	   *nearest_groups; /* [DEALT_ROWS][depth], ngroups for no further one */
-	uint32		(*best)[2];		/* [DEALT_ROWS] */
-	VqNearest  *nearest;		/* [DEALT_ROWS], with products of bytes */
-	float	   *gathered;		/* [GATHERED_ROWS][dim], always numbers */
+	uint32	   *nearest_groups; /* [dealt_rows][depth], ngroups for no further one */
+	float	   *squares;		/* [dealt_rows][depth], with products of bytes */
+	uint32		(*best)[2];		/* [dealt_rows] */
+	VqNearest  *nearest;		/* [dealt_rows], with products of bytes */
+	float	   *gathered;		/* [gathered_rows()][dim], always numbers */
 	uint32	   *gathered_labels;	/* [GATHERED_ROWS] */
 	float	   *gathered_distances; /* [GATHERED_ROWS] */
 };
@@ -134,8 +147,35 @@ pack_panels(IvfpqAssigner *assigner)
 		vq_panels_pack(vq_kernels, assigner->centroids + first * dim, nlists, dim, memory, &assigner->panels[g]);
 		memory += vq_panels_bytes(nlists, dim);
 	}
-	if (assigner->ngroups > 0)
-		vq_panels_pack(vq_kernels, assigner->centres, assigner->ngroups, dim, memory, &assigner->centre_panels);
+	if (assigner->ngroups == 0)
+		return;
+	vq_panels_pack(vq_kernels, assigner->centres, assigner->ngroups, dim, memory, &assigner->centre_panels);
+	for (uint32 g = 0; g < assigner->ngroups; g++)
+		vq_panels_move(vq_kernels, &assigner->panels[g], assigner->centre_panels.origin, assigner->gathered);
+}
+
+/* Rows that are copied together; with products of bytes it is workspace for two */
+static size_t
+gathered_rows(void)
+{
+	return vq_kernels->is_u8_fast ? 2 : GATHERED_ROWS;
+}
+
+/* Rows that are dealt out together */
+static size_t
+dealt_rows(size_t dim)
+{
+	if (!vq_kernels->is_u8_fast)
+		return DEALT_ROWS;
+	return Min(DEALT_ROWS, Max(MIN_DEALT_ROWS, DEALT_BYTES / vq_panels_row_bytes(dim)));
+}
+
+/* What comes with them, but for the scores of groups */
+static size_t
+dealt_row_bytes(size_t dim, uint32 depth)
+{
+	return depth * (2 * sizeof(uint32) + 2 * sizeof(float)) + 2 * sizeof(uint32) + sizeof(VqNearest) +
+		(vq_kernels->is_u8_fast ? vq_panels_row_bytes(dim) + sizeof(float) : 0);
 }
 
 IvfpqAssigner *
@@ -145,6 +185,7 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 	size_t		dim = lists->dim;
 	uint32		ngroups = lists->ngroups;
 	uint32		largest = lists->nlists;
+	size_t		nrows;
 	size_t		work_bytes;
 
 	assigner->dim = dim;
@@ -152,7 +193,7 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 	assigner->nlists = lists->nlists;
 	assigner->norms = ivfpq_alloc_array(lists->nlists, sizeof(float));
 	assigner->chunk = ivfpq_chunk_rows(lists->nlists, dim);
-	assigner->gathered = MemoryContextAllocExtended(CurrentMemoryContext, GATHERED_ROWS * dim * sizeof(float),
+	assigner->gathered = MemoryContextAllocExtended(CurrentMemoryContext, gathered_rows() * dim * sizeof(float),
 													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	assigner->gathered_labels = ivfpq_alloc_array(GATHERED_ROWS, sizeof(uint32));
 	assigner->gathered_distances = ivfpq_alloc_array(GATHERED_ROWS, sizeof(float));
@@ -163,12 +204,17 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 		assigner->starts = lists->starts;
 		assigner->centres = ivfpq_alloc_array(ngroups, dim * sizeof(float));
 		assigner->centre_norms = ivfpq_alloc_array(ngroups, sizeof(float));
-		assigner->products = ivfpq_alloc_array(DEALT_ROWS, vq_panels_columns(ngroups) * sizeof(float));
-		assigner->dealt = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
+		nrows = assigner->dealt_rows = dealt_rows(dim);
+		assigner->products = ivfpq_alloc_array(nrows, vq_panels_columns(ngroups) * sizeof(float));
+		assigner->dealt = ivfpq_alloc_array(nrows, depth * sizeof(uint32));
+		assigner->dealt_squares = ivfpq_alloc_array(nrows, depth * sizeof(float));
 		assigner->dealt_starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
-		assigner->nearest_groups = ivfpq_alloc_array(DEALT_ROWS, depth * sizeof(uint32));
-		assigner->best = ivfpq_alloc_array(DEALT_ROWS, sizeof(*assigner->best));
-		assigner->nearest = ivfpq_alloc_array(DEALT_ROWS, sizeof(VqNearest));
+		assigner->nearest_groups = ivfpq_alloc_array(nrows, depth * sizeof(uint32));
+		assigner->squares = ivfpq_alloc_array(nrows, depth * sizeof(float));
+		assigner->best = ivfpq_alloc_array(nrows, sizeof(*assigner->best));
+		assigner->nearest = ivfpq_alloc_array(nrows, sizeof(VqNearest));
+		assigner->bytes = ivfpq_alloc_array(nrows, vq_kernels->is_u8_fast ? vq_panels_row_bytes(dim) : 0);
+		assigner->steps = ivfpq_alloc_array(nrows, sizeof(float));
 		assigner->chunk = GATHERED_ROWS;
 		largest = 0;
 		for (uint32 g = 0; g < ngroups; g++)
@@ -199,9 +245,9 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 	else
 		work = vq_kmeans_assign_floats(Max(GATHERED_ROWS, ivfpq_chunk_rows(nlists, dim)), nlists) * sizeof(float);
 	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
-		(ngroups + GATHERED_ROWS) * (dim + 4) * sizeof(float) +
-		DEALT_ROWS * ((vq_panels_columns(ngroups) + 2 * IVFPQ_ASSIGNED_GROUPS) * sizeof(float) +
-					  2 * sizeof(uint32) + sizeof(VqNearest)) + work;
+		ngroups * (dim + 1) * sizeof(float) + gathered_rows() * dim * sizeof(float) + GATHERED_ROWS * 2 * sizeof(float) +
+		dealt_rows(dim) * (vq_panels_columns(ngroups) * sizeof(float) + dealt_row_bytes(dim, IVFPQ_ASSIGNED_GROUPS)) +
+		work;
 }
 
 void
@@ -238,8 +284,12 @@ ivfpq_assigner_free(IvfpqAssigner *assigner)
 		pfree(assigner->centre_norms);
 		pfree(assigner->products);
 		pfree(assigner->dealt);
+		pfree(assigner->dealt_squares);
 		pfree(assigner->dealt_starts);
 		pfree(assigner->nearest_groups);
+		pfree(assigner->squares);
+		pfree(assigner->bytes);
+		pfree(assigner->steps);
 		pfree(assigner->best);
 		pfree(assigner->nearest);
 	}
@@ -259,24 +309,32 @@ enough_rows(const IvfpqAssigner *assigner, size_t ncolumns)
 
 /*
  * The score of each group for each row, which is the larger the nearer its centre
- * is: products [nrows][vq_panels_columns(ngroups)]
+ * is: products [nrows][vq_panels_columns(ngroups)].  With products of bytes the
+ * rows, first to first + nrows of those that are dealt out, are rounded for it.
  */
 static void
-score_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows)
+score_groups(IvfpqAssigner *assigner, const float *rows, size_t first, size_t nrows)
 {
+	size_t		dim = assigner->dim;
 	size_t		ngroups = assigner->ngroups;
 	size_t		ncolumns = vq_panels_columns(ngroups);
 	float	   *products = assigner->products;
 	size_t		padded;
 
 	if (assigner->panels)
-		vq_panels_scores(vq_kernels, &assigner->centre_panels, rows, NULL, nrows, assigner->work, products);
+	{
+		uint8_t    *bytes = assigner->bytes + first * vq_panels_row_bytes(dim);
+		float	   *steps = assigner->steps + first;
+
+		vq_panels_round(vq_kernels, assigner->centre_panels.origin, rows, nrows, dim, bytes, steps);
+		vq_kernels->scores_u8(bytes, steps, nrows, &assigner->centre_panels.columns, products);
+	}
 	else
 	{
 		padded = Max(nrows, enough_rows(assigner, ngroups));
 		if (padded > nrows)
-			memcpy(assigner->gathered, rows, nrows * assigner->dim * sizeof(float));
-		ivfpq_blas()->products(padded, ngroups, assigner->dim, padded > nrows ? assigner->gathered : rows,
+			memcpy(assigner->gathered, rows, nrows * dim * sizeof(float));
+		ivfpq_blas()->products(padded, ngroups, dim, padded > nrows ? assigner->gathered : rows,
 							   assigner->centres, products);
 
 		/* to wider rows, the last one first */
@@ -293,9 +351,9 @@ score_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 				products[i * ncolumns + g] = -INFINITY;
 }
 
-/* nearest_groups of so many rows, by scores that are used up: two groups at a time */
+/* groups, [nrows][depth], by scores that are used up: two groups at a time */
 static void
-choose_groups(IvfpqAssigner *assigner, size_t nrows)
+choose_groups(IvfpqAssigner *assigner, size_t nrows, uint32 *groups)
 {
 	size_t		ncolumns = vq_panels_columns(assigner->ngroups);
 
@@ -312,8 +370,32 @@ choose_groups(IvfpqAssigner *assigner, size_t nrows)
 				g = assigner->ngroups;
 			else
 				*score = -INFINITY;
-			assigner->nearest_groups[i * assigner->depth + n] = g;
+			groups[i * assigner->depth + n] = g;
 		}
+	}
+}
+
+/* nearest_groups of rows, and with products of bytes their squares, while rows are in the cache */
+static void
+find_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows)
+{
+	size_t		dim = assigner->dim;
+	uint32		depth = assigner->depth;
+	size_t		step = assigner->panels ? ROUNDED_ROWS : nrows;
+
+	for (size_t first = 0; first < nrows; first += step)
+	{
+		size_t		count = Min(step, nrows - first);
+		const float *x = rows + first * dim;
+		uint32	   *groups = assigner->nearest_groups + first * depth;
+
+		score_groups(assigner, x, first, count);
+		choose_groups(assigner, count, groups);
+		if (assigner->panels)
+			for (size_t i = 0; i < count * depth; i++)
+				if (groups[i] < assigner->ngroups)
+					assigner->squares[first * depth + i] =
+						vq_kernels->l2sq_f32(x + i / depth * dim, assigner->panels[groups[i]].origin, dim);
 	}
 }
 
@@ -326,8 +408,7 @@ deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 	uint32	   *next = palloc0((ngroups + 1) * sizeof(uint32));
 	uint32		start = 0;
 
-	score_groups(assigner, rows, nrows);
-	choose_groups(assigner, nrows);
+	find_groups(assigner, rows, nrows);
 	for (size_t i = 0; i < nrows * depth; i++)
 		next[assigner->nearest_groups[i]]++;
 	for (uint32 g = 0; g < ngroups; g++)
@@ -341,23 +422,31 @@ deal_rows(IvfpqAssigner *assigner, const float *rows, size_t nrows)
 	assigner->dealt_starts[ngroups] = start;
 	next[ngroups] = start;
 	for (size_t i = 0; i < nrows * depth; i++)
-		assigner->dealt[next[assigner->nearest_groups[i]]++] = i / depth;
+	{
+		uint32		place = next[assigner->nearest_groups[i]]++;
+
+		assigner->dealt[place] = i / depth;
+		assigner->dealt_squares[place] = assigner->squares[i];
+	}
 	pfree(next);
 }
 
-/* Compare some of the rows dealt to a group with its lists */
+/* Compare some of the rows dealt to a group, count of them from there on, with its lists */
 static void
 compare_with_group(IvfpqAssigner *assigner, const float *rows, uint32 group,
-				   const uint32 *dealt, size_t count, uint32 *labels, float *distances)
+				   uint32 from, size_t count, uint32 *labels, float *distances)
 {
 	size_t		dim = assigner->dim;
+	const uint32 *dealt = assigner->dealt + from;
 	uint32		first = assigner->starts[group];
 	uint32		nlists = part_lists(assigner, group);
 
 	if (assigner->panels)
 	{
-		vq_panels_nearest(vq_kernels, &assigner->panels[group], first, rows, dealt, count, assigner->work,
-						  assigner->nearest);
+		VqRoundedRows rounded = {rows, assigner->bytes, assigner->steps};
+
+		vq_panels_nearest(vq_kernels, &assigner->panels[group], first, &rounded, dealt, assigner->dealt_squares + from,
+						  count, assigner->work, assigner->nearest);
 		return;
 	}
 	if (nlists <= FEW_LISTS)
@@ -399,7 +488,7 @@ assign_without_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 
 	if (assigner->panels)
 	{
-		vq_panels_assign(vq_kernels, &assigner->panels[0], rows, NULL, nrows, assigner->work, labels, distances);
+		vq_panels_assign(vq_kernels, &assigner->panels[0], rows, nrows, assigner->work, labels, distances);
 		return;
 	}
 	if (padded == nrows)
@@ -431,7 +520,7 @@ assign_by_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 	for (uint32 g = 0; g < assigner->ngroups; g++)
 		for (uint32 from = assigner->dealt_starts[g]; from < assigner->dealt_starts[g + 1]; from += GATHERED_ROWS)
 		{
-			compare_with_group(assigner, rows, g, assigner->dealt + from,
+			compare_with_group(assigner, rows, g, from,
 							   Min(GATHERED_ROWS, assigner->dealt_starts[g + 1] - from),
 							   labels, distances);
 			CHECK_FOR_INTERRUPTS();
@@ -441,11 +530,17 @@ assign_by_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 						 distances);
 }
 
+size_t
+ivfpq_assigner_rows(const IvfpqAssigner *assigner)
+{
+	return assigner->ngroups > 0 ? assigner->dealt_rows : assigner->chunk;
+}
+
 void
 ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 			 uint32 *labels, float *distances)
 {
-	size_t		chunk = assigner->ngroups > 0 ? DEALT_ROWS : assigner->chunk;
+	size_t		chunk = ivfpq_assigner_rows(assigner);
 
 	for (size_t first = 0; first < nrows; first += chunk)
 	{

@@ -39,7 +39,6 @@
 #define ROWS_PER_GROUP			256 /* enough to place a group's centroid */
 
 #define SETTLED					0.998	/* error, relative to the iteration before */
-#define LABELLED_ROWS			16384	/* at a time */
 
 static void
 alloc_sums(VqKmeansSums *sums, const IvfpqLists *lists)
@@ -107,17 +106,18 @@ static double
 label_rows(IvfpqTeam *team, IvfpqAssigner *assigner, const float *rows, size_t nrows, size_t dim,
 		   uint32 *labels, VqKmeansSums *sums)
 {
-	float	   *distances = palloc(LABELLED_ROWS * sizeof(float));
+	size_t		chunk = ivfpq_assigner_rows(assigner);
+	float	   *distances = palloc(chunk * sizeof(float));
 	double		error = 0.0;
 
-	for (size_t first = 0; first < nrows; first += LABELLED_ROWS)
+	for (size_t first = 0; first < nrows; first += chunk)
 	{
-		size_t		count = Min(LABELLED_ROWS, nrows - first);
+		size_t		count = Min(chunk, nrows - first);
 		const float *x = rows + first * dim;
 
 		ivfpq_assign(assigner, x, count, labels + first, distances);
 		if (sums)
-			vq_kmeans_accumulate(sums, x, count, labels + first, NULL);
+			vq_kmeans_accumulate(vq_kernels, sums, x, count, labels + first, NULL);
 		for (size_t i = 0; i < count; i++)
 			error += distances[i];
 		ivfpq_team_progress(team, count);
@@ -360,11 +360,11 @@ label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
 		uint32	   *labels = sample->labels + group->first_row + first;
 
 		if (work->panels)
-			vq_panels_assign(vq_kernels, &panels, x, NULL, count, work->panels_work, labels, distances);
+			vq_panels_assign(vq_kernels, &panels, x, count, work->panels_work, labels, distances);
 		else
 			vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, part->centroids, norms,
 							 part->nlists, part->dim, work->work, labels, distances);
-		vq_kmeans_accumulate(sums, x, count, labels, NULL);
+		vq_kmeans_accumulate(vq_kernels, sums, x, count, labels, NULL);
 		for (size_t i = 0; i < count; i++)
 			error += distances[i];
 		ivfpq_team_progress(team, count);
@@ -591,8 +591,6 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const Ivf
 	bool		is_clustered;
 	VqRng		rng;
 
-	vq_rng_seed(&rng, IVFPQ_SEED + team->number);
-	ivfpq_sample_shuffle(sample, &rng);
 	vq_rng_seed(&rng, IVFPQ_SEED);
 	lists->ngroups = 0;
 

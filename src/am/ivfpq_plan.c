@@ -35,9 +35,11 @@
 /*
  * train_rows = auto: IVFPQ_TRAIN_ROWS_PER_LIST, but so many where there is memory
  * for them.  Then the same recall takes a twentieth fewer rows; twice as many
- * again would spare another fiftieth.
+ * again would spare another fiftieth.  Of wide vectors a search scores few codes for what
+ * comparing rows takes it, and training takes long: in inverse proportion beyond so many dimensions.
  */
 #define MOST_TRAIN_ROWS_PER_LIST	64
+#define MOST_TRAIN_DIM				768
 
 /* Training together must leave this part of the sample that the leader alone could have */
 #define MIN_SAMPLE_PART			0.75
@@ -312,6 +314,12 @@ reserved_bytes(const IvfpqBuild *build, int team_size, uint32 nlists)
 		(build->plan.is_projected ? ivfpq_projection_bytes(dim, team_size) : 0);
 }
 
+static double
+most_rows_per_list(size_t dim)
+{
+	return Max(IVFPQ_TRAIN_ROWS_PER_LIST, MOST_TRAIN_ROWS_PER_LIST * Min(1.0, (double) MOST_TRAIN_DIM / dim));
+}
+
 static void
 find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 {
@@ -349,7 +357,7 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	{
 		sizes->wanted_rows = Max((double) most_lists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
 		sizes->needed_rows = Max((double) sizes->nlists * IVFPQ_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
-		most_rows = Max((double) sizes->nlists * MOST_TRAIN_ROWS_PER_LIST, IVFPQ_MIN_TRAIN_ROWS);
+		most_rows = Max(sizes->nlists * most_rows_per_list(dim), IVFPQ_MIN_TRAIN_ROWS);
 	}
 	sizes->wanted_rows = Min(sizes->wanted_rows, plan->estimated_rows);
 	sizes->needed_rows = Min(sizes->needed_rows, plan->estimated_rows);

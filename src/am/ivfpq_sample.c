@@ -119,7 +119,10 @@ count_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 	MemoryContextReset(state->build->row_context);
 }
 
-/* Reservoir sampling: after n rows each is in the sample with the same chance */
+/*
+ * Reservoir sampling: after n rows each is in the sample with the same chance.  Rows come in
+ * the order of the table and go to places in random order, which labels have until there are any.
+ */
 static void
 sample_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool alive, void *arg)
 {
@@ -130,13 +133,13 @@ sample_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool al
 
 	if (ivfpq_build_read(state->build, values, isnull, alive, &vector))
 	{
-		size_t		place = sample->nrows;
+		size_t		place;
 
 		state->nseen++;
-		if (place == state->capacity)
-			place = vq_rng_below(&state->rng, state->nseen);
+		if (sample->nrows < state->capacity)
+			place = sample->labels[sample->nrows++];
 		else
-			sample->nrows++;
+			place = vq_rng_below(&state->rng, state->nseen);
 		if (place < state->capacity)
 			memcpy(sample->rows + place * sample->dim, vector.x, sample->dim * sizeof(float));
 	}
@@ -243,6 +246,36 @@ blocks_of_rows(const IvfpqBuild *build, double nrows)
 	return (BlockNumber) Min(ceil(SPARE_BLOCKS * nrows / rows_per_block) + 8, nblocks);
 }
 
+static void
+choose_places(IvfpqSample *sample, size_t capacity, VqRng *rng)
+{
+	for (size_t i = 0; i < capacity; i++)
+	{
+		size_t		other = vq_rng_below(rng, i + 1);
+
+		sample->labels[i] = sample->labels[other];
+		sample->labels[other] = i;
+	}
+}
+
+/* Where there were fewer rows than places: the last ones go to places left empty before them */
+static void
+close_gaps(IvfpqSample *sample, size_t capacity)
+{
+	const uint32 *places = sample->labels;
+	size_t		last = 0;
+
+	for (size_t i = sample->nrows; i < capacity; i++)
+	{
+		if (places[i] >= sample->nrows)
+			continue;
+		while (places[last] < sample->nrows)
+			last++;
+		memcpy(ivfpq_sample_row(sample, places[i]), ivfpq_sample_row(sample, places[last++]),
+			   sample->dim * sizeof(float));
+	}
+}
+
 void
 ivfpq_sample_take(IvfpqBuild *build)
 {
@@ -257,16 +290,19 @@ ivfpq_sample_take(IvfpqBuild *build)
 	sample->rows = MemoryContextAllocHuge(build->context,
 										  mul_size(state.capacity, sample->dim * sizeof(float)));
 	sample->labels = MemoryContextAllocHuge(build->context, mul_size(state.capacity, sizeof(uint32)));
+	choose_places(sample, state.capacity, &state.rng);
 	scan_random_blocks(&state, blocks_of_rows(build, build->plan.train_rows), team->number, team->size, sample_row);
 	sample->total_rows = sample->nrows;
 	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
-	if (sample->total_rows > 0)
-		return;
 
 	/* the rows of a partial index can be in few blocks, which were all missed */
-	scan_random_blocks(&state, build->plan.heap_blocks, team->number, team->size, sample_row);
-	sample->total_rows = sample->nrows;
-	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
+	if (sample->total_rows == 0)
+	{
+		scan_random_blocks(&state, build->plan.heap_blocks, team->number, team->size, sample_row);
+		sample->total_rows = sample->nrows;
+		ivfpq_team_sum_u64(team, &sample->total_rows, 1);
+	}
+	close_gaps(sample, state.capacity);
 }
 
 /* Rows of the table on their way to somebody else */
@@ -334,17 +370,6 @@ swap_rows(IvfpqSample *sample, size_t i, size_t j)
 
 		a[d] = b[d];
 		b[d] = t;
-	}
-}
-
-void
-ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng)
-{
-	for (size_t i = sample->nrows; i > 1; i--)
-	{
-		swap_rows(sample, i - 1, vq_rng_below(rng, i));
-		if (i % 1024 == 0)
-			CHECK_FOR_INTERRUPTS();
 	}
 }
 

@@ -80,6 +80,9 @@ extern size_t ivfpq_assigner_bytes(size_t nlists, size_t dim);
 extern void ivfpq_assigner_refresh(IvfpqAssigner *assigner);
 extern void ivfpq_assigner_free(IvfpqAssigner *assigner);
 
+/* Rows that it takes at a time; more are as well given in so many parts */
+extern size_t ivfpq_assigner_rows(const IvfpqAssigner *assigner);
+
 /*
  * Nearest list, or one nearly as near, and squared distance to its centroid, of
  * each row.  rows is float[nrows][dim].  Looks for interrupts.
@@ -147,9 +150,6 @@ typedef struct IvfpqGpu IvfpqGpu;
  * centroids these are nearer than to others.
  */
 extern void ivfpq_sample_hold(IvfpqTeam *team, IvfpqSample *sample, size_t wanted, double most);
-
-/* Own rows in random order */
-extern void ivfpq_sample_shuffle(IvfpqSample *sample, VqRng *rng);
 
 /*
  * A part of a sample that is enough for nlists lists: the first rows of each

@@ -119,6 +119,24 @@ ip_f32(const float *a, const float *b, size_t dim)
 }
 
 static void
+add_f64(double *sums, const float *x, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + 8 <= dim; i += 8)
+	{
+		__m256		x8 = _mm256_loadu_ps(x + i);
+		__m256d		low = _mm256_cvtps_pd(_mm256_castps256_ps128(x8));
+		__m256d		high = _mm256_cvtps_pd(_mm256_extractf128_ps(x8, 1));
+
+		_mm256_storeu_pd(sums + i, _mm256_add_pd(_mm256_loadu_pd(sums + i), low));
+		_mm256_storeu_pd(sums + i + 4, _mm256_add_pd(_mm256_loadu_pd(sums + i + 4), high));
+	}
+	for (; i < dim; i++)
+		sums[i] += x[i];
+}
+
+static void
 ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 {
 	__m256		ab0 = _mm256_setzero_ps();
@@ -463,6 +481,7 @@ const VqKernels vq_kernels_avx2 = {
 	.l2sq_f32 = l2sq_f32,
 	.ip_f32 = ip_f32,
 	.ip_norms_f32 = ip_norms_f32,
+	.add_f64 = add_f64,
 	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,

@@ -79,6 +79,17 @@ ip_f32(const float *a, const float *b, size_t dim)
 }
 
 static void
+add_f64(double *sums, const float *x, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + 8 <= dim; i += 8)
+		_mm512_storeu_pd(sums + i, _mm512_add_pd(_mm512_loadu_pd(sums + i), _mm512_cvtps_pd(_mm256_loadu_ps(x + i))));
+	for (; i < dim; i++)
+		sums[i] += x[i];
+}
+
+static void
 ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 {
 	__m512		ab0 = _mm512_setzero_ps();
@@ -478,6 +489,7 @@ VQ_TARGET_END
 	.l2sq_f32 = l2sq_f32, \
 	.ip_f32 = ip_f32, \
 	.ip_norms_f32 = ip_norms_f32, \
+	.add_f64 = add_f64, \
 	.f16_to_f32 = f16_to_f32, \
 	.l2sq_rows_f32 = l2sq_rows_f32, \
 	.l2sq_rows_i8 = l2sq_rows_i8, \

@@ -86,6 +86,22 @@ ip_f32(const float *a, const float *b, size_t dim)
 }
 
 static void
+add_f64(double *sums, const float *x, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + 4 <= dim; i += 4)
+	{
+		float32x4_t x4 = vld1q_f32(x + i);
+
+		vst1q_f64(sums + i, vaddq_f64(vld1q_f64(sums + i), vcvt_f64_f32(vget_low_f32(x4))));
+		vst1q_f64(sums + i + 2, vaddq_f64(vld1q_f64(sums + i + 2), vcvt_high_f64_f32(x4)));
+	}
+	for (; i < dim; i++)
+		sums[i] += x[i];
+}
+
+static void
 ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 {
 	float32x4_t ab[4];
@@ -393,6 +409,7 @@ fwht(float *x, size_t n)
 	.l2sq_f32 = l2sq_f32, \
 	.ip_f32 = ip_f32, \
 	.ip_norms_f32 = ip_norms_f32, \
+	.add_f64 = add_f64, \
 	.f16_to_f32 = f16_to_f32, \
 	.l2sq_rows_f32 = l2sq_rows_f32, \
 	.l2sq_rows_i8 = l2sq_rows_i8, \

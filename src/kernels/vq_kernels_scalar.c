@@ -63,6 +63,18 @@ ip_f32(const float *a, const float *b, size_t dim)
 
 /* In three passes: three sets of lanes at once are more than compilers vectorise */
 static void
+add_f64(double *restrict sums, const float *restrict x, size_t dim)
+{
+	size_t		i = 0;
+
+	for (; i + LANES <= dim; i += LANES)
+		for (size_t k = 0; k < LANES; k++)
+			sums[i + k] += x[i + k];
+	for (; i < dim; i++)
+		sums[i] += x[i];
+}
+
+static void
 ip_norms_f32(const float *a, const float *b, size_t dim, float out[3])
 {
 	out[0] = ip_f32(a, b, dim);
@@ -507,6 +519,7 @@ const VqKernels vq_kernels_scalar = {
 	.l2sq_f32 = l2sq_f32,
 	.ip_f32 = ip_f32,
 	.ip_norms_f32 = ip_norms_f32,
+	.add_f64 = add_f64,
 	.f16_to_f32 = f16_to_f32,
 	.l2sq_rows_f32 = l2sq_rows_f32,
 	.l2sq_rows_i8 = l2sq_rows_i8,

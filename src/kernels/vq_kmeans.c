@@ -151,27 +151,13 @@ vq_kmeans_clear(VqKmeansSums *sums)
 	sums->error = 0;
 }
 
-static void
-add_row(double *restrict sum, const float *restrict row, size_t dim)
-{
-	size_t		i = 0;
-
-	for (; i + LANES <= dim; i += LANES)
-	{
-		for (size_t lane = 0; lane < LANES; lane++)
-			sum[i + lane] += row[i + lane];
-	}
-	for (; i < dim; i++)
-		sum[i] += row[i];
-}
-
 void
-vq_kmeans_accumulate(VqKmeansSums *sums, const float *rows, size_t nrows,
+vq_kmeans_accumulate(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, size_t nrows,
 					 const uint32_t *labels, const float *distances)
 {
 	for (size_t i = 0; i < nrows; i++)
 	{
-		add_row(sums->sums + labels[i] * sums->dim, rows + i * sums->dim, sums->dim);
+		kernels->add_f64(sums->sums + labels[i] * sums->dim, rows + i * sums->dim, sums->dim);
 		sums->counts[labels[i]]++;
 	}
 	if (distances == NULL)

@@ -53,7 +53,7 @@ extern void vq_kmeans_assign(const VqKernels *kernels, const VqBlas *blas,
 extern void vq_kmeans_clear(VqKmeansSums *sums);
 
 /* Add a chunk of labelled rows; distances may be NULL */
-extern void vq_kmeans_accumulate(VqKmeansSums *sums, const float *rows, size_t nrows,
+extern void vq_kmeans_accumulate(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, size_t nrows,
 								 const uint32_t *labels, const float *distances);
 
 /*

@@ -202,7 +202,7 @@ vq_neighbours_offer(VqNeighbours *neighbours, const float *rows, size_t nrows, c
 		size_t		count = nrows - first < SCORED_ROWS ? nrows - first : SCORED_ROWS;
 
 		if (neighbours->kernels->is_u8_fast)
-			vq_panels_scores(neighbours->kernels, &neighbours->panels, some, NULL, count, neighbours->work,
+			vq_panels_scores(neighbours->kernels, &neighbours->panels, some, count, neighbours->work,
 							 neighbours->scores);
 		else
 			neighbours->blas->products(count, nqueries, dim, some, neighbours->queries, neighbours->scores);

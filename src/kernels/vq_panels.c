@@ -4,7 +4,7 @@
  *	  Centroids in bytes, and the nearest of them.
  *
  * Rows are taken so many at a time that they and their scores stay in the
- * cache, and are rounded on their way there: they need not be gathered.
+ * cache, and are rounded on their way there.
  *
  *-------------------------------------------------------------------------
  */
@@ -27,6 +27,9 @@
 
 #define CACHE_LINE		64
 
+/* Panels are far if the frame is so many times as far from their origin as their centroids are, which is squared */
+#define FAR_FRAME		8.0f
+
 size_t
 vq_panels_columns(size_t ncentroids)
 {
@@ -37,6 +40,12 @@ static size_t
 quads_of(size_t dim)
 {
 	return (dim + 3) / 4;
+}
+
+size_t
+vq_panels_row_bytes(size_t dim)
+{
+	return quads_of(dim) * 4;
 }
 
 static size_t
@@ -99,6 +108,7 @@ vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroi
 	panels->ncentroids = ncentroids;
 	panels->dim = dim;
 	panels->centroids = centroids;
+	panels->takes_frame = false;
 	panels->origin = origin;
 	panels->columns = (VqColumns) {ncolumns, nquads, bytes, corrections, steps, offsets};
 
@@ -121,6 +131,45 @@ vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroi
 	}
 }
 
+/* A column back to floats */
+static void
+read_column(const VqPanels *panels, size_t j, float *centroid)
+{
+	const VqColumns *columns = &panels->columns;
+	const int8_t *column = columns->panels +
+		(j / VQ_PANEL_COLUMNS * columns->nquads * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS) * 4;
+
+	for (size_t i = 0; i < panels->dim; i++)
+		centroid[i] = columns->steps[j] * (float) column[i / 4 * VQ_PANEL_COLUMNS * 4 + i % 4];
+}
+
+/*
+ * With o the origin, f the frame and y a column, what a score should have is
+ * <x - o, y> - |y|^2 / 2 = <x - f, y> - (|y|^2 / 2 + <o - f, y>).
+ */
+void
+vq_panels_move(const VqKernels *kernels, VqPanels *panels, const float *frame, float *work)
+{
+	size_t		dim = panels->dim;
+	float	   *offsets = (float *) panels->columns.offsets;
+	float	   *shift = work;
+	float	   *centroid = work + dim;
+	float		squares = 0;
+
+	for (size_t j = 0; j < panels->ncentroids; j++)
+		squares += 2 * offsets[j] / (float) panels->ncentroids;
+	for (size_t i = 0; i < dim; i++)
+		shift[i] = panels->origin[i] - frame[i];
+	panels->takes_frame = kernels->ip_f32(shift, shift, dim) <= FAR_FRAME * FAR_FRAME * squares;
+	if (!panels->takes_frame)
+		return;
+	for (size_t j = 0; j < panels->ncentroids; j++)
+	{
+		read_column(panels, j, centroid);
+		offsets[j] += kernels->ip_f32(shift, centroid, dim);
+	}
+}
+
 /* Rows in bytes, their steps, and their scores: most of the former where centroids are few */
 size_t
 vq_panels_work_bytes(size_t ncentroids, size_t dim)
@@ -133,13 +182,7 @@ vq_panels_work_bytes(size_t ncentroids, size_t dim)
 	return CACHE_LINE + MAX_ROWS * (quads_of(dim) * 4 + sizeof(float)) + nscores * sizeof(float);
 }
 
-static const float *
-row_at(const VqPanels *panels, const float *rows, const uint32_t *row_nos, size_t i)
-{
-	return rows + (row_nos != NULL ? row_nos[i] : i) * panels->dim;
-}
-
-/* Rows are anywhere: fetch one into the cache before its turn */
+/* Fetch a row into the cache before its turn */
 static void
 touch_row(const float *row, size_t dim)
 {
@@ -147,44 +190,39 @@ touch_row(const float *row, size_t dim)
 		__builtin_prefetch(row + i);
 }
 
-/* Scores of rows first to first + count, no more than rows_at_once */
-static void
-score_rows(const VqKernels *kernels, const VqPanels *panels, const float *rows, const uint32_t *row_nos,
-		   size_t first, size_t count, void *work, float *scores)
+void
+vq_panels_round(const VqKernels *kernels, const float *origin, const float *rows, size_t nrows, size_t dim,
+				uint8_t *bytes, float *steps)
 {
-	size_t		row_bytes = panels->columns.nquads * 4;
-	uint8_t    *bytes = next_line(work);
-	float	   *steps = (float *) (bytes + count * row_bytes);
-
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < nrows; i++)
 	{
-		if (i + ROWS_AHEAD < count)
-			touch_row(row_at(panels, rows, row_nos, first + i + ROWS_AHEAD), panels->dim);
-		steps[i] = kernels->quantise_u8(row_at(panels, rows, row_nos, first + i), panels->origin, panels->dim,
-										bytes + i * row_bytes);
+		if (i + ROWS_AHEAD < nrows)
+			touch_row(rows + (i + ROWS_AHEAD) * dim, dim);
+		steps[i] = kernels->quantise_u8(rows + i * dim, origin, dim, bytes + i * vq_panels_row_bytes(dim));
 	}
-	kernels->scores_u8(bytes, steps, count, &panels->columns, scores);
+}
+
+/* Scores of no more than rows_at_once rows */
+static void
+score_rows(const VqKernels *kernels, const VqPanels *panels, const float *rows, size_t nrows,
+		   void *work, float *scores)
+{
+	uint8_t    *bytes = next_line(work);
+	float	   *steps = (float *) (bytes + nrows * vq_panels_row_bytes(panels->dim));
+
+	vq_panels_round(kernels, panels->origin, rows, nrows, panels->dim, bytes, steps);
+	kernels->scores_u8(bytes, steps, nrows, &panels->columns, scores);
 }
 
 void
 vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
-				 const float *rows, const uint32_t *row_nos, size_t nrows,
-				 void *work, float *scores)
+				 const float *rows, size_t nrows, void *work, float *scores)
 {
 	size_t		step = rows_at_once(panels->ncentroids);
 
 	for (size_t first = 0; first < nrows; first += step)
-		score_rows(kernels, panels, rows, row_nos, first, nrows - first < step ? nrows - first : step,
+		score_rows(kernels, panels, rows + first * panels->dim, nrows - first < step ? nrows - first : step,
 				   work, scores + first * panels->columns.ncolumns);
-}
-
-/* Scores of rows as above, and the centroids with the two largest; NaNs may choose one that does not exist */
-static void
-best_two(const VqKernels *kernels, const VqPanels *panels, const float *rows, const uint32_t *row_nos,
-		 size_t first, size_t count, void *work, float *scores, uint32_t (*at)[2])
-{
-	score_rows(kernels, panels, rows, row_nos, first, count, work, scores);
-	kernels->largest_two(scores, count, panels->columns.ncolumns, at);
 }
 
 /* Behind rows_at_once rows in bytes and their steps */
@@ -215,7 +253,7 @@ compare_two(const VqKernels *kernels, const float *row, const float *centroids, 
 
 void
 vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
-				 const float *rows, const uint32_t *row_nos, size_t nrows,
+				 const float *rows, size_t nrows,
 				 void *work, uint32_t *labels, float *distances)
 {
 	size_t		step = rows_at_once(panels->ncentroids);
@@ -226,12 +264,14 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 	{
 		size_t		count = nrows - first < step ? nrows - first : step;
 
-		best_two(kernels, panels, rows, row_nos, first, count, work, scores, at);
+		score_rows(kernels, panels, rows + first * panels->dim, count, work, scores);
+		kernels->largest_two(scores, count, panels->columns.ncolumns, at);
 		for (size_t i = 0; i < count; i++)
 		{
+			/* NaNs may choose one that does not exist */
 			uint32_t	one = at[i][0] < panels->ncentroids ? at[i][0] : 0;
 
-			compare_two(kernels, row_at(panels, rows, row_nos, first + i), panels->centroids, panels->dim,
+			compare_two(kernels, rows + (first + i) * panels->dim, panels->centroids, panels->dim,
 						one, at[i][1] < panels->ncentroids ? at[i][1] : one,
 						labels + first + i, distances + first + i);
 		}
@@ -255,13 +295,33 @@ keep_nearest(VqNearest *nearest, uint32_t label, float distance)
 	}
 }
 
+/* Some rows side by side, in bytes as panels take them */
+static void
+gather_rows(const VqKernels *kernels, const VqPanels *panels, const VqRoundedRows *rows, const uint32_t *row_nos,
+			size_t nrows, uint8_t *bytes, float *steps)
+{
+	size_t		dim = panels->dim;
+	size_t		row_bytes = vq_panels_row_bytes(dim);
+
+	for (size_t i = 0; i < nrows; i++)
+		if (panels->takes_frame)
+		{
+			memcpy(bytes + i * row_bytes, rows->bytes + row_nos[i] * row_bytes, row_bytes);
+			steps[i] = rows->steps[row_nos[i]];
+		}
+		else
+			steps[i] = kernels->quantise_u8(rows->rows + row_nos[i] * dim, panels->origin, dim, bytes + i * row_bytes);
+}
+
 void
 vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t first_label,
-				  const float *rows, const uint32_t *row_nos, size_t nrows,
+				  const VqRoundedRows *rows, const uint32_t *row_nos, const float *squares, size_t nrows,
 				  void *work, VqNearest *nearest)
 {
 	size_t		ncolumns = panels->columns.ncolumns;
 	size_t		step = rows_at_once(panels->ncentroids);
+	uint8_t    *bytes = next_line(work);
+	float	   *steps = (float *) (bytes + step * vq_panels_row_bytes(panels->dim));
 	float	   *scores = scores_of_work(panels, work);
 	uint32_t	at[MAX_ROWS][2];
 
@@ -269,17 +329,14 @@ vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t fir
 	{
 		size_t		count = nrows - first < step ? nrows - first : step;
 
-		best_two(kernels, panels, rows, row_nos, first, count, work, scores, at);
+		gather_rows(kernels, panels, rows, row_nos + first, count, bytes, steps);
+		kernels->scores_u8(bytes, steps, count, &panels->columns, scores);
+		kernels->largest_two(scores, count, ncolumns, at);
 		for (size_t i = 0; i < count; i++)
-		{
-			const float *row = row_at(panels, rows, row_nos, first + i);
-			float		square = kernels->l2sq_f32(row, panels->origin, panels->dim);
-
 			for (size_t k = 0; k < 2; k++)
 				if (at[i][k] < panels->ncentroids)
-					keep_nearest(&nearest[row_nos != NULL ? row_nos[first + i] : first + i], first_label + at[i][k],
-								 square - 2 * scores[i * ncolumns + at[i][k]]);
-		}
+					keep_nearest(&nearest[row_nos[first + i]], first_label + at[i][k],
+								 squares[first + i] - 2 * scores[i * ncolumns + at[i][k]]);
 	}
 }
 

@@ -27,6 +27,7 @@ typedef struct VqPanels
 	size_t		ncentroids;
 	size_t		dim;
 	const float *centroids;		/* [ncentroids][dim], the caller's */
+	bool		takes_frame;	/* rows in bytes as vq_panels_move has them, and not about origin */
 
 	/* in the memory given by the caller */
 	const float *origin;		/* [dim], mean of the centroids, but for those far from all others */
@@ -46,23 +47,35 @@ extern size_t vq_panels_bytes(size_t ncentroids, size_t dim);
 extern void vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroids,
 						   size_t dim, void *memory, VqPanels *panels);
 
+/*
+ * From here on panels take rows that are rounded about frame, float[dim], so that
+ * rows are rounded once for panels with several origins: what the origins differ by
+ * goes to the offsets.  Panels far from frame, relative to how far their centroids are
+ * from each other, go on with their own origin: steps of such rows would be too coarse
+ * for them.  work is float[2][dim].
+ */
+extern void vq_panels_move(const VqKernels *kernels, VqPanels *panels, const float *frame, float *work);
+
 /* Bytes of workspace for the functions below, for so many centroids or fewer, whatever the number of rows */
 extern size_t vq_panels_work_bytes(size_t ncentroids, size_t dim);
+
+/* Bytes of a row that is rounded */
+extern size_t vq_panels_row_bytes(size_t dim);
+
+/* rows, float[nrows][dim], about origin to bytes, uint8_t[nrows][vq_panels_row_bytes(dim)], and steps[nrows] */
+extern void vq_panels_round(const VqKernels *kernels, const float *origin, const float *rows, size_t nrows, size_t dim,
+							uint8_t *bytes, float *steps);
 
 /*----------
  * scores[i][j] is the larger the nearer centroid j is to row i: minus half of
  * the squared distance of the rounded vectors, plus a summand of the row's own.
  * Rounding moves each value by 1/126 of the largest of its vector, at most.
  * scores is float[nrows][vq_panels_columns(ncentroids)]; columns without a
- * centroid have minus infinity.
- *
- * Row i is rows[row_nos[i]], or rows[i] where row_nos is NULL; rows is
- * float[][dim].
+ * centroid have minus infinity.  rows is float[nrows][dim].
  *----------
  */
 extern void vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
-							 const float *rows, const uint32_t *row_nos, size_t nrows,
-							 void *work, float *scores);
+							 const float *rows, size_t nrows, void *work, float *scores);
 
 /*
  * labels[i] = the nearer of the two centroids with the largest scores (the
@@ -70,7 +83,7 @@ extern void vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
  * Rows as above; ncentroids is not 0.
  */
 extern void vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
-							 const float *rows, const uint32_t *row_nos, size_t nrows,
+							 const float *rows, size_t nrows,
 							 void *work, uint32_t *labels, float *distances);
 
 /* The nearest two so far of a row's centroids: labels, and squared distances but for rounding */
@@ -83,13 +96,21 @@ typedef struct VqNearest
 /* Before the first call of vq_panels_nearest */
 #define VQ_NEAREST_INIT ((VqNearest) {{0, 0}, {INFINITY, INFINITY}})
 
+/* Rows, and what vq_panels_round has made of them with the frame of vq_panels_move */
+typedef struct VqRoundedRows
+{
+	const float *rows;			/* [][dim] */
+	const uint8_t *bytes;
+	const float *steps;
+} VqRoundedRows;
+
 /*
- * For centroids in several panels: nearest[r] takes those of panels that are nearer,
- * centroid j under the label first_label + j, for each of the rows as above; r is
- * row_nos[i], or i where that is NULL.
+ * For centroids in several panels, which were moved to one frame: nearest[r] takes those
+ * of panels that are nearer, centroid j under the label first_label + j, for each of some
+ * rows: r = row_nos[i] is the number of the row, and squares[i] = |row - origin|^2.
  */
 extern void vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t first_label,
-							  const float *rows, const uint32_t *row_nos, size_t nrows,
+							  const VqRoundedRows *rows, const uint32_t *row_nos, const float *squares, size_t nrows,
 							  void *work, VqNearest *nearest);
 
 /*

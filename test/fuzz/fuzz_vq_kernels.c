@@ -134,9 +134,12 @@ fuzz_distances(Input *input)
 	double		abs_ab = double_abs_ip(a, b, dim);
 	double		aa = double_abs_ip(a, a, dim);
 	double		bb = double_abs_ip(b, b, dim);
+	double	   *want_sums = calloc(dim + 1, sizeof(double));
+	double	   *sums = calloc(dim + 1, sizeof(double));
 	float		want[3];
 
 	vq_kernels_scalar.ip_norms_f32(a, b, dim, want);
+	vq_kernels_scalar.add_f64(want_sums, a, dim);
 	for (size_t t = 0; table_at(t) != NULL; t++)
 	{
 		const VqKernels *kernels = table_at(t);
@@ -148,9 +151,14 @@ fuzz_distances(Input *input)
 		require_close(got[0], want[0], abs_ab, dim);
 		require_close(got[1], want[1], aa, dim);
 		require_close(got[2], want[2], bb, dim);
+		memset(sums, 0, dim * sizeof(double));
+		kernels->add_f64(sums, a, dim);
+		require(memcmp(sums, want_sums, dim * sizeof(double)) == 0);
 	}
 	free(a);
 	free(b);
+	free(want_sums);
+	free(sums);
 }
 
 /* Any bits at all; NaN need only stay NaN */

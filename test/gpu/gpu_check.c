@@ -406,7 +406,7 @@ check_sums(Fixture *fixture)
 	size_t		dim = fixture->shape.dim;
 
 	vq_kmeans_clear(want);
-	vq_kmeans_accumulate(want, fixture->rows, fixture->shape.nrows, fixture->gpu_labels, fixture->gpu_distances);
+	vq_kmeans_accumulate(&vq_kernels_scalar, want, fixture->rows, fixture->shape.nrows, fixture->gpu_labels, fixture->gpu_distances);
 	for (size_t j = 0; j < fixture->shape.nlists; j++)
 	{
 		check(got->counts[j] == want->counts[j], "centroid %zu has %llu rows instead of %llu", j,

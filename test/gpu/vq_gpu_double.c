@@ -436,7 +436,7 @@ double_kmeans_step(VqGpu *gpu, size_t first_row, size_t nrows, const float *cent
 			status = fail(error, VQ_GPU_STOPPED, "the work on the device was stopped on request");
 		label_chunk(gpu, first_row + first, n, centroids, ncentroids, &labeller);
 		if (sums != NULL)
-			vq_kmeans_accumulate(sums, labeller.rows, n, labeller.labels, labeller.distances);
+			vq_kmeans_accumulate(gpu->kernels, sums, labeller.rows, n, labeller.labels, labeller.distances);
 		if (labels != NULL)
 			memcpy(labels + first, labeller.labels, n * sizeof(uint32_t));
 		if (distances != NULL)

@@ -243,7 +243,7 @@ train_lists(Fixture *fixture, size_t niter)
 		if (iteration == niter)
 			break;
 		vq_kmeans_clear(&sums);
-		vq_kmeans_accumulate(&sums, fixture->row_models, fixture->nrows, fixture->labels, NULL);
+		vq_kmeans_accumulate(fixture->kernels, &sums, fixture->row_models, fixture->nrows, fixture->labels, NULL);
 		vq_kmeans_update(&sums, &rng, fixture->centroids);
 	}
 	free(work);

@@ -202,6 +202,31 @@ test_distances_agree_with_doubles(void)
 	}
 }
 
+static void
+test_add_f64_is_exact_at_every_tail(void)
+{
+	VqRng		rng;
+
+	vq_rng_seed(&rng, 12);
+	for (size_t i = 0; i < NDIMS; i++)
+	{
+		size_t		dim = dim_at(i);
+		float	   *x = random_floats(&rng, dim);
+		double	   *sums = allocate(dim * sizeof(double));
+
+		for_each_own(t, add_f64)
+		{
+			for (size_t d = 0; d < dim; d++)
+				sums[d] = 1e-9 * (double) d;
+			table_at(t)->add_f64(sums, x, dim);
+			for (size_t d = 0; d < dim; d++)
+				CHECK(sums[d] == 1e-9 * (double) d + x[d], "%s dim %zu: %zu is %.17g", table_at(t)->name, dim, d, sums[d]);
+		}
+		free(x);
+		free(sums);
+	}
+}
+
 /* What the bits of a float of 16 bits mean: a sign, 5 bits of exponent and 10 of mantissa */
 static double
 value_of_f16(uint16_t half)
@@ -1224,6 +1249,7 @@ suite_vq_kernels(void)
 	RUN_TEST(test_tables_end_with_scalar_and_are_found_by_name);
 	RUN_TEST(test_cpu_features_imply_their_base);
 	RUN_TEST(test_distances_agree_with_doubles);
+	RUN_TEST(test_add_f64_is_exact_at_every_tail);
 	RUN_TEST(test_f16_to_f32_is_exact_for_all_values);
 	RUN_TEST(test_f16_to_f32_at_every_tail);
 	RUN_TEST(test_l2sq_rows_agree_with_doubles);

@@ -76,7 +76,7 @@ training_assign(Training *training)
 		vq_kmeans_assign(kernels, &vq_blas_builtin, rows, nrows,
 						 training->centroids, training->norms, training->ncentroids, training->dim,
 						 work, training->labels + start, training->distances + start);
-		vq_kmeans_accumulate(&training->sums, rows, nrows,
+		vq_kmeans_accumulate(kernels, &training->sums, rows, nrows,
 							 training->labels + start, training->distances + start);
 	}
 	free(work);
@@ -285,7 +285,7 @@ test_means_are_exact(void)
 	training.labels[0] = training.labels[1] = training.labels[3] = 1;
 	training.labels[2] = 0;
 	vq_kmeans_clear(&training.sums);
-	vq_kmeans_accumulate(&training.sums, training.rows, 4, training.labels, NULL);
+	vq_kmeans_accumulate(&vq_kernels_scalar, &training.sums, training.rows, 4, training.labels, NULL);
 	vq_rng_seed(&rng, 1);
 	CHECK(vq_kmeans_update(&training.sums, &rng, training.centroids) == 0, "something was reseeded");
 	for (size_t t = 0; t < 3; t++)

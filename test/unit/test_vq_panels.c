@@ -9,6 +9,7 @@
 #include "check.h"
 #include "tables.h"
 
+#include "kernels/vq_kmeans.h"
 #include "kernels/vq_panels.h"
 #include "kernels/vq_rng.h"
 
@@ -68,11 +69,11 @@ fixture_close(Fixture *fixture)
 }
 
 static void
-fixture_assign(Fixture *fixture, const uint32_t *row_nos, size_t nrows)
+fixture_assign(Fixture *fixture)
 {
 	vq_panels_pack(fixture->kernels, fixture->centroids, fixture->ncentroids, fixture->dim, fixture->memory,
 				   &fixture->panels);
-	vq_panels_assign(fixture->kernels, &fixture->panels, fixture->rows, row_nos, nrows, fixture->work,
+	vq_panels_assign(fixture->kernels, &fixture->panels, fixture->rows, fixture->nrows, fixture->work,
 					 fixture->labels, fixture->distances);
 }
 
@@ -131,7 +132,7 @@ test_panels_find_the_nearest_and_its_distance(void)
 			Fixture		fixture;
 
 			fixture_open(&fixture, table_at(t), shapes[i][0], shapes[i][1], shapes[i][2], 0);
-			fixture_assign(&fixture, NULL, fixture.nrows);
+			fixture_assign(&fixture);
 			check_labels(&fixture, table_at(t)->name);
 			fixture_close(&fixture);
 		}
@@ -146,7 +147,7 @@ test_what_centroids_have_in_common_costs_no_precision(void)
 		Fixture		fixture;
 
 		fixture_open(&fixture, table_at(t), 200, 40, 16, 300);
-		fixture_assign(&fixture, NULL, fixture.nrows);
+		fixture_assign(&fixture);
 		check_labels(&fixture, table_at(t)->name);
 		fixture_close(&fixture);
 	}
@@ -162,19 +163,19 @@ test_a_row_goes_where_it_goes_alone(void)
 		float		distances[250];
 
 		fixture_open(&fixture, table_at(t), 250, 70, 50, 0);
-		fixture_assign(&fixture, NULL, 250);
+		fixture_assign(&fixture);
 		memcpy(labels, fixture.labels, sizeof(labels));
 		memcpy(distances, fixture.distances, sizeof(distances));
-		for (uint32_t i = 0; i < 250; i += 7)
+		for (size_t i = 0; i < 240; i += 7)
 		{
-			uint32_t	row_nos[3] = {249 - i, i, i / 2};
-			size_t		count = 1 + i % 3;
+			size_t		count = 1 + i % 9;
 
-			fixture_assign(&fixture, row_nos, count);
+			vq_panels_assign(fixture.kernels, &fixture.panels, fixture.rows + i * fixture.dim, count, fixture.work,
+							 fixture.labels, fixture.distances);
 			for (size_t k = 0; k < count; k++)
-				CHECK(fixture.labels[k] == labels[row_nos[k]] && fixture.distances[k] == distances[row_nos[k]],
-					  "%s: row %u: %u at %g, want %u at %g", table_at(t)->name, row_nos[k],
-					  fixture.labels[k], fixture.distances[k], labels[row_nos[k]], distances[row_nos[k]]);
+				CHECK(fixture.labels[k] == labels[i + k] && fixture.distances[k] == distances[i + k],
+					  "%s: row %zu: %u at %g, want %u at %g", table_at(t)->name, i + k,
+					  fixture.labels[k], fixture.distances[k], labels[i + k], distances[i + k]);
 		}
 		fixture_close(&fixture);
 	}
@@ -189,7 +190,7 @@ test_panels_take_the_lower_of_equal_centroids(void)
 
 		fixture_open(&fixture, table_at(t), 40, 20, 10, 0);
 		memcpy(fixture.centroids + 10 * 10, fixture.centroids, 10 * 10 * sizeof(float));
-		fixture_assign(&fixture, NULL, fixture.nrows);
+		fixture_assign(&fixture);
 		for (size_t i = 0; i < fixture.nrows; i++)
 			CHECK(fixture.labels[i] < 10, "%s: row %zu: got %u", table_at(t)->name, i, fixture.labels[i]);
 		fixture_close(&fixture);
@@ -207,8 +208,8 @@ test_scores_order_centroids_by_distance(void)
 
 		fixture_open(&fixture, table_at(t), 110, 50, 40, 0);
 		scores = malloc(110 * ncolumns * sizeof(float));
-		fixture_assign(&fixture, NULL, fixture.nrows);
-		vq_panels_scores(fixture.kernels, &fixture.panels, fixture.rows, NULL, 110, fixture.work, scores);
+		fixture_assign(&fixture);
+		vq_panels_scores(fixture.kernels, &fixture.panels, fixture.rows, 110, fixture.work, scores);
 		for (size_t i = 0; i < 110; i++)
 		{
 			const float *row_scores = scores + i * ncolumns;
@@ -230,49 +231,109 @@ test_scores_order_centroids_by_distance(void)
 	}
 }
 
-/* By panels of so many centroids each, as one row's nearest or of several rows anywhere */
-static void
-fixture_decide(Fixture *fixture, size_t part, const uint32_t *row_nos, size_t nrows)
+/*
+ * By panels of so many centroids each, of some rows; all are rounded about the mean of the centroids and so much
+ * in every coordinate.  Returns how many panels took rows that were.
+ */
+static size_t
+fixture_decide(Fixture *fixture, size_t part, float away, const uint32_t *row_nos, size_t nrows)
 {
+	size_t		dim = fixture->dim;
 	VqNearest  *nearest = malloc(fixture->nrows * sizeof(VqNearest));
+	float	   *frame = malloc(dim * sizeof(float));
+	float	   *work = malloc(2 * (fixture->ncentroids + dim) * sizeof(float));
+	float	   *squares = malloc(nrows * sizeof(float));
+	uint8_t    *bytes = malloc(fixture->nrows * vq_panels_row_bytes(dim));
+	float	   *steps = malloc(fixture->nrows * sizeof(float));
+	VqRoundedRows rounded = {fixture->rows, bytes, steps};
+	size_t		ntake = 0;
 
+	vq_kmeans_centre(fixture->kernels, fixture->centroids, fixture->ncentroids, dim, work, frame);
+	for (size_t i = 0; i < dim; i++)
+		frame[i] += away;
+	vq_panels_round(fixture->kernels, frame, fixture->rows, fixture->nrows, dim, bytes, steps);
 	for (size_t i = 0; i < fixture->nrows; i++)
 		nearest[i] = VQ_NEAREST_INIT;
 	for (size_t first = 0; first < fixture->ncentroids; first += part)
 	{
 		size_t		count = fixture->ncentroids - first < part ? fixture->ncentroids - first : part;
 
-		vq_panels_pack(fixture->kernels, fixture->centroids + first * fixture->dim, count, fixture->dim,
-					   fixture->memory, &fixture->panels);
-		vq_panels_nearest(fixture->kernels, &fixture->panels, (uint32_t) first, fixture->rows, row_nos, nrows,
+		vq_panels_pack(fixture->kernels, fixture->centroids + first * dim, count, dim, fixture->memory, &fixture->panels);
+		vq_panels_move(fixture->kernels, &fixture->panels, frame, work);
+		ntake += fixture->panels.takes_frame;
+		for (size_t i = 0; i < nrows; i++)
+			squares[i] = fixture->kernels->l2sq_f32(fixture->rows + row_nos[i] * dim, fixture->panels.origin, dim);
+		vq_panels_nearest(fixture->kernels, &fixture->panels, (uint32_t) first, &rounded, row_nos, squares, nrows,
 						  fixture->work, nearest);
 	}
-	vq_panels_decide(fixture->kernels, fixture->centroids, fixture->dim, fixture->rows, fixture->nrows, nearest,
+	vq_panels_decide(fixture->kernels, fixture->centroids, dim, fixture->rows, fixture->nrows, nearest,
 					 fixture->labels, fixture->distances);
 	free(nearest);
+	free(frame);
+	free(work);
+	free(squares);
+	free(bytes);
+	free(steps);
+	return ntake;
+}
+
+static const uint32_t *
+all_rows(void)
+{
+	static uint32_t numbers[150];
+
+	for (uint32_t i = 0; i < 150; i++)
+		numbers[i] = i;
+	return numbers;
 }
 
 static void
 test_the_nearest_of_several_panels_is_found(void)
 {
-	static const size_t parts[] = {1, 16, 70, 129};
+	static const size_t parts[] = {16, 70, 129};
 
 	for (size_t t = 0; table_at(t) != NULL; t++)
 		for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
 		{
 			Fixture		fixture;
+			size_t		npanels = (129 + parts[i] - 1) / parts[i];
+			size_t		ntake;
 
 			fixture_open(&fixture, table_at(t), 150, 129, 100, 3);
-			fixture_decide(&fixture, parts[i], NULL, 150);
+			ntake = fixture_decide(&fixture, parts[i], 0, all_rows(), 150);
 			check_labels(&fixture, table_at(t)->name);
+			CHECK(ntake + (129 % parts[i] == 1) == npanels, "%s: %zu of %zu took the frame", table_at(t)->name, ntake,
+				  npanels);
 
-			/* of equal ones the lower, though they are in different panels */
+			/* of equal ones the lower, though they are in different panels, where no third one is as near but for rounding */
 			memcpy(fixture.centroids + 100 * 100, fixture.centroids, 29 * 100 * sizeof(float));
-			fixture_decide(&fixture, parts[i], NULL, 150);
+			for (size_t k = 0; k < 150 * 100; k++)
+				fixture.rows[k] = (fixture.rows[k] + fixture.centroids[k % (129 * 100)]) / 2;
+			fixture_decide(&fixture, parts[i], 0, all_rows(), 150);
 			for (size_t row = 0; row < 150; row++)
 				CHECK(fixture.labels[row] < 100, "%s: row %zu: got %u", table_at(t)->name, row, fixture.labels[row]);
 			fixture_close(&fixture);
 		}
+}
+
+/* What one panel has of its own does not count against rows that are rounded about another place */
+static void
+test_a_frame_beside_the_panels_changes_no_label(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+		size_t		ntake;
+
+		fixture_open(&fixture, table_at(t), 150, 129, 100, 3);
+		ntake = fixture_decide(&fixture, 30, 1, all_rows(), 150);
+		CHECK(ntake == 5, "%s: %zu of 5 took the frame", table_at(t)->name, ntake);
+		check_labels(&fixture, table_at(t)->name);
+		ntake = fixture_decide(&fixture, 30, 1000, all_rows(), 150);
+		CHECK(ntake == 0, "%s: %zu took a frame far away", table_at(t)->name, ntake);
+		check_labels(&fixture, table_at(t)->name);
+		fixture_close(&fixture);
+	}
 }
 
 static void
@@ -285,9 +346,9 @@ test_rows_that_are_not_named_have_no_nearest(void)
 		uint32_t	labels[150];
 
 		fixture_open(&fixture, table_at(t), 150, 60, 12, 0);
-		fixture_decide(&fixture, 25, NULL, 150);
+		fixture_decide(&fixture, 25, 0, all_rows(), 150);
 		memcpy(labels, fixture.labels, sizeof(labels));
-		fixture_decide(&fixture, 25, row_nos, 3);
+		fixture_decide(&fixture, 25, 0, row_nos, 3);
 		for (size_t row = 0; row < 150; row++)
 		{
 			bool		is_named = row == 149 || row == 20 || row == 77;
@@ -326,11 +387,11 @@ test_garbage_chooses_a_centroid_that_exists(void)
 					fixture.rows[k] = values[i];
 				if (i % 2 == 0)
 					fixture.centroids[2] = values[i];
-				fixture_assign(&fixture, NULL, fixture.nrows);
+				fixture_assign(&fixture);
 				for (size_t row = 0; row < 30; row++)
 					CHECK(fixture.labels[row] < ncentroids, "%s: label %u of %zu", table_at(t)->name,
 						  fixture.labels[row], ncentroids);
-				fixture_decide(&fixture, 7, NULL, 30);
+				fixture_decide(&fixture, 7, 0, all_rows(), 30);
 				for (size_t row = 0; row < 30; row++)
 					CHECK(fixture.labels[row] < ncentroids, "%s: label %u of %zu of several panels",
 						  table_at(t)->name, fixture.labels[row], ncentroids);
@@ -347,6 +408,7 @@ suite_vq_panels(void)
 	RUN_TEST(test_panels_take_the_lower_of_equal_centroids);
 	RUN_TEST(test_scores_order_centroids_by_distance);
 	RUN_TEST(test_the_nearest_of_several_panels_is_found);
+	RUN_TEST(test_a_frame_beside_the_panels_changes_no_label);
 	RUN_TEST(test_rows_that_are_not_named_have_no_nearest);
 	RUN_TEST(test_fewer_centroids_need_no_more_workspace);
 	RUN_TEST(test_garbage_chooses_a_centroid_that_exists);
