@@ -158,3 +158,12 @@ DELETE FROM items WHERE id <= 400;
 CREATE INDEX items_index ON items USING ivfpq (embedding);
 SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'items_index'::regclass;
 ROLLBACK;
+
+-- Half of the blocks that one member of a team samples have no rows to index: nothing else is trained on in their place
+CREATE TABLE uneven AS SELECT i AS id, (i - 1) / 12 % 4 <> 1 AS is_kept,
+	(SELECT array_agg(10 + hashint4(i * 200 + d) / 2e9)::real[] FROM generate_series(1, 150) d) AS embedding FROM generate_series(1, 3000) i;
+SELECT count(*) AS per_block FROM (SELECT FROM uneven WHERE (ctid::text::point)[0] = 100) s;
+ALTER TABLE uneven SET (parallel_workers = 1);
+CREATE INDEX uneven_index ON uneven USING ivfpq (embedding) WITH (lists = 40) WHERE is_kept;
+SELECT train_rows, (SELECT count(*) FROM ivfpq_list_info('uneven_index') WHERE rows = 0) AS lists_without_rows FROM ivfpq_index_info('uneven_index');
+DROP TABLE uneven;
