@@ -23,7 +23,7 @@
 
 #include "base/vq_guc.h"
 
-/* Rows from which on an index should be trained, and how much more than those of the build (bench/README.md) */
+/* Rows from which on an index should be trained, and how much more than those of the build (bench/FINDINGS.md) */
 #define OUTGROWN_ROWS	10000
 #define OUTGROWN_TIMES	4
 

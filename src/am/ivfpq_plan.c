@@ -53,7 +53,7 @@
 /*
  * More bytes than that say more than searches ask for, as what the sub-quantisers are off averages out: of
  * 200,000 vectors of 1,536 dimensions out of line 256 bytes instead of 154 spare seven rows of 24, but no time,
- * and nearly half of the index (bench/README.md)
+ * and nearly half of the index (bench/FINDINGS.md)
  */
 #define MOST_CODE_BYTES			160
 

@@ -50,7 +50,7 @@
 /*
  * Rows returned before further lists are taken, and how many as a share of
  * those so far.  Neighbours thin out: covering twice as many of them as well takes a third
- * as many lists again (bench/README.md).  Where lists are few that can be too little: of 20,000 rows in
+ * as many lists again (bench/FINDINGS.md).  Where lists are few that can be too little: of 20,000 rows in
  * 512 lists, three of which are probed, the nearest thousand were found to .68.  So
  * there are to be so many codes for each row that may be returned before the next ones; half as many
  * where most of these rows are entries that do not pass the conditions on attributes (of 10 rows in 350,000 of

@@ -14,7 +14,7 @@
  *
  * lists, and a build finds the power with which its queries read the fewest for the same recall.
  * On SIFT, word vectors and a million synthetic rows that is a fifth to a third fewer codes scored, at
- * .9 to .995, and half as many queries are far below the recall of all (bench/README.md).
+ * .9 to .995, and half as many queries are far below the recall of all (bench/FINDINGS.md).
  *
  *-------------------------------------------------------------------------
  */
