@@ -98,33 +98,50 @@ place_own_rows(const IvfpqTeam *team, const float *rows, size_t dim,
 	}
 }
 
-/*
- * Label own rows, and add them to the sums of their labels where sums is given.
- * Returns the sum of squared distances.
- */
-static double
-label_rows(IvfpqTeam *team, IvfpqAssigner *assigner, const float *rows, size_t nrows, size_t dim,
-		   uint32 *labels, VqKmeansSums *sums)
+/* What is done with own rows in one Lloyd iteration but for the update */
+typedef struct Labelling
 {
-	size_t		chunk = ivfpq_assigner_rows(assigner);
+	IvfpqTeam  *team;
+	IvfpqAssigner *assigner;
+	size_t		dim;
+	uint32	   *labels;			/* of the rows at hand */
+	VqKmeansSums *sums;			/* of their labels, or NULL */
+} Labelling;
+
+/* Label rows, and add them to the sums */
+static void
+label_rows(void *arg, const float *rows, size_t nrows)
+{
+	Labelling  *labelling = arg;
+	VqKmeansSums *sums = labelling->sums;
+	size_t		chunk = ivfpq_assigner_rows(labelling->assigner);
 	float	   *distances = palloc(chunk * sizeof(float));
-	double		error = 0.0;
 
 	for (size_t first = 0; first < nrows; first += chunk)
 	{
 		size_t		count = Min(chunk, nrows - first);
-		const float *x = rows + first * dim;
+		const float *x = rows + first * labelling->dim;
+		uint32	   *labels = labelling->labels + first;
 
-		ivfpq_assign(assigner, x, count, labels + first, distances);
+		ivfpq_assign(labelling->assigner, x, count, labels, distances);
 		if (sums)
-			vq_kmeans_accumulate(vq_kernels, sums, x, count, labels + first, NULL);
-		for (size_t i = 0; i < count; i++)
-			error += distances[i];
-		ivfpq_team_progress(team, count);
+			vq_kmeans_accumulate(vq_kernels, sums, x, count, labels, distances);
+		ivfpq_team_progress(labelling->team, count);
 		CHECK_FOR_INTERRUPTS();
 	}
 	pfree(distances);
-	return error;
+}
+
+/* The same for own rows, or those of a stream, and add up the sums of the team */
+static void
+label_and_add_up(Labelling *labelling, const float *rows, size_t nrows, const IvfpqStream *stream)
+{
+	vq_kmeans_clear(labelling->sums);
+	if (stream)
+		stream->read(stream->source, label_rows, labelling);
+	else
+		label_rows(labelling, rows, nrows);
+	add_up(labelling->team, labelling->sums);
 }
 
 /*
@@ -151,14 +168,14 @@ update_centroids(const VqKmeansSums *sums, IvfpqLists *lists, VqRng *rng)
 	return nreseeded;
 }
 
-/* One Lloyd iteration but for the update: label rows, and add up those of the team */
+/* Labels of own rows, once centroids have come to rest */
 static void
-label_and_add_up(IvfpqTeam *team, IvfpqAssigner *assigner, const float *rows, size_t nrows,
-				 uint32 *labels, VqKmeansSums *sums)
+label_only(IvfpqTeam *team, const IvfpqLists *lists, const float *rows, size_t nrows, uint32 *labels)
 {
-	vq_kmeans_clear(sums);
-	sums->error = label_rows(team, assigner, rows, nrows, sums->dim, labels, sums);
-	add_up(team, sums);
+	Labelling	labelling = {team, ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS), lists->dim, labels, NULL};
+
+	label_rows(&labelling, rows, nrows);
+	ivfpq_assigner_free(labelling.assigner);
 }
 
 /* Lloyd iterations; stops early when they no longer pay */
@@ -168,6 +185,7 @@ iterate_kmeans(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lis
 {
 	VqKmeansSums sums;
 	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+	Labelling	labelling = {team, assigner, lists->dim, labels, &sums};
 	double		previous = INFINITY;
 	bool		is_settled = false;
 
@@ -176,7 +194,7 @@ iterate_kmeans(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lis
 	{
 		size_t		nreseeded;
 
-		label_and_add_up(team, assigner, rows, nrows, labels, &sums);
+		label_and_add_up(&labelling, rows, nrows, NULL);
 		nreseeded = update_centroids(&sums, lists, rng);
 		ivfpq_assigner_refresh(assigner);
 		is_settled = nreseeded == 0 && sums.error > previous * SETTLED;
@@ -186,38 +204,6 @@ iterate_kmeans(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lis
 	free_sums(&sums);
 	if (error)
 		*error = previous;
-}
-
-/* What is done with rows of a stream */
-typedef struct StreamWork
-{
-	IvfpqTeam  *team;
-	IvfpqAssigner *assigner;
-	uint32	   *labels;			/* of the rows at hand */
-	VqKmeansSums *sums;
-	double		error;
-} StreamWork;
-
-static void
-label_stream_rows(void *arg, const float *rows, size_t nrows)
-{
-	StreamWork *work = arg;
-
-	work->error += label_rows(work->team, work->assigner, rows, nrows, work->sums->dim, work->labels, work->sums);
-}
-
-/* The same as label_and_add_up for the rows of a stream */
-static void
-label_and_add_up_stream(IvfpqTeam *team, IvfpqAssigner *assigner, const IvfpqStream *stream, VqKmeansSums *sums)
-{
-	StreamWork	work = {.team = team, .assigner = assigner, .sums = sums};
-
-	work.labels = ivfpq_alloc_array(stream->most_rows, sizeof(uint32));
-	vq_kmeans_clear(sums);
-	stream->read(stream->source, label_stream_rows, &work);
-	sums->error = work.error;
-	add_up(team, sums);
-	pfree(work.labels);
 }
 
 /* Mean squared distance of the rows that were added up */
@@ -240,33 +226,33 @@ static double
 iterate_jointly(IvfpqTeam *team, IvfpqSample *sample, const IvfpqStream *stream, IvfpqLists *lists, VqRng *rng)
 {
 	VqKmeansSums sums;
-	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+	uint32	   *labels = stream ? ivfpq_alloc_array(stream->most_rows, sizeof(uint32)) : sample->labels;
+	Labelling	labelling = {team, ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS), lists->dim, labels, &sums};
 	int			balancings = 0;
 	double		error = 0;
 
 	alloc_sums(&sums, lists);
 	for (int left = JOINT_ITERATIONS; left > 0; left--)
 	{
-		if (stream)
-			label_and_add_up_stream(team, assigner, stream, &sums);
-		else
-			label_and_add_up(team, assigner, sample->rows, sample->nrows, sample->labels, &sums);
+		label_and_add_up(&labelling, sample->rows, sample->nrows, stream);
 		error = mean_error(&sums);
 		update_centroids(&sums, lists, rng);
 		if (balancings < BALANCINGS &&
 			ivfpq_balance_lists(lists, sums.counts, (float *) sums.sums, rng) > 0)
 		{
 			/* it was made for groups of their old sizes */
-			ivfpq_assigner_free(assigner);
-			assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
+			ivfpq_assigner_free(labelling.assigner);
+			labelling.assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
 			ivfpq_team_progress_extend(team, (double) (JOINT_ITERATIONS - left) * (stream ? stream->total_rows : sample->total_rows));
 			left = JOINT_ITERATIONS;
 			balancings++;
 		}
 		else
-			ivfpq_assigner_refresh(assigner);
+			ivfpq_assigner_refresh(labelling.assigner);
 	}
-	ivfpq_assigner_free(assigner);
+	ivfpq_assigner_free(labelling.assigner);
+	if (stream)
+		pfree(labels);
 	free_sums(&sums);
 	return error;
 }
@@ -446,14 +432,11 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	uint64	   *sizes = ivfpq_alloc_array(ngroups, sizeof(uint64));
 	uint32	   *allotted = ivfpq_alloc_array(ngroups, sizeof(uint32));
 	ListGroup  *groups = ivfpq_alloc_array(ngroups, sizeof(ListGroup));
-	IvfpqAssigner *assigner;
 
 	centres.centroids = ivfpq_alloc_array(ngroups, dim * sizeof(float));
 	cluster_rows(team, sample->rows, (size_t) ceil(sample->nrows * share), &centres,
 				 sample->labels, GROUP_ITERATIONS, rng, NULL);
-	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
-	label_rows(team, assigner, sample->rows, sample->nrows, dim, sample->labels, NULL);
-	ivfpq_assigner_free(assigner);
+	label_only(team, &centres, sample->rows, sample->nrows, sample->labels);
 	pfree(centres.centroids);
 	ivfpq_sample_sort(sample, ngroups, rows_start);
 
@@ -560,13 +543,10 @@ group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 	uint32	   *groups = ivfpq_alloc_array(lists->nlists, sizeof(uint32));
 	uint64	   *all = ivfpq_alloc_array(lists->nlists, sizeof(uint64));
 	float	   *work = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(float));
-	IvfpqAssigner *assigner;
 
 	centres.centroids = ivfpq_alloc_array(centres.nlists, centres.dim * sizeof(float));
 	cluster_rows(team, own, count, &centres, groups, GROUP_ITERATIONS, rng, NULL);
-	assigner = ivfpq_assigner_create(&centres, IVFPQ_TRAINING_GROUPS);
-	label_rows(team, assigner, own, count, lists->dim, groups, NULL);
-	ivfpq_assigner_free(assigner);
+	label_only(team, &centres, own, count, groups);
 	pfree(centres.centroids);
 	memset(all, 0, lists->nlists * sizeof(uint64));
 	for (size_t i = 0; i < count; i++)
