@@ -45,6 +45,7 @@
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtph_ps
 #undef _mm512_cvtps_epi32
+#undef _mm512_cvtps_pd
 #undef _mm512_mask_cmp_ps_mask
 #undef _mm512_mask_reduce_min_epu32
 #undef _mm512_mask_srli_epi16
@@ -133,6 +134,7 @@ EACH(_mm512_cvtepu8_epi32, __m128i, uint8_t, __m512i, int32_t, x)
 EACH(_mm512_cvtepu8_epi16, __m256i, uint8_t, __m512i, uint16_t, x)
 EACH(_mm512_cvtepu16_epi32, __m256i, uint16_t, __m512i, int32_t, x)
 EACH(_mm512_cvtepi32_ps, __m512i, int32_t, __m512, float, (float) x)
+EACH(_mm512_cvtps_pd, __m256, float, __m512d, double, x)
 EACH(_mm512_cvtps_epi32, __m512, float, __m512i, int32_t,
 	 x >= -2147483648.0f && x < 2147483648.0f ? (int32_t) nearbyintf(x) : INT32_MIN)
 
