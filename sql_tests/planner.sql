@@ -140,6 +140,25 @@ SELECT uses_index('SELECT d, count(*) FROM (SELECT embedding <-> array_fill(0::r
 	   uses_index('SELECT id, rank() OVER (ORDER BY embedding <-> array_fill(0::real, ''{128}'')), rank() OVER (ORDER BY id) FROM large
 				   ORDER BY embedding <-> array_fill(0::real, ''{128}'') LIMIT 10') AS ranks_of_all;
 
+-- All rows are wanted without a LIMIT, also those without a vector, and however cheap the search is: of
+-- short vectors, with a condition on an attribute, or where settings end it early
+CREATE TABLE narrow AS
+SELECT i AS id, i % 1000 AS part, CASE WHEN i % 100 > 0 THEN
+	   array[sin(i), cos(i * 1.3), sin(i * 2.1), cos(i * 0.7), sin(i * 3.3), cos(i * 0.1), sin(i * 0.9), cos(i * 1.9)]::real[] END AS embedding
+FROM generate_series(1, 20000) i;
+CREATE INDEX narrow_index ON narrow USING ivfpq (embedding, part);
+ANALYZE narrow;
+\set nearest 'FROM narrow ORDER BY embedding <-> ''{1,1,1,1,1,1,1,1}'''
+SELECT chosen('SELECT id ' || :'nearest') AS all_rows, chosen('SELECT id ' || :'nearest' || ' LIMIT 10') AS ten;
+SELECT count(*) FROM (SELECT id :nearest OFFSET 0) s;
+SELECT count(*) FROM narrow WHERE id NOT IN (SELECT id :nearest);
+SET ivfpq.iterative_scan = off;
+SELECT count(*) FROM (SELECT id :nearest OFFSET 0) s;
+SELECT count(*) FROM (SELECT id FROM narrow WHERE part < 20 ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}' OFFSET 0) s;
+SELECT count(*) FROM (SELECT id FROM narrow WHERE embedding <-> '{1,1,1,1,1,1,1,1}' < 10 ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}' OFFSET 0) s;
+RESET ivfpq.iterative_scan;
+DROP TABLE narrow;
+
 SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');
 DROP TABLE large, small, toasted;
 DROP FUNCTION chosen, cost, uses_index;

@@ -20,6 +20,7 @@
 #include "access/genam.h"
 #include "access/heaptoast.h"
 #include "am/ivfpq_planner.h"
+#include "miscadmin.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
@@ -212,22 +213,31 @@ is_lookup(PlannerInfo *root, const IndexPath *path)
 		bms_is_subset(pull_varnos(root, (Node *) path->indexorderbys), path->indexinfo->rel->relids);
 }
 
+/* Is there a LIMIT, which may turn out to be NULL later? */
+static bool
+is_limited(const PlannerInfo *root)
+{
+	const Const *limit = (const Const *) root->parse->limitCount;
+
+	return limit != NULL && !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
+}
+
 /*
  * A search that finds few rows, by a condition on an attribute, costs little to the end; but as it leaves out rows
  * without a vector, and what settings keep it from, it is none to be taken for other things than the order and the LIMIT
- * of its own table.  So elsewhere all of it is made to cost more than reading the table.
+ * of its own table.  So elsewhere all of it is made to cost more than reading the table, and without a LIMIT more than
+ * reading and sorting it.
  * Before version 18 that has a price of its own if the user disables it; from then on the index is read in a join if the user has
  * disabled all other ways.
  */
 static Cost
-least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
+least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 {
-	const Const *limit = (const Const *) root->parse->limitCount;
-	bool		is_limited = limit != NULL && !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
 	bool		is_alone = bms_membership(root->all_baserels) == BMS_SINGLETON;
+	Path		sort;
 	Cost		table;
 
-	if (is_limited && is_alone)
+	if (is_limited(root) && is_alone)
 		return 0;
 	table = rel->pages * seq_page + rel->baserestrictcost.startup +
 		rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple);
@@ -235,7 +245,20 @@ least_total(const PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 	if (!enable_seqscan && !is_alone)
 		table += disable_cost;
 #endif
-	return 1.01 * table;
+	if (is_limited(root))
+		return 1.01 * table;
+	VQ_COST_SORT(&sort, root, table, rel->rows, rel->reltarget->width);
+	return 1.01 * sort.total_cost;
+}
+
+/*
+ * The first rows cost less than all of them, which pays where a LIMIT is around the query, or a cursor.  The server also
+ * supposes that half of the rows will do for IN (SELECT ...), which may want all.
+ */
+static bool
+wants_all(const PlannerInfo *root)
+{
+	return !is_limited(root) && root->parent_root != NULL && root->tuple_fraction > 0 && root->tuple_fraction < 1;
 }
 
 /* amcostestimate */
@@ -382,6 +405,8 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		(entry_cost + passing * (row_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
 
 	*total = Max(*total, least_total(root, rel, heap_seq_page));
+	if (wants_all(root))
+		*startup = *total;
 
 	*selectivity = indexed_fraction * shape.reach_fraction * passing;
 	*pages = probed_pages;

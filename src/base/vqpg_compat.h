@@ -41,6 +41,15 @@
 #define VQ_COUNT_SEARCH(scan)	((void) 0)
 #endif
 
+/* What it costs to sort all of what an input has, whose order is no matter */
+#if PG_VERSION_NUM >= 180000
+#define VQ_COST_SORT(path, root, input_cost, rows, width) \
+	cost_sort((path), (root), NIL, 0, (input_cost), (rows), (width), 0.0, work_mem, -1.0)
+#else
+#define VQ_COST_SORT(path, root, input_cost, rows, width) \
+	cost_sort((path), (root), NIL, (input_cost), (rows), (width), 0.0, work_mem, -1.0)
+#endif
+
 #if PG_VERSION_NUM >= 170000
 #define VQ_NO_PROC_NUMBER		INVALID_PROC_NUMBER
 #else
