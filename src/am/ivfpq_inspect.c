@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "am/ivfpq.h"
+#include "commands/vacuum.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/itemptr.h"
@@ -33,7 +34,7 @@ ivfpq_inspect_page(Relation index, BlockNumber blkno, IvfpqPageKind kind,
 		memcpy(copy->data, BufferGetPage(buffer), BLCKSZ);
 	}
 	UnlockReleaseBuffer(buffer);
-	CHECK_FOR_INTERRUPTS();
+	VQ_VACUUM_DELAY();			/* VACUUM may be who looks; else it looks for interrupts alone */
 	return !is_new;
 }
 

@@ -15,6 +15,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "am/ivfpq.h"
 #include "miscadmin.h"
 #include "postmaster/autovacuum.h"
@@ -79,8 +81,9 @@ forget_idle_dim(Relation index)
  * server's log.
  */
 static void
-report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
+report_outgrown(const IndexVacuumInfo *info, const IndexBulkDeleteResult *stats)
 {
+	Relation	index = info->index;
 	int			level = VQ_IS_AUTOVACUUM() ? LOG : NOTICE;
 	IvfpqMetaPageData meta;
 	double		nrows;
@@ -90,6 +93,13 @@ report_outgrown(Relation index, const IndexBulkDeleteResult *stats)
 	if (!index->rd_index->indisvalid)
 		return;
 	nrows = ivfpq_outgrown(index, stats->num_index_tuples, &meta);
+
+	/*
+	 * An estimate may be none, or from before the rows came: VACUUM that finds all pages but one
+	 * all-visible keeps the old one, and from 19 on it is enough to have read them.  Then by entries.
+	 */
+	if (nrows == 0 && stats->estimated_count && info->estimated_count)
+		nrows = ivfpq_outgrown(index, INFINITY, &meta);
 	if (nrows == 0)
 	{
 		if (ivfpq_has_leftovers(index))
@@ -134,6 +144,6 @@ ivfpqvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
 
 	forget_idle_dim(info->index);
 	stats->num_pages = RelationGetNumberOfBlocks(info->index);
-	report_outgrown(info->index, stats);
+	report_outgrown(info, stats);
 	return stats;
 }

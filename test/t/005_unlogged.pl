@@ -103,8 +103,9 @@ my $number = $node->safe_psql('postgres', q{SELECT pg_relation_filenode('permane
 
 my $same = 0;
 
-for my $before (0 .. 3)
+for my $before (0 .. 8)
 {
+	last if $same;
 	$node->stop;
 	run_log([ 'pg_resetwal', '-o', $number - $before, $node->data_dir ]);
 	$node->start;
