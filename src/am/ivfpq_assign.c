@@ -59,8 +59,10 @@
 /* Rows that are rounded and deal out while they are in the cache */
 #define ROUNDED_ROWS	96
 
-/* Rows that are not next to each other, labelled together */
-#define PICKED_ROWS	512
+/* Rows that are not next to each other, labelled together: copies of them, of so many bytes */
+#define PICKED_ROWS		512
+#define MIN_PICKED_ROWS	32
+#define PICKED_BYTES	(1024 * 1024)
 
 struct IvfpqAssigner
 {
@@ -170,6 +172,12 @@ dealt_rows(size_t dim)
 	return Min(DEALT_ROWS, Max(MIN_DEALT_ROWS, DEALT_BYTES / vq_panels_row_bytes(dim)));
 }
 
+static size_t
+picked_rows(size_t dim)
+{
+	return Min(PICKED_ROWS, Max(MIN_PICKED_ROWS, PICKED_BYTES / (dim * sizeof(float))));
+}
+
 /* What comes with them, but for the scores of groups */
 static size_t
 dealt_row_bytes(size_t dim, uint32 depth)
@@ -244,7 +252,7 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 			vq_panels_work_bytes(nlists, dim);
 	else
 		work = vq_kmeans_assign_floats(Max(GATHERED_ROWS, ivfpq_chunk_rows(nlists, dim)), nlists) * sizeof(float);
-	return sizeof(IvfpqAssigner) + nlists * sizeof(float) +
+	return sizeof(IvfpqAssigner) + nlists * sizeof(float) + picked_rows(dim) * dim * sizeof(float) +
 		ngroups * (dim + 1) * sizeof(float) + gathered_rows() * dim * sizeof(float) + GATHERED_ROWS * 2 * sizeof(float) +
 		dealt_rows(dim) * (vq_panels_columns(ngroups) * sizeof(float) + dealt_row_bytes(dim, IVFPQ_ASSIGNED_GROUPS)) +
 		work;
@@ -560,12 +568,13 @@ ivfpq_label(const IvfpqLists *lists, const float *rows, const uint32 *row_nos, s
 {
 	size_t		dim = lists->dim;
 	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_ASSIGNED_GROUPS);
-	float	   *some = ivfpq_alloc_array(PICKED_ROWS, dim * sizeof(float));
-	float	   *distances = palloc(PICKED_ROWS * sizeof(float));
+	size_t		chunk = picked_rows(dim);
+	float	   *some = ivfpq_alloc_array(chunk, dim * sizeof(float));
+	float	   *distances = palloc(chunk * sizeof(float));
 
-	for (size_t first = 0; first < nrows; first += PICKED_ROWS)
+	for (size_t first = 0; first < nrows; first += chunk)
 	{
-		size_t		count = Min(PICKED_ROWS, nrows - first);
+		size_t		count = Min(chunk, nrows - first);
 
 		for (size_t i = 0; i < count; i++)
 			memcpy(some + i * dim, rows + row_nos[first + i] * dim, dim * sizeof(float));

@@ -87,7 +87,7 @@
 #define COARSE_DIMS				2
 #define WIDE_COARSE_DIMS		4
 
-/* What a member has besides lists, sample and queries: products, sums of a codebook, and the like */
+/* What a member has besides lists, sample, queries and codebooks: products, a batch of rows, and the like */
 #define MEMBER_OVERHEAD			(512 * 1024)
 
 /*
@@ -304,13 +304,32 @@ stream_batch(size_t dim)
 	return Max(MIN_STREAM_BATCH, Min(MAX_STREAM_BATCH, STREAM_BATCH_BYTES / (dim * sizeof(float))));
 }
 
+/*
+ * The codebook and its sums, in the place of the sums of lists that are gone by then.  A projection only makes them smaller.
+ */
+static size_t
+codebook_bytes(const IvfpqBuild *build, uint32 nlists)
+{
+	const VqBlockShape *shape = &build->plan.shape;
+	size_t		dim = build->meta.dim;
+	size_t		freed = nlists * dim * sizeof(double);
+	size_t		sums;
+	VqPq		pq;
+
+	if (vq_pq_init(&pq, dim, shape->m, shape->nbits) != VQ_OK)
+		return 0;
+	sums = vq_pq_sums_doubles(&pq) * sizeof(double);
+	return vq_pq_codebook_floats(&pq) * sizeof(float) + (sums > freed ? sums - freed : 0);
+}
+
 /* Memory for what is neither lists nor sample */
 static double
 reserved_bytes(const IvfpqBuild *build, int team_size, uint32 nlists)
 {
 	size_t		dim = build->meta.dim;
 
-	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + ivfpq_plan_query_bytes(build) + MEMBER_OVERHEAD) +
+	return (double) team_size * (ivfpq_assigner_bytes(nlists, dim) + ivfpq_plan_query_bytes(build) +
+								 codebook_bytes(build, nlists) + MEMBER_OVERHEAD) +
 		(build->plan.is_projected ? ivfpq_projection_bytes(dim, team_size) : 0);
 }
 

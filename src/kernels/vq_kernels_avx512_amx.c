@@ -58,6 +58,9 @@ typedef struct Rest
 	int8_t		copies[TILES][TILE_QUADS][TILE_BYTES] __attribute__((aligned(64)));
 } Rest;
 
+/* Intrinsics of tiles do not tell the compiler what memory they read: all that was written to it is there from here on */
+#define MEMORY_IS_WRITTEN()	__asm__ volatile("" ::: "memory")
+
 /* All tiles for blocks of so many rows, at most TILE_ROWS */
 static inline void
 shape_tiles(size_t nrows)
@@ -71,6 +74,7 @@ shape_tiles(size_t nrows)
 		shapes.row_bytes[t] = TILE_BYTES;
 		shapes.rows[t] = t == COLUMNS_0 || t == COLUMNS_1 ? TILE_QUADS : (uint8_t) nrows;
 	}
+	MEMORY_IS_WRITTEN();
 	_tile_loadconfig(&shapes);
 }
 
@@ -242,6 +246,7 @@ vq_avx512_scores_u8_amx(const uint8_t *rows, const float *steps, size_t nrows, c
 				for (size_t t = 0; t <= block.two_of_columns; t++)
 					rest.columns[t] = rest_of_columns(columns, panel + t, rest.copies[t]);
 			}
+			MEMORY_IS_WRITTEN();
 			if (block.two_of_rows && block.two_of_columns)
 				sum_block(&block, rows, columns, &rest, true, true);
 			else if (block.two_of_rows)
