@@ -83,7 +83,7 @@ run_ip_f32(const VqKernels *kernels, const Shape *shape, Buffers *b)
 static void
 run_add_f64(const VqKernels *kernels, const Shape *shape, Buffers *b)
 {
-	kernels->add_f64(b->doubles, b->x, shape->dim);
+	kernels->add_f64(b->doubles, b->x, 1.0, shape->dim);
 }
 
 static void

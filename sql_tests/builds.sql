@@ -167,3 +167,12 @@ ALTER TABLE uneven SET (parallel_workers = 1);
 CREATE INDEX uneven_index ON uneven USING ivfpq (embedding) WITH (lists = 40) WHERE is_kept;
 SELECT train_rows, (SELECT count(*) FROM ivfpq_list_info('uneven_index') WHERE rows = 0) AS lists_without_rows FROM ivfpq_index_info('uneven_index');
 DROP TABLE uneven;
+
+-- Of rows that are all equal no more train than one list has, so that other rows have the lists
+CREATE TABLE copies AS SELECT i AS id, (SELECT array_agg(CASE WHEN i % 5 < 3 THEN d ELSE hashint4(i * 100 + d) / 1e8 END)::real[]
+	FROM generate_series(1, 16) d) AS embedding FROM generate_series(1, 5000) i;
+CREATE INDEX copies_index ON copies USING ivfpq (embedding);
+SELECT train_rows BETWEEN 2000 AND 2100 AS few_copies, (SELECT count(*) < 5 FROM ivfpq_list_info('copies_index') WHERE rows = 0) AS lists_have_rows
+FROM ivfpq_index_info('copies_index');
+SELECT count(*) FROM (SELECT id FROM copies ORDER BY embedding <-> '{1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}' LIMIT 2900) s JOIN copies USING (id) WHERE id % 5 < 3;
+DROP TABLE copies;

@@ -8,7 +8,7 @@ CREATE FUNCTION vector_of(id int) RETURNS real[] IMMUTABLE LANGUAGE sql AS $$
 					  + 0.02 * sin(id * j * 78.233))::real ORDER BY j)
 	FROM generate_series(1, 48) j $$;
 CREATE TABLE items AS SELECT i AS id, vector_of(i) AS embedding FROM generate_series(1, 9000) i;
-CREATE TABLE queries AS SELECT i AS id, vector_of(i) AS embedding FROM generate_series(20001, 20010) i;
+CREATE TABLE queries AS SELECT i AS id, vector_of(i) AS embedding FROM generate_series(20001, 20050) i;
 SET max_parallel_workers_per_gather = 0;
 
 -- Distances of the ten nearest rows of all queries, by an index or by reading the whole table
@@ -51,7 +51,7 @@ END $$;
 -- out), all lists and a very careful bound give the exact answer, and the default settings most of it; less for inner products
 -- by codes of one byte: their errors are not in all 48 directions alike, which nothing measures without a projection
 SELECT class, options, rotation, code_bytes, all_exact,
-	   default_recall >= CASE WHEN class = 'array_ip_ops' AND options = 'm = 1' THEN 0.7 ELSE 0.9 END AS default_is_good
+	   default_recall >= CASE WHEN class = 'array_ip_ops' AND options = 'm = 1' THEN 0.6 ELSE 0.9 END AS default_is_good
 FROM (VALUES ('array_l2_ops', '<->'), ('array_ip_ops', '<#>'), ('array_cosine_ops', '<=>')) c (class, operator),
 	 (VALUES (1, 'nbits = 4'), (2, 'nbits = 8'), (3, 'm = 1'), (4, 'm = 10, nbits = 8'), (5, 'm = 31'), (6, 'm = 20, lists = 1'), (7, 'm = 24')) o (n, options),
 	 try_index(class, operator, options)

@@ -33,12 +33,10 @@
 /* Fewer lists than this are clustered at once, not by groups */
 #define MIN_LISTS_FOR_GROUPS	64
 
-#define GROUP_ITERATIONS		10	/* over the groups, and within each */
+#define GROUP_ITERATIONS		10	/* over the groups, and within each, at most */
 #define JOINT_ITERATIONS		3	/* over all lists */
 #define BALANCINGS				2	/* at most, each followed by joint iterations */
 #define ROWS_PER_GROUP			256 /* enough to place a group's centroid */
-
-#define SETTLED					0.998	/* error, relative to the iteration before */
 
 static void
 alloc_sums(VqKmeansSums *sums, const IvfpqLists *lists)
@@ -178,34 +176,6 @@ label_only(IvfpqTeam *team, const IvfpqLists *lists, const float *rows, size_t n
 	ivfpq_assigner_free(labelling.assigner);
 }
 
-/* Lloyd iterations; stops early when they no longer pay */
-static void
-iterate_kmeans(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
-			   int iterations, VqRng *rng, double *error)
-{
-	VqKmeansSums sums;
-	IvfpqAssigner *assigner = ivfpq_assigner_create(lists, IVFPQ_TRAINING_GROUPS);
-	Labelling	labelling = {team, assigner, lists->dim, labels, &sums};
-	double		previous = INFINITY;
-	bool		is_settled = false;
-
-	alloc_sums(&sums, lists);
-	for (int i = 0; i < iterations && !is_settled; i++)
-	{
-		size_t		nreseeded;
-
-		label_and_add_up(&labelling, rows, nrows, NULL);
-		nreseeded = update_centroids(&sums, lists, rng);
-		ivfpq_assigner_refresh(assigner);
-		is_settled = nreseeded == 0 && sums.error > previous * SETTLED;
-		previous = sums.error;
-	}
-	ivfpq_assigner_free(assigner);
-	free_sums(&sums);
-	if (error)
-		*error = previous;
-}
-
 /* Mean squared distance of the rows that were added up */
 static double
 mean_error(const VqKmeansSums *sums)
@@ -271,152 +241,16 @@ place_first_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *l
 
 /* k-means from there, without groups */
 static void
-cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels,
-			 int iterations, VqRng *rng, double *error)
+cluster_rows(IvfpqTeam *team, const float *rows, size_t nrows, IvfpqLists *lists, uint32 *labels, VqRng *rng)
 {
+	IvfpqPart	all = {
+		.rows = rows, .labels = labels, .nrows = nrows, .total_rows = nrows,
+		.centroids = lists->centroids, .ncentroids = lists->nlists
+	};
+
+	ivfpq_team_sum_u64(team, &all.total_rows, 1);
 	place_first_rows(team, rows, nrows, lists);
-	iterate_kmeans(team, rows, nrows, lists, labels, iterations, rng, error);
-}
-
-/* One group while its lists are clustered */
-typedef struct ListGroup
-{
-	size_t		first_row;		/* own rows of it */
-	size_t		nrows;
-	double		previous;		/* error of the iteration before */
-	bool		is_settled;
-} ListGroup;
-
-/* What label_group needs for groups of all sizes */
-typedef struct GroupWork
-{
-	size_t		chunk;			/* rows at a time */
-	float	   *distances;		/* [chunk] */
-	float	   *work;			/* for products of a library */
-	void	   *panels;			/* for those of bytes, if the kernels have fast ones, or NULL */
-	void	   *panels_work;
-} GroupWork;
-
-static void
-alloc_group_work(GroupWork *work, uint32 largest, size_t dim)
-{
-	work->chunk = ivfpq_chunk_rows(largest, dim);
-	work->distances = ivfpq_alloc_array(work->chunk, sizeof(float));
-	work->work = NULL;
-	work->panels = NULL;
-	if (vq_kernels->is_u8_fast)
-	{
-		work->panels = ivfpq_alloc_array(vq_panels_bytes(largest, dim), 1);
-		work->panels_work = ivfpq_alloc_array(vq_panels_work_bytes(largest, dim), 1);
-	}
-	else
-		work->work = ivfpq_alloc_array(vq_kmeans_assign_floats(work->chunk, largest), sizeof(float));
-}
-
-static void
-free_group_work(GroupWork *work)
-{
-	pfree(work->distances);
-	if (work->panels)
-	{
-		pfree(work->panels);
-		pfree(work->panels_work);
-	}
-	else
-		pfree(work->work);
-}
-
-/* Label own rows of a group with its lists and add them up; returns the error */
-static double
-label_group(IvfpqTeam *team, const IvfpqSample *sample, const ListGroup *group,
-			const IvfpqLists *part, const float *norms, const GroupWork *work, VqKmeansSums *sums)
-{
-	size_t		chunk = work->chunk;
-	float	   *distances = work->distances;
-	double		error = 0.0;
-	VqPanels	panels;
-
-	if (work->panels)
-		vq_panels_pack(vq_kernels, part->centroids, part->nlists, part->dim, work->panels, &panels);
-
-	for (size_t first = 0; first < group->nrows; first += chunk)
-	{
-		size_t		count = Min(chunk, group->nrows - first);
-		const float *x = ivfpq_sample_row(sample, group->first_row + first);
-		uint32	   *labels = sample->labels + group->first_row + first;
-
-		if (work->panels)
-			vq_panels_assign(vq_kernels, &panels, x, count, work->panels_work, labels, distances);
-		else
-			vq_kmeans_assign(vq_kernels, ivfpq_blas(), x, count, part->centroids, norms,
-							 part->nlists, part->dim, work->work, labels, distances);
-		vq_kmeans_accumulate(vq_kernels, sums, x, count, labels, NULL);
-		for (size_t i = 0; i < count; i++)
-			error += distances[i];
-		ivfpq_team_progress(team, count);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return error;
-}
-
-/* k-means within each group, all of them side by side.  Own rows are in the order of groups. */
-static void
-cluster_groups(IvfpqTeam *team, const IvfpqSample *sample, ListGroup *groups, IvfpqLists *lists, VqRng *rng)
-{
-	size_t		dim = lists->dim;
-	uint32		ngroups = lists->ngroups;
-	uint32		largest = 1;
-	float	   *norms = ivfpq_alloc_array(lists->nlists, sizeof(float));
-	double	   *errors = ivfpq_alloc_array(ngroups, sizeof(double));
-	GroupWork	work;
-	VqKmeansSums sums;
-	uint32		nopen = ngroups;
-
-	for (uint32 g = 0; g < ngroups; g++)
-		largest = Max(largest, lists->starts[g + 1] - lists->starts[g]);
-	alloc_group_work(&work, largest, dim);
-	alloc_sums(&sums, lists);
-	for (int i = 0; i < GROUP_ITERATIONS && nopen > 0; i++)
-	{
-		vq_kmeans_norms(vq_kernels, lists->centroids, lists->nlists, dim, norms);
-		vq_kmeans_clear(&sums);
-		for (uint32 g = 0; g < ngroups; g++)
-		{
-			uint32		start = lists->starts[g];
-			IvfpqLists	part = {.dim = dim, .nlists = lists->starts[g + 1] - start};
-			VqKmeansSums part_sums = {.dim = dim, .ncentroids = part.nlists};
-
-			errors[g] = 0.0;
-			if (groups[g].is_settled || part.nlists == 0)
-				continue;
-			part.centroids = lists->centroids + start * dim;
-			part_sums.sums = sums.sums + start * dim;
-			part_sums.counts = sums.counts + start;
-			errors[g] = label_group(team, sample, &groups[g], &part, norms + start, &work,
-									&part_sums);
-		}
-		add_up(team, &sums);
-		ivfpq_team_sum_f64(team, errors, ngroups);
-		nopen = 0;
-		for (uint32 g = 0; g < ngroups; g++)
-		{
-			uint32		start = lists->starts[g];
-			VqKmeansSums part = {.dim = dim, .ncentroids = lists->starts[g + 1] - start};
-
-			if (groups[g].is_settled || part.ncentroids == 0)
-				continue;
-			part.sums = sums.sums + start * dim;
-			part.counts = sums.counts + start;
-			groups[g].is_settled = vq_kmeans_update(&part, rng, lists->centroids + start * dim) == 0 &&
-				errors[g] > groups[g].previous * SETTLED;
-			groups[g].previous = errors[g];
-			nopen += !groups[g].is_settled;
-		}
-	}
-	pfree(norms);
-	pfree(errors);
-	free_group_work(&work);
-	free_sums(&sums);
+	ivfpq_kmeans(team, &all, 1, lists->dim, GROUP_ITERATIONS, rng);
 }
 
 /* Divide the sample into groups, and cluster each */
@@ -431,11 +265,11 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	uint64	   *counts = ivfpq_alloc_array(ngroups, team->size * sizeof(uint64));
 	uint64	   *sizes = ivfpq_alloc_array(ngroups, sizeof(uint64));
 	uint32	   *allotted = ivfpq_alloc_array(ngroups, sizeof(uint32));
-	ListGroup  *groups = ivfpq_alloc_array(ngroups, sizeof(ListGroup));
+	IvfpqPart  *groups = ivfpq_alloc_array(ngroups, sizeof(IvfpqPart));
 
 	centres.centroids = ivfpq_alloc_array(ngroups, dim * sizeof(float));
 	cluster_rows(team, sample->rows, (size_t) ceil(sample->nrows * share), &centres,
-				 sample->labels, GROUP_ITERATIONS, rng, NULL);
+				 sample->labels, rng);
 	label_only(team, &centres, sample->rows, sample->nrows, sample->labels);
 	pfree(centres.centroids);
 	ivfpq_sample_sort(sample, ngroups, rows_start);
@@ -444,10 +278,9 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	memset(counts, 0, ngroups * team->size * sizeof(uint64));
 	for (uint32 g = 0; g < ngroups; g++)
 	{
-		groups[g].first_row = rows_start[g];
+		groups[g].rows = ivfpq_sample_row(sample, rows_start[g]);
+		groups[g].labels = sample->labels + rows_start[g];
 		groups[g].nrows = rows_start[g + 1] - rows_start[g];
-		groups[g].previous = INFINITY;
-		groups[g].is_settled = false;
 		counts[team->number * ngroups + g] = groups[g].nrows;
 	}
 	ivfpq_team_sum_u64(team, counts, ngroups * team->size);
@@ -461,12 +294,14 @@ cluster_by_groups(IvfpqTeam *team, IvfpqSample *sample, IvfpqLists *lists, VqRng
 	lists->starts[0] = 0;
 	for (uint32 g = 0; g < ngroups; g++)
 	{
-		place_own_rows(team, ivfpq_sample_row(sample, rows_start[g]), dim, counts + g, ngroups,
-					   lists->centroids + lists->starts[g] * dim, allotted[g]);
+		groups[g].total_rows = sizes[g];
+		groups[g].centroids = lists->centroids + lists->starts[g] * dim;
+		groups[g].ncentroids = allotted[g];
+		place_own_rows(team, groups[g].rows, dim, counts + g, ngroups, groups[g].centroids, allotted[g]);
 		lists->starts[g + 1] = lists->starts[g] + allotted[g];
 	}
 	ivfpq_team_sum_f32(team, lists->centroids, lists->nlists * dim);
-	cluster_groups(team, sample, groups, lists, rng);
+	ivfpq_kmeans(team, groups, ngroups, dim, GROUP_ITERATIONS, rng);
 	pfree(rows_start);
 	pfree(counts);
 	pfree(sizes);
@@ -545,7 +380,7 @@ group_lists(IvfpqTeam *team, IvfpqLists *lists, VqRng *rng)
 	float	   *work = ivfpq_alloc_array(lists->nlists, lists->dim * sizeof(float));
 
 	centres.centroids = ivfpq_alloc_array(centres.nlists, centres.dim * sizeof(float));
-	cluster_rows(team, own, count, &centres, groups, GROUP_ITERATIONS, rng, NULL);
+	cluster_rows(team, own, count, &centres, groups, rng);
 	label_only(team, &centres, own, count, groups);
 	pfree(centres.centroids);
 	memset(all, 0, lists->nlists * sizeof(uint64));
@@ -590,18 +425,11 @@ ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const Ivf
 		}
 		return;
 	}
+	ivfpq_team_progress_begin(team, JOINT_ITERATIONS * (stream ? stream->total_rows : nrows) + (GROUP_ITERATIONS + 1.0) * part.total_rows +
+							  (lists->nlists < MIN_LISTS_FOR_GROUPS ? 0 : Min(nrows, sqrt(lists->nlists) * ROWS_PER_GROUP) * GROUP_ITERATIONS));
 	if (lists->nlists < MIN_LISTS_FOR_GROUPS)
-	{
-		ivfpq_team_progress_begin(team, 2 * GROUP_ITERATIONS * nrows);
-		cluster_rows(team, sample->rows, sample->nrows, lists, sample->labels,
-					 2 * GROUP_ITERATIONS, &rng, &sample->error);
-		sample->error /= Max(nrows, 1);
-	}
+		cluster_rows(team, part.rows, part.nrows, lists, part.labels, &rng);
 	else
-	{
-		ivfpq_team_progress_begin(team, JOINT_ITERATIONS * (stream ? stream->total_rows : nrows) + (GROUP_ITERATIONS + 1.0) * part.total_rows +
-								  Min(nrows, sqrt(lists->nlists) * ROWS_PER_GROUP) * GROUP_ITERATIONS);
 		cluster_by_groups(team, &part, lists, &rng);
-		sample->error = iterate_jointly(team, sample, stream, lists, &rng);
-	}
+	sample->error = iterate_jointly(team, sample, stream, lists, &rng);
 }

@@ -15,7 +15,9 @@
 #include <math.h>
 
 #include "am/ivfpq_gpu.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 #include "storage/shmem.h"
 #include "utils/memutils.h"
 
@@ -33,6 +35,8 @@
 
 /* Values side by side in a loop, so that compilers take several with an instruction */
 #define LANES					8
+
+#define MIN_COPIES				8	/* of a row are kept: so many rows hardly ever share a counter */
 
 #define CODED_VALUES			1e7	/* distances to values of codes, between two looks for interrupts */
 
@@ -67,19 +71,6 @@ distance_sq_of(const float *x, const float *origin, size_t dim)
 	return sums[0];
 }
 
-/* sums += x * factor, of dim values */
-static void
-add_times(double *restrict sums, const float *restrict x, double factor, size_t dim)
-{
-	size_t		d = 0;
-
-	for (; d + LANES <= dim; d += LANES)
-		for (size_t lane = 0; lane < LANES; lane++)
-			sums[d + lane] += x[d + lane] * factor;
-	for (; d < dim; d++)
-		sums[d] += x[d] * factor;
-}
-
 /* Mean of the near rows */
 static void
 compute_mean(const Centring *centring, float *mean)
@@ -94,7 +85,7 @@ compute_mean(const Centring *centring, float *mean)
 
 		if (isinf(centring->distances[i]))
 			continue;
-		add_times(sums, x, centring->normalise ? 1.0 / sqrt(distance_sq_of(x, zero, sample->dim)) : 1.0, sample->dim);
+		vq_kernels->add_f64(sums, x, centring->normalise ? 1.0 / sqrt(distance_sq_of(x, zero, sample->dim)) : 1.0, sample->dim);
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
@@ -183,6 +174,54 @@ centre(Centring *centring, VqCodec *codec, float *mean)
 	}
 }
 
+/* Of equal rows the same, and of others hardly ever: from a few values, and the squared length */
+static uint32
+print_of(const float *x, size_t dim, float square)
+{
+	float		values[] = {square, x[0], x[dim / 3], x[dim - 1]};
+
+	return DatumGetUInt32(hash_any((const unsigned char *) values, sizeof(values)));
+}
+
+/*
+ * Of equal rows as many are kept as a list has on average: all of them come to one list, and more of them would have lists of
+ * their own that nothing comes to.  Rows are counted by their prints, which labels have, and those of a print that there are
+ * too many of by all of their values.  A counter has one or two rows, and if it has too many of different ones, a row less
+ * is no matter.
+ */
+static void
+leave_out_copies(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists)
+{
+	uint64		total = sample->nrows;
+	size_t		row_bytes = sample->dim * sizeof(float);
+	uint32		mask = pg_prevpower2_32(Max(sample->nrows, 1)) - 1;
+	uint32	   *prints = palloc_extended((mask + 1) * sizeof(uint32), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	uint32	   *copies = palloc_extended((mask + 1) * sizeof(uint32), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	size_t		kept = 0;
+	uint32		most;
+
+	ivfpq_team_sum_u64(team, &total, 1);
+	most = Max(MIN_COPIES, total / nlists / team->size);
+	for (size_t i = 0; i < sample->nrows; i++)
+		prints[sample->labels[i] & mask]++;
+	for (size_t i = 0; i < sample->nrows; i++)
+	{
+		const float *x = ivfpq_sample_row(sample, i);
+
+		if (i % 1024 == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (prints[sample->labels[i] & mask] > most &&
+			copies[DatumGetUInt32(hash_any((const unsigned char *) x, row_bytes)) & mask]++ >= most)
+			continue;
+		if (kept < i)
+			memcpy(ivfpq_sample_row(sample, kept), x, row_bytes);
+		kept++;
+	}
+	sample->nrows = kept;
+	pfree(prints);
+	pfree(copies);
+}
+
 void
 ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *codec, float *mean)
 {
@@ -213,16 +252,19 @@ ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *
 		if ((keeps_far || !isinf(centring.distances[i])) &&
 			vq_codec_transform(vq_kernels, codec, ivfpq_sample_row(sample, i), ivfpq_sample_row(sample, kept)) == VQ_OK)
 		{
-			const float *x = ivfpq_sample_row(sample, kept++);
+			const float *x = ivfpq_sample_row(sample, kept);
+			float		square = vq_kernels->ip_f32(x, x, sample->dim);
 
-			sample->farthest_sq = Max(sample->farthest_sq, vq_kernels->ip_f32(x, x, sample->dim));
+			sample->labels[kept++] = print_of(x, sample->dim, square);
+			sample->farthest_sq = Max(sample->farthest_sq, square);
 		}
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
 	}
 	pfree(centring.distances);
 	sample->nrows = kept;
-	sample->total_rows = kept;
+	leave_out_copies(team, sample, nlists);
+	sample->total_rows = sample->nrows;
 	ivfpq_team_sum_u64(team, &sample->total_rows, 1);
 }
 

@@ -73,7 +73,7 @@ typedef struct IvfpqAssigner IvfpqAssigner;
 /* depth is that, or in the end IVFPQ_ASSIGNED_GROUPS */
 extern IvfpqAssigner *ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth);
 
-/* Bytes that it takes, at most */
+/* Bytes that it takes, at most, and ivfpq_label beside it */
 extern size_t ivfpq_assigner_bytes(size_t nlists, size_t dim);
 
 /* After centroids have changed */
@@ -165,7 +165,8 @@ extern void ivfpq_sample_sort(IvfpqSample *sample, size_t nlabels, size_t *start
  * ivfpq_train.c.  Mean and scale of the sample as vq_codec.h defines them for a
  * metric; then every row is taken to model space.  Rows that have no place
  * there are dropped, and those that are far from all others if they are fewer than
- * one of nlists has.  mean is float[dim]; codec has everything else set but scale.
+ * one of nlists has, and of equal ones those that are more than it has.  mean is
+ * float[dim]; codec has everything else set but scale.  Overwrites labels.
  */
 extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlists, VqCodec *codec, float *mean);
 
@@ -177,6 +178,24 @@ extern void ivfpq_train_space(IvfpqTeam *team, IvfpqSample *sample, uint32 nlist
  */
 extern void ivfpq_train_lists(IvfpqTeam *team, IvfpqGpu *gpu, IvfpqSample *sample, const IvfpqStream *stream,
 							  IvfpqLists *lists);
+
+/* Rows, and centroids for them alone */
+typedef struct IvfpqPart
+{
+	const float *rows;			/* own, [nrows][dim] */
+	uint32	   *labels;			/* [nrows], overwritten */
+	size_t		nrows;
+	uint64		total_rows;		/* of the team */
+	float	   *centroids;		/* [ncentroids][dim] */
+	uint32		ncentroids;
+} IvfpqPart;
+
+/*
+ * ivfpq_kmeans.c.  So many Lloyd iterations at most, over each part by itself from its
+ * centroids on; they stop when they no longer pay.  A centroid without rows is put beside a crowded one of its part.
+ * Rows go to the nearest centroid but for rounding to bytes.  Looks for interrupts.
+ */
+extern void ivfpq_kmeans(IvfpqTeam *team, const IvfpqPart *parts, size_t nparts, size_t dim, int iterations, VqRng *rng);
 
 /*
  * ivfpq_balance.c.  Give up lists that have few rows by these counts, and split

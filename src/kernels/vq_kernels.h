@@ -101,8 +101,8 @@ typedef struct VqKernels
 	/* out[0] = <a,b>, out[1] = <a,a>, out[2] = <b,b>, same error */
 	void		(*ip_norms_f32) (const float *a, const float *b, size_t dim, float out[3]);
 
-	/* sums[i] += x[i], in float64: equal in all tables */
-	void		(*add_f64) (double *sums, const float *x, size_t dim);
+	/* sums[i] += factor * x[i], in float64, rounded once or twice: so equal in all tables where factor is 1 or -1 */
+	void		(*add_f64) (double *sums, const float *x, double factor, size_t dim);
 
 	/*
 	 * out[i] = the value of x[i], which is a float of 16 bits (IEEE 754

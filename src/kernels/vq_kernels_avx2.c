@@ -119,8 +119,9 @@ ip_f32(const float *a, const float *b, size_t dim)
 }
 
 static void
-add_f64(double *sums, const float *x, size_t dim)
+add_f64(double *sums, const float *x, double factor, size_t dim)
 {
+	__m256d		factors = _mm256_set1_pd(factor);
 	size_t		i = 0;
 
 	for (; i + 8 <= dim; i += 8)
@@ -129,11 +130,11 @@ add_f64(double *sums, const float *x, size_t dim)
 		__m256d		low = _mm256_cvtps_pd(_mm256_castps256_ps128(x8));
 		__m256d		high = _mm256_cvtps_pd(_mm256_extractf128_ps(x8, 1));
 
-		_mm256_storeu_pd(sums + i, _mm256_add_pd(_mm256_loadu_pd(sums + i), low));
-		_mm256_storeu_pd(sums + i + 4, _mm256_add_pd(_mm256_loadu_pd(sums + i + 4), high));
+		_mm256_storeu_pd(sums + i, _mm256_fmadd_pd(low, factors, _mm256_loadu_pd(sums + i)));
+		_mm256_storeu_pd(sums + i + 4, _mm256_fmadd_pd(high, factors, _mm256_loadu_pd(sums + i + 4)));
 	}
 	for (; i < dim; i++)
-		sums[i] += x[i];
+		sums[i] += factor * x[i];
 }
 
 static void

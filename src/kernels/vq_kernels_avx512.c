@@ -79,14 +79,16 @@ ip_f32(const float *a, const float *b, size_t dim)
 }
 
 static void
-add_f64(double *sums, const float *x, size_t dim)
+add_f64(double *sums, const float *x, double factor, size_t dim)
 {
+	__m512d		factors = _mm512_set1_pd(factor);
 	size_t		i = 0;
 
 	for (; i + 8 <= dim; i += 8)
-		_mm512_storeu_pd(sums + i, _mm512_add_pd(_mm512_loadu_pd(sums + i), _mm512_cvtps_pd(_mm256_loadu_ps(x + i))));
+		_mm512_storeu_pd(sums + i, _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(x + i)), factors,
+												   _mm512_loadu_pd(sums + i)));
 	for (; i < dim; i++)
-		sums[i] += x[i];
+		sums[i] += factor * x[i];
 }
 
 static void

@@ -86,19 +86,20 @@ ip_f32(const float *a, const float *b, size_t dim)
 }
 
 static void
-add_f64(double *sums, const float *x, size_t dim)
+add_f64(double *sums, const float *x, double factor, size_t dim)
 {
+	float64x2_t factors = vdupq_n_f64(factor);
 	size_t		i = 0;
 
 	for (; i + 4 <= dim; i += 4)
 	{
 		float32x4_t x4 = vld1q_f32(x + i);
 
-		vst1q_f64(sums + i, vaddq_f64(vld1q_f64(sums + i), vcvt_f64_f32(vget_low_f32(x4))));
-		vst1q_f64(sums + i + 2, vaddq_f64(vld1q_f64(sums + i + 2), vcvt_high_f64_f32(x4)));
+		vst1q_f64(sums + i, vfmaq_f64(vld1q_f64(sums + i), vcvt_f64_f32(vget_low_f32(x4)), factors));
+		vst1q_f64(sums + i + 2, vfmaq_f64(vld1q_f64(sums + i + 2), vcvt_high_f64_f32(x4), factors));
 	}
 	for (; i < dim; i++)
-		sums[i] += x[i];
+		sums[i] += factor * x[i];
 }
 
 static void

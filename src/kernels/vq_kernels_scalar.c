@@ -63,15 +63,15 @@ ip_f32(const float *a, const float *b, size_t dim)
 
 /* In three passes: three sets of lanes at once are more than compilers vectorise */
 static void
-add_f64(double *restrict sums, const float *restrict x, size_t dim)
+add_f64(double *restrict sums, const float *restrict x, double factor, size_t dim)
 {
 	size_t		i = 0;
 
 	for (; i + LANES <= dim; i += LANES)
 		for (size_t k = 0; k < LANES; k++)
-			sums[i + k] += x[i + k];
+			sums[i + k] += factor * x[i + k];
 	for (; i < dim; i++)
-		sums[i] += x[i];
+		sums[i] += factor * x[i];
 }
 
 static void

@@ -157,13 +157,33 @@ vq_kmeans_accumulate(const VqKernels *kernels, VqKmeansSums *sums, const float *
 {
 	for (size_t i = 0; i < nrows; i++)
 	{
-		kernels->add_f64(sums->sums + labels[i] * sums->dim, rows + i * sums->dim, sums->dim);
+		kernels->add_f64(sums->sums + labels[i] * sums->dim, rows + i * sums->dim, 1.0, sums->dim);
 		sums->counts[labels[i]]++;
 	}
 	if (distances == NULL)
 		return;
 	for (size_t i = 0; i < nrows; i++)
 		sums->error += distances[i];
+}
+
+void
+vq_kmeans_move(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, size_t nrows,
+			   const uint32_t *before, const uint32_t *after)
+{
+	for (size_t i = 0; i < nrows; i++)
+	{
+		const float *row = rows + i * sums->dim;
+
+		if (before[i] == after[i])
+			continue;
+		if (before[i] != VQ_NO_LABEL)
+		{
+			kernels->add_f64(sums->sums + before[i] * sums->dim, row, -1.0, sums->dim);
+			sums->counts[before[i]]--;
+		}
+		kernels->add_f64(sums->sums + after[i] * sums->dim, row, 1.0, sums->dim);
+		sums->counts[after[i]]++;
+	}
 }
 
 /*

@@ -56,6 +56,16 @@ extern void vq_kmeans_clear(VqKmeansSums *sums);
 extern void vq_kmeans_accumulate(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, size_t nrows,
 								 const uint32_t *labels, const float *distances);
 
+/* Of a row that is in no sum yet */
+#define VQ_NO_LABEL UINT32_MAX
+
+/*
+ * Rows go from the sums of the labels that they had to those of the labels that they have; such with the same label are
+ * not read.
+ */
+extern void vq_kmeans_move(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, size_t nrows,
+						   const uint32_t *before, const uint32_t *after);
+
 /*
  * Centroids := means.  A centroid without rows is reseeded beside the most
  * crowded one: both get that mean, moved apart by a relative 1/1024 in random

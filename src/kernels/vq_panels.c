@@ -92,43 +92,73 @@ fill_column(const uint8_t *centroid, size_t nquads, int8_t *column, int32_t *squ
 	return sum;
 }
 
-void
-vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroids,
-			   size_t dim, void *memory, VqPanels *panels)
+/* Lay panels out in memory, all but filled in */
+static void
+lay_out(const float *centroids, size_t ncentroids, size_t dim, void *memory, VqPanels *panels)
 {
 	size_t		ncolumns = vq_panels_columns(ncentroids);
-	size_t		nquads = quads_of(dim);
 	float	   *origin = memory;
 	float	   *offsets = origin + dim;
 	float	   *steps = offsets + ncolumns;
 	int32_t    *corrections = (int32_t *) (steps + ncolumns);
-	int8_t	   *bytes = next_line(corrections + ncolumns);
-	uint8_t    *centroid = (uint8_t *) (bytes + ncolumns * nquads * 4);
 
 	panels->ncentroids = ncentroids;
 	panels->dim = dim;
 	panels->centroids = centroids;
 	panels->takes_frame = false;
 	panels->origin = origin;
-	panels->columns = (VqColumns) {ncolumns, nquads, bytes, corrections, steps, offsets};
+	panels->columns = (VqColumns) {ncolumns, quads_of(dim), next_line(corrections + ncolumns), corrections, steps, offsets};
+}
 
-	/* two rows of floats that are filled later are workspace */
-	vq_kmeans_centre(kernels, centroids, ncentroids, dim, offsets, origin);
+/* Centroids about the origin to columns */
+static void
+fill_in(const VqKernels *kernels, VqPanels *panels)
+{
+	size_t		dim = panels->dim;
+	size_t		ncolumns = panels->columns.ncolumns;
+	size_t		nquads = panels->columns.nquads;
+	float	   *offsets = (float *) panels->columns.offsets;
+	float	   *steps = (float *) panels->columns.steps;
+	int32_t    *corrections = (int32_t *) panels->columns.corrections;
+	int8_t	   *bytes = (int8_t *) panels->columns.panels;
+	uint8_t    *centroid = (uint8_t *) (bytes + ncolumns * nquads * 4);
+
 	for (size_t j = 0; j < ncolumns; j++)
 	{
 		int8_t	   *column = bytes + (j / VQ_PANEL_COLUMNS * nquads * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS) * 4;
+		bool		is_centroid = j < panels->ncentroids;
 		int32_t		squares;
 
 		steps[j] = 0;
-		if (j < ncentroids)
-			steps[j] = kernels->quantise_u8(centroids + j * dim, origin, dim, centroid);
+		if (is_centroid)
+			steps[j] = kernels->quantise_u8(panels->centroids + j * dim, panels->origin, dim, centroid);
 		else
 			memset(centroid, VQ_U8_ZERO, nquads * 4);
 		corrections[j] = -VQ_U8_ZERO * fill_column(centroid, nquads, column, &squares);
 
 		/* of the rounded centroid, not of the exact one: what the products are taken with */
-		offsets[j] = j < ncentroids ? steps[j] * steps[j] * (float) squares / 2 : INFINITY;
+		offsets[j] = is_centroid ? steps[j] * steps[j] * (float) squares / 2 : INFINITY;
 	}
+}
+
+void
+vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroids,
+			   size_t dim, void *memory, VqPanels *panels)
+{
+	lay_out(centroids, ncentroids, dim, memory, panels);
+
+	/* two rows of floats that are filled later are workspace */
+	vq_kmeans_centre(kernels, centroids, ncentroids, dim, (float *) panels->columns.offsets, (float *) panels->origin);
+	fill_in(kernels, panels);
+}
+
+void
+vq_panels_pack_about(const VqKernels *kernels, const float *origin, const float *centroids, size_t ncentroids,
+					 size_t dim, void *memory, VqPanels *panels)
+{
+	lay_out(centroids, ncentroids, dim, memory, panels);
+	memcpy((float *) panels->origin, origin, dim * sizeof(float));
+	fill_in(kernels, panels);
 }
 
 /* A column back to floats */
@@ -274,6 +304,32 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 			compare_two(kernels, rows + (first + i) * panels->dim, panels->centroids, panels->dim,
 						one, at[i][1] < panels->ncentroids ? at[i][1] : one,
 						labels + first + i, distances + first + i);
+		}
+	}
+}
+
+void
+vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const uint8_t *bytes, const float *steps,
+				const float *squares, size_t nrows, void *work, uint32_t *labels, float *distances)
+{
+	size_t		ncolumns = panels->columns.ncolumns;
+	size_t		step = rows_at_once(panels->ncentroids);
+	float	   *scores = scores_of_work(panels, work);
+	uint32_t	at[MAX_ROWS][2];
+
+	for (size_t first = 0; first < nrows; first += step)
+	{
+		size_t		count = nrows - first < step ? nrows - first : step;
+
+		kernels->scores_u8(bytes + first * vq_panels_row_bytes(panels->dim), steps + first, count, &panels->columns, scores);
+		kernels->largest_two(scores, count, ncolumns, at);
+		for (size_t i = 0; i < count; i++)
+		{
+			uint32_t	label = at[i][0] < panels->ncentroids ? at[i][0] : 0;
+			float		distance = squares[first + i] - 2 * scores[i * ncolumns + label];
+
+			labels[first + i] = label;
+			distances[first + i] = distance > 0 ? distance : 0;
 		}
 	}
 }

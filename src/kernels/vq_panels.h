@@ -47,6 +47,10 @@ extern size_t vq_panels_bytes(size_t ncentroids, size_t dim);
 extern void vq_panels_pack(const VqKernels *kernels, const float *centroids, size_t ncentroids,
 						   size_t dim, void *memory, VqPanels *panels);
 
+/* The same about this origin, float[dim], for rows that are rounded once and compared with centroids that move */
+extern void vq_panels_pack_about(const VqKernels *kernels, const float *origin, const float *centroids, size_t ncentroids,
+								 size_t dim, void *memory, VqPanels *panels);
+
 /*
  * From here on panels take rows that are rounded about frame, float[dim], so that
  * rows are rounded once for panels with several origins: what the origins differ by
@@ -85,6 +89,14 @@ extern void vq_panels_scores(const VqKernels *kernels, const VqPanels *panels,
 extern void vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 							 const float *rows, size_t nrows,
 							 void *work, uint32_t *labels, float *distances);
+
+/*
+ * labels[i] = the centroid with the largest score of a row that vq_panels_round has rounded about the origin of panels,
+ * and distances[i] = its squared distance, of what both were rounded to; squares[i] = |row - origin|^2.  No row in floats
+ * is read.
+ */
+extern void vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const uint8_t *bytes, const float *steps,
+							const float *squares, size_t nrows, void *work, uint32_t *labels, float *distances);
 
 /* The nearest two so far of a row's centroids: labels, and squared distances but for rounding */
 typedef struct VqNearest

@@ -139,7 +139,8 @@ fuzz_distances(Input *input)
 	float		want[3];
 
 	vq_kernels_scalar.ip_norms_f32(a, b, dim, want);
-	vq_kernels_scalar.add_f64(want_sums, a, dim);
+	vq_kernels_scalar.add_f64(want_sums, a, 1.0, dim);
+	vq_kernels_scalar.add_f64(want_sums, b, -1.0, dim);
 	for (size_t t = 0; table_at(t) != NULL; t++)
 	{
 		const VqKernels *kernels = table_at(t);
@@ -152,7 +153,8 @@ fuzz_distances(Input *input)
 		require_close(got[1], want[1], aa, dim);
 		require_close(got[2], want[2], bb, dim);
 		memset(sums, 0, dim * sizeof(double));
-		kernels->add_f64(sums, a, dim);
+		kernels->add_f64(sums, a, 1.0, dim);
+		kernels->add_f64(sums, b, -1.0, dim);
 		require(memcmp(sums, want_sums, dim * sizeof(double)) == 0);
 	}
 	free(a);

@@ -218,9 +218,18 @@ test_add_f64_is_exact_at_every_tail(void)
 		{
 			for (size_t d = 0; d < dim; d++)
 				sums[d] = 1e-9 * (double) d;
-			table_at(t)->add_f64(sums, x, dim);
+			table_at(t)->add_f64(sums, x, 1.0, dim);
 			for (size_t d = 0; d < dim; d++)
 				CHECK(sums[d] == 1e-9 * (double) d + x[d], "%s dim %zu: %zu is %.17g", table_at(t)->name, dim, d, sums[d]);
+			for (size_t d = 0; d < dim; d++)
+				sums[d] = 1e-9 * (double) d;
+			table_at(t)->add_f64(sums, x, -1.0, dim);
+			for (size_t d = 0; d < dim; d++)
+				CHECK(sums[d] == 1e-9 * (double) d - x[d], "%s dim %zu: %zu less is %.17g", table_at(t)->name, dim, d, sums[d]);
+			table_at(t)->add_f64(sums, x, 4 / 3.0, dim);
+			for (size_t d = 0; d < dim; d++)
+				CHECK(fabs(sums[d] - 1e-9 * (double) d - x[d] / 3.0) < 1e-14, "%s dim %zu: %zu and a third is %.17g",
+					  table_at(t)->name, dim, d, sums[d]);
 		}
 		free(x);
 		free(sums);

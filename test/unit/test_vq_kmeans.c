@@ -298,6 +298,46 @@ test_means_are_exact(void)
 	training_close(&training);
 }
 
+/* Whichever way rows have come to their labels */
+static void
+test_moved_rows_leave_the_sums_that_labels_say(void)
+{
+	const size_t nrows = 60;
+	Training	training;
+	Training	moved;
+	uint32_t	before[60];
+	VqRng		rng;
+
+	training_open(&training, nrows, 7, 5);
+	training_open(&moved, nrows, 7, 5);
+	vq_rng_seed(&rng, 3);
+	for (size_t i = 0; i < nrows * 5; i++)
+		training.rows[i] = (float) (vq_rng_double(&rng) - 0.5);
+	for (size_t i = 0; i < nrows; i++)
+		before[i] = VQ_NO_LABEL;
+	vq_kmeans_clear(&moved.sums);
+	for (int round = 0; round < 4; round++)
+	{
+		for (size_t i = 0; i < nrows; i++)
+			if (round == 0 || i % 3 == 0)
+				training.labels[i] = (uint32_t) vq_rng_below(&rng, 7);
+		vq_kmeans_move(&vq_kernels_scalar, &moved.sums, training.rows, nrows, before, training.labels);
+		memcpy(before, training.labels, nrows * sizeof(uint32_t));
+	}
+	vq_kmeans_clear(&training.sums);
+	vq_kmeans_accumulate(&vq_kernels_scalar, &training.sums, training.rows, nrows, training.labels, NULL);
+	for (size_t j = 0; j < 7; j++)
+	{
+		CHECK(moved.sums.counts[j] == training.sums.counts[j], "%zu has %llu rows", j,
+			  (unsigned long long) moved.sums.counts[j]);
+		for (size_t d = 0; d < 5; d++)
+			CHECK(fabs(moved.sums.sums[j * 5 + d] - training.sums.sums[j * 5 + d]) < 1e-12, "sum %zu of %zu is %g", d, j,
+				  moved.sums.sums[j * 5 + d]);
+	}
+	training_close(&training);
+	training_close(&moved);
+}
+
 static void
 test_empty_centroids_are_reseeded(void)
 {
@@ -518,6 +558,7 @@ suite_vq_kmeans(void)
 	RUN_TEST(test_assign_takes_the_lowest_on_a_tie);
 	RUN_TEST(test_training_separates_clusters);
 	RUN_TEST(test_means_are_exact);
+	RUN_TEST(test_moved_rows_leave_the_sums_that_labels_say);
 	RUN_TEST(test_empty_centroids_are_reseeded);
 	RUN_TEST(test_splits_share_the_crowd_evenly);
 	RUN_TEST(test_equal_rows_end_and_stay_finite);

@@ -138,6 +138,53 @@ test_panels_find_the_nearest_and_its_distance(void)
 		}
 }
 
+/* Rows in bytes alone, about an origin that the centroids have left */
+static void
+test_rounded_rows_find_nearly_the_nearest(void)
+{
+	static const size_t shapes[][3] = {{1, 1, 1}, {130, 15, 33}, {200, 63, 64}, {300, 48, 20}, {50, 130, 300}};
+
+	for (size_t t = 0; table_at(t) != NULL; t++)
+		for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
+		{
+			size_t		nrows = shapes[i][0];
+			size_t		dim = shapes[i][2];
+			uint8_t    *bytes = malloc(nrows * vq_panels_row_bytes(dim));
+			float	   *steps = malloc(nrows * sizeof(float));
+			float	   *squares = malloc(nrows * sizeof(float));
+			float	   *origin = malloc(dim * sizeof(float));
+			Fixture		fixture;
+
+			fixture_open(&fixture, table_at(t), nrows, shapes[i][1], dim, 30);
+			for (size_t d = 0; d < dim; d++)
+				origin[d] = 30.25f;
+			vq_panels_round(table_at(t), origin, fixture.rows, nrows, dim, bytes, steps);
+			for (size_t r = 0; r < nrows; r++)
+				squares[r] = vq_kernels_scalar.l2sq_f32(fixture.rows + r * dim, origin, dim);
+			vq_panels_pack_about(table_at(t), origin, fixture.centroids, fixture.ncentroids, dim, fixture.memory,
+								 &fixture.panels);
+			vq_panels_label(table_at(t), &fixture.panels, bytes, steps, squares, nrows, fixture.work, fixture.labels,
+							fixture.distances);
+			for (size_t r = 0; r < nrows; r++)
+			{
+				double		got = distance_between(&fixture, r, fixture.labels[r]);
+				double		nearest = INFINITY;
+
+				for (size_t j = 0; j < fixture.ncentroids; j++)
+					nearest = fmin(nearest, distance_between(&fixture, r, j));
+				CHECK(got <= nearest + 0.02 * squares[r], "%s %zu: row %zu: %g away, nearest %g", table_at(t)->name, i, r,
+					  got, nearest);
+				CHECK(fabs(fixture.distances[r] - got) <= 0.02 * squares[r] + 1e-6, "%s %zu: row %zu: got %g, want %g",
+					  table_at(t)->name, i, r, fixture.distances[r], got);
+			}
+			fixture_close(&fixture);
+			free(bytes);
+			free(steps);
+			free(squares);
+			free(origin);
+		}
+}
+
 /* Rounded as they are, these would all be equal */
 static void
 test_what_centroids_have_in_common_costs_no_precision(void)
@@ -403,6 +450,7 @@ void
 suite_vq_panels(void)
 {
 	RUN_TEST(test_panels_find_the_nearest_and_its_distance);
+	RUN_TEST(test_rounded_rows_find_nearly_the_nearest);
 	RUN_TEST(test_what_centroids_have_in_common_costs_no_precision);
 	RUN_TEST(test_a_row_goes_where_it_goes_alone);
 	RUN_TEST(test_panels_take_the_lower_of_equal_centroids);
