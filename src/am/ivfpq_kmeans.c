@@ -197,6 +197,7 @@ label_chunk(const Work *work, const PartState *state, const VqPanels *panels, si
 	size_t		dim = work->dim;
 	size_t		place = state->first_rounded + first;
 	bool		is_kept = first + nrows <= state->nrounded;
+	VqRoundedRows rounded;
 
 	if (panels == NULL)
 	{
@@ -208,8 +209,11 @@ label_chunk(const Work *work, const PartState *state, const VqPanels *panels, si
 		place = work->most_rounded;
 	if (!is_kept || !state->is_begun)
 		round_rows(work, state, first, nrows, place);
-	vq_panels_label(vq_kernels, panels, work->bytes + place * vq_panels_row_bytes(dim), work->steps + place,
-					work->squares + place, nrows, work->panels_work, work->labels, work->distances);
+	rounded.rows = part->rows + first * dim;
+	rounded.bytes = work->bytes + place * vq_panels_row_bytes(dim);
+	rounded.steps = work->steps + place;
+	vq_panels_label(vq_kernels, panels, &rounded, work->squares + place, nrows, work->panels_work, work->labels,
+					work->distances);
 }
 
 /* Panels of a part for the iteration at hand; NULL where products of bytes are not fast */

@@ -30,6 +30,9 @@
 /* Panels are far if the frame is so many times as far from their origin as their centroids are, which is squared */
 #define FAR_FRAME		8.0f
 
+/* Scores are in doubt that differ by less than so many standard deviations of what rounding does to them */
+#define DOUBT			2.0f
+
 size_t
 vq_panels_columns(size_t ncentroids)
 {
@@ -308,10 +311,26 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 	}
 }
 
-void
-vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const uint8_t *bytes, const float *steps,
-				const float *squares, size_t nrows, void *work, uint32_t *labels, float *distances)
+/*
+ * Might rounding have brought two scores of a row in the wrong order?  A value is off by its step / sqrt(12) at random, and
+ * so a product by that times the length of the other vector.
+ */
+static bool
+is_doubtful(const VqPanels *panels, float step, float square, const float *scores, uint32_t one, uint32_t other)
 {
+	const VqColumns *columns = &panels->columns;
+	float		gap = scores[one] - scores[other];
+	float		variance = 2 * (columns->offsets[one] + columns->offsets[other]) * step * step +
+		square * (columns->steps[one] * columns->steps[one] + columns->steps[other] * columns->steps[other]);
+
+	return gap * gap < DOUBT * DOUBT / 12 * variance;
+}
+
+void
+vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const VqRoundedRows *rows, const float *squares,
+				size_t nrows, void *work, uint32_t *labels, float *distances)
+{
+	size_t		dim = panels->dim;
 	size_t		ncolumns = panels->columns.ncolumns;
 	size_t		step = rows_at_once(panels->ncentroids);
 	float	   *scores = scores_of_work(panels, work);
@@ -321,15 +340,21 @@ vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const uint8_t 
 	{
 		size_t		count = nrows - first < step ? nrows - first : step;
 
-		kernels->scores_u8(bytes + first * vq_panels_row_bytes(panels->dim), steps + first, count, &panels->columns, scores);
+		kernels->scores_u8(rows->bytes + first * vq_panels_row_bytes(dim), rows->steps + first, count, &panels->columns,
+						   scores);
 		kernels->largest_two(scores, count, ncolumns, at);
 		for (size_t i = 0; i < count; i++)
 		{
-			uint32_t	label = at[i][0] < panels->ncentroids ? at[i][0] : 0;
-			float		distance = squares[first + i] - 2 * scores[i * ncolumns + label];
+			size_t		row = first + i;
+			uint32_t	one = at[i][0] < panels->ncentroids ? at[i][0] : 0;
+			float		distance = squares[row] - 2 * scores[i * ncolumns + one];
 
-			labels[first + i] = label;
-			distances[first + i] = distance > 0 ? distance : 0;
+			labels[row] = one;
+			distances[row] = distance > 0 ? distance : 0;
+			if (at[i][1] < panels->ncentroids &&
+				is_doubtful(panels, rows->steps[row], squares[row], scores + i * ncolumns, one, at[i][1]))
+				compare_two(kernels, rows->rows + row * dim, panels->centroids, dim, one, at[i][1], labels + row,
+							distances + row);
 		}
 	}
 }

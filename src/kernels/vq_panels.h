@@ -90,13 +90,21 @@ extern void vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 							 const float *rows, size_t nrows,
 							 void *work, uint32_t *labels, float *distances);
 
+/* Rows, and what vq_panels_round has made of them with some origin */
+typedef struct VqRoundedRows
+{
+	const float *rows;			/* [][dim] */
+	const uint8_t *bytes;
+	const float *steps;
+} VqRoundedRows;
+
 /*
- * labels[i] = the centroid with the largest score of a row that vq_panels_round has rounded about the origin of panels,
- * and distances[i] = its squared distance, of what both were rounded to; squares[i] = |row - origin|^2.  No row in floats
- * is read.
+ * The same for rows that were rounded about the origin of panels; squares[i] = |row - origin|^2.  The two candidates are
+ * compared only if rounding may have chosen the wrong one; otherwise the row in floats is not read, and
+ * its distance is that of the rounded vectors, or nearly so.
  */
-extern void vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const uint8_t *bytes, const float *steps,
-							const float *squares, size_t nrows, void *work, uint32_t *labels, float *distances);
+extern void vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const VqRoundedRows *rows, const float *squares,
+							size_t nrows, void *work, uint32_t *labels, float *distances);
 
 /* The nearest two so far of a row's centroids: labels, and squared distances but for rounding */
 typedef struct VqNearest
@@ -107,14 +115,6 @@ typedef struct VqNearest
 
 /* Before the first call of vq_panels_nearest */
 #define VQ_NEAREST_INIT ((VqNearest) {{0, 0}, {INFINITY, INFINITY}})
-
-/* Rows, and what vq_panels_round has made of them with the frame of vq_panels_move */
-typedef struct VqRoundedRows
-{
-	const float *rows;			/* [][dim] */
-	const uint8_t *bytes;
-	const float *steps;
-} VqRoundedRows;
 
 /*
  * For centroids in several panels, which were moved to one frame: nearest[r] takes those
