@@ -327,10 +327,10 @@ for my $phase ('sampling', 'clustering', 'training codes', 'encoding', 'writing'
 
 SKIP:
 {
-	skip 'needs /proc', 6 unless -r "/proc/$$/status";
+	skip 'needs /proc', 8 unless -r "/proc/$$/status";
 
-	my $memory_mb = 96;
 	my $session = $node->background_psql('postgres', on_error_stop => 0);
+	my $leader = $session->query_safe('SELECT pg_backend_pid()');
 
 	sub anonymous_kb
 	{
@@ -342,66 +342,84 @@ SKIP:
 		return $kb // 0;
 	}
 
-	$node->safe_psql('postgres', q{
+	# Run a build; the most that its processes had together beyond what each has at the beginning, how many they were
+	# and how often the counters of each phase moved
+	my $watch = sub
+	{
+		my ($base, $build) = @_;
+		my ($peak, $most, $has_begun) = (0, 0, 0);
+		my $deadline = time + 120;
+		my %counters;
+
+		$session->query_until(qr/start/, "\\echo start\n$build;\n\\echo done\n");
+		while (time < $deadline)
+		{
+			my (@pids, $phase, $count);
+
+			for (split /\n/, $node->safe_psql('postgres', qq{
+				SELECT pid, phase, blocks_done + tuples_done FROM pg_stat_progress_create_index
+				UNION ALL SELECT pid, NULL, NULL FROM pg_stat_activity
+				WHERE backend_type = 'parallel worker' AND leader_pid = $leader}))
+			{
+				my ($pid, @progress) = split /\|/;
+
+				push @pids, $pid;
+				($phase, $count) = @progress if @progress;
+			}
+			$counters{$phase}{$count} = 1 if defined $phase;
+			last if $has_begun && !@pids;
+			$has_begun = 1 if @pids;
+			for my $round (1 .. 5)
+			{
+				my $sum = 0;
+
+				$sum += anonymous_kb($_) - $base for @pids;
+				$peak = $sum if $sum > $peak;
+				usleep(2000);
+			}
+			$most = @pids if @pids > $most;
+		}
+		note("$most processes, at most $peak kB beyond $base kB each");
+		return ($peak, $most, map { $_ => scalar keys %{ $counters{$_} } } keys %counters);
+	};
+
+	$node->safe_psql('postgres', qq{
 		CREATE TABLE wide AS SELECT id, (SELECT array_agg(x) FROM generate_series(1, 16), unnest(v) x) AS v FROM items;
-		ALTER TABLE wide SET (parallel_workers = 2);});
+		ALTER TABLE wide SET (parallel_workers = 2);
+		CREATE TABLE widest (v real[]);
+		ALTER TABLE widest ALTER v SET STORAGE EXTERNAL, SET (parallel_workers = 0);
+		INSERT INTO widest SELECT (SELECT array_agg(x) FROM generate_series(1, 16000 / $dim), unnest(v) x) FROM items LIMIT 1500;});
 
-	# the sample that is asked for has 120 MB; a first build, small, loads what a backend has once
-	my $leader = $session->query_safe('SELECT pg_backend_pid()');
-
+	# the samples that are asked for have 120 MB, and 96; a first build, small, loads what a backend has once
 	$session->query_safe('CREATE TEMP TABLE few AS SELECT * FROM items LIMIT 2000; CREATE INDEX ON few USING ivfpq (v)');
 	my $base = anonymous_kb($leader);
-	my ($peak, $most) = (0, 0);
+	my $memory_mb = 96;
+	my ($peak, $most, %moves) = $watch->($base, workers(2) . qq{SET maintenance_work_mem = '${memory_mb}MB';
+		CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH (lists = 500, train_rows = 30000)});
 
-	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . qq{SET maintenance_work_mem = '${memory_mb}MB';
-		CREATE INDEX wide_v ON wide USING ivfpq (v array_l2_ops) WITH (lists = 500, train_rows = 30000);\n\\echo done\n});
-	my $deadline = time + 120;
-	my $has_begun = 0;
-	my %counters;
-
-	while (time < $deadline)
-	{
-		my (@pids, $phase, $count);
-
-		for (split /\n/, $node->safe_psql('postgres', qq{
-			SELECT pid, phase, blocks_done + tuples_done FROM pg_stat_progress_create_index
-			UNION ALL SELECT pid, NULL, NULL FROM pg_stat_activity
-			WHERE backend_type = 'parallel worker' AND leader_pid = $leader}))
-		{
-			my ($pid, @progress) = split /\|/;
-
-			push @pids, $pid;
-			($phase, $count) = @progress if @progress;
-		}
-		$counters{$phase}{$count} = 1 if defined $phase;
-		last if $has_begun && !@pids;
-		$has_begun = 1 if @pids;
-		for my $round (1 .. 5)
-		{
-			my $sum = 0;
-
-			$sum += anonymous_kb($_) - $base for @pids;
-			$peak = $sum if $sum > $peak;
-			usleep(2000);
-		}
-		$most = @pids if @pids > $most;
-	}
-	$session->quit;
 	# the two long phases; others may pass between two looks
 	for my $phase ('clustering', 'encoding')
 	{
-		my $values = keys %{ $counters{"building index: $phase"} };
+		my $values = $moves{"building index: $phase"} // 0;
 
 		cmp_ok($values, '>', 2, "progress of $phase moves ($values values seen)");
 	}
-	note("$most processes, at most $peak kB beyond $base kB each");
 	cmp_ok($most, '>=', 2, 'leader and workers were seen');
 	cmp_ok($peak, '>', $memory_mb * 1024 / 2, 'their memory was seen');
 
 	# buffers of OpenBLAS, relation caches and the like: some MB to a process
 	cmp_ok($peak, '<', ($memory_mb + 3 * 10) * 1024, "their memory is within maintenance_work_mem = $memory_mb MB");
 	ok_check($node, 'wide_v', 'true', 'little memory');
-	$node->safe_psql('postgres', 'DROP TABLE wide');
+
+	# so it is where a row takes as much as a sixteenth of a megabyte
+	my $wide_mb = 64;
+	my ($wide_peak) = $watch->(anonymous_kb($leader), qq{SET maintenance_work_mem = '${wide_mb}MB';
+		CREATE INDEX widest_v ON widest USING ivfpq (v array_l2_ops) WITH (lists = 10)});
+
+	cmp_ok($wide_peak, '>', $wide_mb * 1024 / 2, 'memory for wide vectors was seen');
+	cmp_ok($wide_peak, '<', ($wide_mb + 10) * 1024, "it is within maintenance_work_mem = $wide_mb MB");
+	$session->quit;
+	$node->safe_psql('postgres', 'DROP TABLE wide, widest');
 }
 
 #
