@@ -67,13 +67,14 @@ WITH_CUDA = auto
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_LIBS = $(abspath $(dir $(shell readlink -f '$(NVCC)'))/../lib64)
 
-# Compute capabilities to compile for, of those that nvcc knows, and portable
-# code for devices that are newer than all of them
-CUDA_ARCHS = 75 80 86 89 90 100
+# Compute capabilities to compile for, of those that nvcc knows, and portable code
+# for devices that are newer: of the newest, and of 10.0 for those between it and 12.0
+CUDA_ARCHS = 75 80 86 89 90 100 120
 CUDA_THREADS = 2
 cuda_archs = $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch)),$(CUDA_ARCHS))
+cuda_portable = $(sort $(filter 100,$(cuda_archs)) $(lastword $(cuda_archs)))
 cuda_targets = $(foreach arch,$(cuda_archs),-gencode arch=compute_$(arch),code=sm_$(arch)) \
-	-gencode arch=compute_$(lastword $(cuda_archs)),code=compute_$(lastword $(cuda_archs))
+	$(foreach arch,$(cuda_portable),-gencode arch=compute_$(arch),code=compute_$(arch))
 NVCCFLAGS = -std=c++17 -O3 -I$(top)/src -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden \
 	--threads $(CUDA_THREADS)
 
