@@ -94,7 +94,7 @@ fi
 in_copy()
 {
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" TEMP_CONFIG="$work/server.conf" \
-		make -C "$src" --no-print-directory "$@"
+		make -C "$src" --no-print-directory KERNEL_WARNINGS='-Wall -Wextra -Werror' "$@"
 }
 
 # What the extension's server code is held to: all that gcc can warn of, but for
