@@ -225,6 +225,15 @@ look_again(VqGpu *gpu, int *looks)
 	return VQ_GPU_OK;
 }
 
+/* Some runtimes keep "not ready" as the last error, which the next launch would be taken for */
+static VqGpuStatus
+waited(VqGpuState *device, cudaError_t result, int looks)
+{
+	if (looks > 0)
+		(void) cudaGetLastError();
+	return vq_gpu_check(device->gpu, result, "work on the device");
+}
+
 VqGpuStatus
 vq_gpu_wait(VqGpuState *device, cudaEvent_t event)
 {
@@ -233,7 +242,7 @@ vq_gpu_wait(VqGpuState *device, cudaEvent_t event)
 
 	while ((result = cudaEventQuery(event)) == cudaErrorNotReady)
 		TRY(look_again(device->gpu, &looks));
-	return vq_gpu_check(device->gpu, result, "work on the device");
+	return waited(device, result, looks);
 }
 
 VqGpuStatus
@@ -244,7 +253,7 @@ vq_gpu_wait_stream(VqGpuState *device, cudaStream_t stream)
 
 	while ((result = cudaStreamQuery(stream)) == cudaErrorNotReady)
 		TRY(look_again(device->gpu, &looks));
-	return vq_gpu_check(device->gpu, result, "work on the device");
+	return waited(device, result, looks);
 }
 
 /*----------

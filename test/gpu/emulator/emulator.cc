@@ -59,6 +59,16 @@ static std::map<const char *, size_t> pinned;
 static std::map<const char *, size_t> on_device;
 static size_t used_bytes;
 static uint64_t random_state = 88172645463325252u;
+static cudaError_t last_error;
+
+/* What a call returns, "not ready" too, is the last error until somebody asks for it */
+static cudaError_t
+say(cudaError_t error)
+{
+	if (error != cudaSuccess)
+		last_error = error;
+	return error;
+}
 
 static uint64_t
 draw()
@@ -139,7 +149,7 @@ cudaError_t
 cudaStreamQuery(cudaStream_t stream)
 {
 	run_some();
-	return stream->operations.empty() ? cudaSuccess : cudaErrorNotReady;
+	return say(stream->operations.empty() ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t
@@ -172,7 +182,7 @@ cudaError_t
 cudaEventQuery(cudaEvent_t event)
 {
 	run_some();
-	return event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady;
+	return say(event->reached == event->recorded ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t
@@ -226,7 +236,7 @@ cudaError_t
 cudaMalloc(void **address, size_t bytes)
 {
 	if (used_bytes + bytes > total_memory())
-		return cudaErrorMemoryAllocation;
+		return say(cudaErrorMemoryAllocation);
 	used_bytes += bytes;
 	return allocate(address, bytes, on_device);
 }
@@ -381,7 +391,10 @@ cudaDeviceReset()
 cudaError_t
 cudaGetLastError()
 {
-	return cudaSuccess;
+	cudaError_t error = last_error;
+
+	last_error = cudaSuccess;
+	return error;
 }
 
 const char *
