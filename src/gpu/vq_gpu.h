@@ -68,7 +68,8 @@ typedef struct VqGpuError
 typedef struct VqGpuDevice
 {
 	int32_t		index;			/* what VqGpuOptions.device takes */
-	char		name[128];
+	char		name[128];		/* or "unavailable", and why, of one that does not
+								 * answer; the rest is 0 then */
 	uint32_t	capability_major;
 	uint32_t	capability_minor;
 	uint32_t	driver_version; /* 1000 * major + 10 * minor of the CUDA

@@ -308,6 +308,16 @@ has_context(int index)
 	return active != 0;
 }
 
+/* Make a device current; an error of earlier work may come back from that although it is */
+static bool
+make_current(int index)
+{
+	int			current = -1;
+
+	(void) cudaSetDevice(index);
+	return cudaGetDevice(&current) == cudaSuccess && current == index;
+}
+
 static VqGpuStatus
 count_devices(int *count, VqGpuError *error)
 {
@@ -354,17 +364,21 @@ vq_gpu_devices(VqGpuDevice *devices, size_t capacity, size_t *ndevices, VqGpuErr
 		size_t		total_bytes = 0;
 		cudaError_t result = cudaGetDeviceProperties(&properties, i);
 
-		if (result != cudaSuccess)
-			return vq_gpu_fail(error, VQ_GPU_FAILED, "device %d: %s", i, cudaGetErrorString(result));
 		memset(device, 0, sizeof(*device));
 		device->index = i;
+		if (result != cudaSuccess)
+		{
+			snprintf(device->name, sizeof(device->name), "unavailable: %.100s", cudaGetErrorString(result));
+			(void) cudaGetLastError();
+			continue;
+		}
 		snprintf(device->name, sizeof(device->name), "%.127s", properties.name);
 		device->capability_major = (uint32_t) properties.major;
 		device->capability_minor = (uint32_t) properties.minor;
 		device->driver_version = (uint32_t) driver;
 		device->multiprocessors = (uint32_t) properties.multiProcessorCount;
 		device->total_bytes = properties.totalGlobalMem;
-		is_current = cudaSetDevice(i) == cudaSuccess;
+		is_current = make_current(i);
 		if (is_current && cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess)
 			device->free_bytes = free_bytes;
 
@@ -420,6 +434,7 @@ choose_devices(VqGpu *gpu)
 {
 	int			wanted = gpu->options.device;
 	int			count;
+	VqGpuStatus status = VQ_GPU_NO_DEVICE;
 
 	TRY(count_devices(&count, gpu->error));
 	if (wanted < VQ_GPU_ALL_DEVICES || wanted >= count)
@@ -431,7 +446,12 @@ choose_devices(VqGpu *gpu)
 
 		if (wanted != VQ_GPU_ALL_DEVICES && wanted != i)
 			continue;
-		CUDA(gpu, cudaGetDeviceProperties(properties, i));
+		if (vq_gpu_check(gpu, cudaGetDeviceProperties(properties, i), "cudaGetDeviceProperties") != VQ_GPU_OK)
+		{
+			(void) cudaGetLastError();
+			status = VQ_GPU_FAILED;
+			continue;
+		}
 		if (properties->major * 10 + properties->minor < MIN_CAPABILITY)
 		{
 			(void) vq_gpu_fail(gpu->error, VQ_GPU_NO_DEVICE,
@@ -445,7 +465,7 @@ choose_devices(VqGpu *gpu)
 		device->has_tf32 = properties->major >= 8;
 		gpu->ndevices++;
 	}
-	return gpu->ndevices > 0 ? VQ_GPU_OK : VQ_GPU_NO_DEVICE;
+	return gpu->ndevices > 0 ? VQ_GPU_OK : status;
 }
 
 /* Works on a device in any state between chosen and open */
@@ -462,7 +482,7 @@ release_device(VqGpuState *device)
 	}
 	for (int scope = 0; scope < NSCOPES; scope++)
 		free_device_scope(device, (VqGpuScope) scope);
-	is_current = cudaSetDevice(device->index) == cudaSuccess;
+	is_current = make_current(device->index);
 	if (device->cublas != NULL)
 		(void) cublasDestroy(device->cublas);
 	for (int s = 0; s < VQ_GPU_SLOTS; s++)

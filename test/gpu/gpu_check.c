@@ -17,6 +17,8 @@
  *
  *-------------------------------------------------------------------------
  */
+#define _POSIX_C_SOURCE 200809L /* setenv */
+
 #include "gpu_data.h"
 
 #include <float.h>
@@ -38,6 +40,7 @@ static int	nbad;				/* checks that failed in the case that runs */
 static char case_name[256];
 static bool is_small;
 static bool is_sanitized;
+static bool is_emulated;		/* whose faults are set by the environment */
 static int	wanted_device;
 static unsigned part;			/* of nparts */
 static unsigned nparts = 1;
@@ -1102,6 +1105,95 @@ check_refusals(void)
 	close_fixture(&fixture);
 }
 
+/*----------
+ * Faults, of the emulator only
+ *----------
+ */
+
+static void
+set_number(const char *name, size_t number)
+{
+	char		text[32];
+
+	snprintf(text, sizeof(text), "%zu", number);
+	setenv(name, text, 1);
+}
+
+/* No other handle is open, which would keep the context */
+static void
+check_lost_device(void)
+{
+	Shape		shape = {20, 500, 10, 5, 4, true, false};
+	Fixture		fixture;
+	VqGpuOptions options;
+	VqGpuError	error;
+	VqGpu	   *gpu;
+	size_t		nresident;
+	size_t		noperations;
+	bool		is_done = false;
+
+	open_fixture(&fixture, &shape, false);
+	memset(&options, 0, sizeof(options));
+	options.device = wanted_device;
+	begin_case("a device that is lost is reset, and can be opened again");
+	for (noperations = 0; !is_done && noperations < 1000; noperations++)
+	{
+		VqGpuStatus status;
+
+		if (!check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_OK, &error, "open"))
+			break;
+		set_number("EMULATED_LOST_AFTER", noperations);
+		status = gpu_interface.sample_begin(gpu, shape.dim, shape.nrows, shape.nlists, &nresident, &error);
+		if (status == VQ_GPU_OK)
+			status = gpu_interface.sample_add(gpu, fixture.rows, shape.nrows, &error);
+		if (status == VQ_GPU_OK)
+			status = gpu_interface.kmeans_step(gpu, 0, shape.nrows, fixture.centroids, shape.nlists, &fixture.gpu_sums,
+											   NULL, NULL, &error);
+		unsetenv("EMULATED_LOST_AFTER");
+		is_done = status == VQ_GPU_OK;
+		check(is_done || (status == VQ_GPU_FAILED && strstr(error.message, "illegal") != NULL),
+			  "after %zu operations: %s, \"%s\"", noperations, vq_gpu_status_name(status), error.message);
+		gpu_interface.close(gpu);
+	}
+	check(is_done && noperations > 10, "%zu operations", noperations);
+	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
+		check_kmeans(gpu, &fixture, kinds[1].tolerance);
+	gpu_interface.close(gpu);
+	end_case();
+	close_fixture(&fixture);
+}
+
+/* A further device, which does not answer */
+static void
+check_broken_device(void)
+{
+	const char *ndevices_before = getenv("EMULATED_DEVICES");
+	size_t		broken = ndevices_before != NULL ? (size_t) atoi(ndevices_before) : 1;
+	VqGpuDevice devices[16];
+	size_t		ndevices = 0;
+	VqGpuOptions options;
+	VqGpuError	error;
+	VqGpu	   *gpu;
+
+	memset(&options, 0, sizeof(options));
+	set_number("EMULATED_DEVICES", broken + 1);
+	set_number("EMULATED_BROKEN_DEVICE", broken);
+	begin_case("a device that does not answer is listed and left out");
+	if (check_status(gpu_interface.devices(devices, 16, &ndevices, &error), VQ_GPU_OK, &error, "devices"))
+		check(ndevices == broken + 1 && devices[0].free_bytes > 0 && devices[broken].free_bytes == 0 &&
+			  devices[broken].index == (int) broken && strstr(devices[broken].name, "unavailable: ") != NULL,
+			  "%zu devices, the last is \"%s\"", ndevices, devices[broken].name);
+	options.device = VQ_GPU_ALL_DEVICES;
+	if (check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_OK, &error, "open all"))
+		gpu_interface.close(gpu);
+	options.device = (int) broken;
+	check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_FAILED, &error, "open that one");
+	end_case();
+	unsetenv("EMULATED_BROKEN_DEVICE");
+	set_number("EMULATED_DEVICES", broken);
+}
+
 static void
 list_devices(void)
 {
@@ -1115,6 +1207,7 @@ list_devices(void)
 		printf("%s: %s\n0 passed, 1 failed\n", vq_gpu_status_name(status), error.message);
 		exit(1);
 	}
+	is_emulated = ndevices > 0 && strcmp(devices[0].name, "emulated device") == 0;
 	for (size_t i = 0; i < ndevices && i < 16; i++)
 		printf("device %d: %s, compute capability %u.%u, %u multiprocessors, %llu of %llu MB free, driver for CUDA %u.%u\n",
 			   (int) devices[i].index, devices[i].name, devices[i].capability_major, devices[i].capability_minor,
@@ -1159,6 +1252,11 @@ main(int argc, char **argv)
 	list_devices();
 	if (part == 0)
 		check_refusals();
+	if (part == 0 && is_emulated)
+	{
+		check_lost_device();
+		check_broken_device();
+	}
 
 	/* While the device is open here, opening it again takes no start of the driver */
 	first = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);

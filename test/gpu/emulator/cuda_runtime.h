@@ -15,13 +15,16 @@
  * promises no less.
  *
  * EMULATED_DEVICES says how many devices there are, EMULATED_MEMORY_MB how much
- * memory each has.  New memory is filled with garbage.
+ * memory they have.  New memory is filled with garbage.  After EMULATED_LOST_AFTER
+ * operations of streams all calls fail, as after a fault of a kernel, until the
+ * device is reset.  EMULATED_BROKEN_DEVICE is the number of one that does not answer.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef EMULATED_CUDA_RUNTIME_H
 #define EMULATED_CUDA_RUNTIME_H
 
+#include <dlfcn.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -122,8 +125,10 @@ enum cudaError_t
 	cudaErrorInvalidValue = 1,
 	cudaErrorMemoryAllocation = 2,
 	cudaErrorInsufficientDriver = 35,
+	cudaErrorDevicesUnavailable = 46,
 	cudaErrorNoDevice = 100,
-	cudaErrorNotReady = 600
+	cudaErrorNotReady = 600,
+	cudaErrorIllegalAddress = 700
 };
 
 enum cudaMemcpyKind
@@ -153,6 +158,7 @@ struct cudaDeviceProp
 };
 
 extern cudaError_t cudaSetDevice(int device);
+extern cudaError_t cudaGetDevice(int *device);
 extern cudaError_t cudaGetDeviceCount(int *count);
 extern cudaError_t cudaDriverGetVersion(int *version);
 extern cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
@@ -178,6 +184,15 @@ extern cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cud
 extern cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch,
 									 size_t width, size_t height, cudaMemcpyKind kind, cudaStream_t stream);
 extern cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream);
+
+/* What is asked of the driver's library */
+extern "C" void *emulated_dlopen(const char *name, int mode);
+extern "C" void *emulated_dlsym(void *library, const char *name);
+extern "C" int emulated_dlclose(void *library);
+
+#define dlopen emulated_dlopen
+#define dlsym emulated_dlsym
+#define dlclose emulated_dlclose
 
 /* Put work into a stream */
 extern void emulated_enqueue(cudaStream_t stream, std::function<void()> work);

@@ -59,12 +59,29 @@ static std::map<const char *, size_t> pinned;
 static std::map<const char *, size_t> on_device;
 static size_t used_bytes;
 static uint64_t random_state = 88172645463325252u;
+static int current_device;
+static std::set<int> in_use;	/* devices that have one */
 static cudaError_t last_error;
+static size_t noperations;		/* since the first context */
+static bool is_lost;			/* until the device is reset */
 
-/* What a call returns, "not ready" too, is the last error until somebody asks for it */
+static size_t
+number_from(const char *name, size_t otherwise)
+{
+	const char *value = getenv(name);
+
+	return value != NULL ? strtoul(value, NULL, 10) : otherwise;
+}
+
+/*
+ * What a call returns, "not ready" too, is the last error until somebody asks for it.
+ * Calls but for allocations do what they do also when the device is lost, and say that it is.
+ */
 static cudaError_t
 say(cudaError_t error)
 {
+	if (is_lost)
+		error = cudaErrorIllegalAddress;
 	if (error != cudaSuccess)
 		last_error = error;
 	return error;
@@ -121,6 +138,8 @@ emulated_enqueue(cudaStream_t stream, std::function<void()> work)
 {
 	Operation	operation;
 
+	is_lost = is_lost || noperations++ >= number_from("EMULATED_LOST_AFTER", SIZE_MAX);
+	(void) say(cudaSuccess);
 	operation.work = work;
 	stream->operations.push_back(operation);
 	if (draw() % 8 == 0)
@@ -132,7 +151,7 @@ cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
 	*stream = new EmulatedStream;
 	streams.insert(*stream);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -142,7 +161,7 @@ cudaStreamDestroy(cudaStream_t stream)
 		;
 	streams.erase(stream);
 	delete stream;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -160,14 +179,14 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 	operation.awaited = event;
 	operation.count = event->recorded;
 	stream->operations.push_back(operation);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
 cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
 	*event = new EmulatedEvent;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -175,7 +194,7 @@ cudaEventDestroy(cudaEvent_t event)
 {
 	cudaDeviceSynchronize();
 	delete event;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -191,7 +210,7 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 	uint64_t	number = ++event->recorded;
 
 	emulated_enqueue(stream, [=] { event->reached = number; });
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -199,21 +218,13 @@ cudaDeviceSynchronize()
 {
 	while (run_one())
 		;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 /*----------
  * Memory
  *----------
  */
-
-static size_t
-number_from(const char *name, size_t otherwise)
-{
-	const char *value = getenv(name);
-
-	return value != NULL ? strtoul(value, NULL, 10) : otherwise;
-}
 
 static size_t
 total_memory()
@@ -224,12 +235,12 @@ total_memory()
 static cudaError_t
 allocate(void **address, size_t bytes, std::map<const char *, size_t> &known)
 {
-	*address = aligned_alloc(256, (bytes + 255) / 256 * 256);
+	*address = is_lost ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
 	if (*address == NULL)
-		return cudaErrorMemoryAllocation;
+		return say(cudaErrorMemoryAllocation);
 	memset(*address, 0xA5, bytes);
 	known[(const char *) *address] = bytes;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -237,8 +248,11 @@ cudaMalloc(void **address, size_t bytes)
 {
 	if (used_bytes + bytes > total_memory())
 		return say(cudaErrorMemoryAllocation);
-	used_bytes += bytes;
-	return allocate(address, bytes, on_device);
+	cudaError_t result = allocate(address, bytes, on_device);
+
+	if (result == cudaSuccess)
+		used_bytes += bytes;
+	return result;
 }
 
 cudaError_t
@@ -254,7 +268,7 @@ cudaFree(void *address)
 	used_bytes -= on_device.at((const char *) address);
 	on_device.erase((const char *) address);
 	free(address);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -263,7 +277,7 @@ cudaFreeHost(void *address)
 	cudaDeviceSynchronize();
 	pinned.erase((const char *) address);
 	free(address);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 /* Whether a range lies in one allocation */
@@ -304,12 +318,12 @@ cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, c
 		std::vector<char> staged((const char *) from, (const char *) from + bytes);
 
 		emulated_enqueue(stream, [=] { memcpy(to, staged.data(), bytes); });
-		return cudaSuccess;
+		return say(cudaSuccess);
 	}
 	emulated_enqueue(stream, [=] { memcpy(to, from, bytes); });
 	while (!async && !stream->operations.empty())
 		run_one();
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -318,7 +332,7 @@ cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch
 {
 	for (size_t i = 0; i < height; i++)
 		cudaMemcpyAsync((char *) to + i * to_pitch, (const char *) from + i * from_pitch, width, kind, stream);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 /* The default stream waits for nobody that was made not to block */
@@ -327,14 +341,14 @@ cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
 	(void) is_async(to, from, bytes, kind);
 	memcpy(to, from, bytes);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
 cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
 	emulated_enqueue(stream, [=] { memset(to, value, bytes); });
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 /*----------
@@ -342,9 +356,23 @@ cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
  *----------
  */
 
+/* An error of before comes back, and the device is current all the same */
 cudaError_t
-cudaSetDevice(int)
+cudaSetDevice(int device)
 {
+	if ((size_t) device == number_from("EMULATED_BROKEN_DEVICE", SIZE_MAX))
+		return say(cudaErrorDevicesUnavailable);
+	if (in_use.empty())
+		noperations = 0;
+	in_use.insert(device);
+	current_device = device;
+	return say(cudaSuccess);
+}
+
+cudaError_t
+cudaGetDevice(int *device)
+{
+	*device = current_device;
 	return cudaSuccess;
 }
 
@@ -352,26 +380,28 @@ cudaError_t
 cudaGetDeviceCount(int *count)
 {
 	*count = (int) number_from("EMULATED_DEVICES", 1);
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
 cudaDriverGetVersion(int *version)
 {
 	*version = CUDART_VERSION;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
-cudaGetDeviceProperties(cudaDeviceProp *properties, int)
+cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
 {
+	if ((size_t) device == number_from("EMULATED_BROKEN_DEVICE", SIZE_MAX))
+		return say(cudaErrorDevicesUnavailable);
 	memset(properties, 0, sizeof(*properties));
 	strcpy(properties->name, "emulated device");
 	properties->totalGlobalMem = total_memory();
 	properties->major = 8;
 	properties->multiProcessorCount = 4;
 	properties->l2CacheSize = 1 << 20;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
@@ -379,12 +409,15 @@ cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
 	*total_bytes = total_memory();
 	*free_bytes = *total_bytes - used_bytes;
-	return cudaSuccess;
+	return say(cudaSuccess);
 }
 
 cudaError_t
 cudaDeviceReset()
 {
+	in_use.erase(current_device);
+	is_lost = false;
+	last_error = cudaSuccess;
 	return cudaSuccess;
 }
 
@@ -393,14 +426,58 @@ cudaGetLastError()
 {
 	cudaError_t error = last_error;
 
-	last_error = cudaSuccess;
+	last_error = is_lost ? cudaErrorIllegalAddress : cudaSuccess;
 	return error;
 }
 
 const char *
 cudaGetErrorString(cudaError_t error)
 {
-	return error == cudaErrorMemoryAllocation ? "out of memory" : "some error";
+	switch (error)
+	{
+		case cudaErrorMemoryAllocation:
+			return "out of memory";
+		case cudaErrorDevicesUnavailable:
+			return "all CUDA-capable devices are busy or unavailable";
+		case cudaErrorIllegalAddress:
+			return "an illegal memory access was encountered";
+		default:
+			return "some error";
+	}
+}
+
+static int
+get_device(int *device, int ordinal)
+{
+	*device = ordinal;
+	return 0;
+}
+
+static int
+get_context_state(int device, unsigned *flags, int *active)
+{
+	*flags = 0;
+	*active = in_use.count(device) > 0;
+	return 0;
+}
+
+void *
+emulated_dlopen(const char *, int)
+{
+	return &in_use;
+}
+
+void *
+emulated_dlsym(void *, const char *name)
+{
+	return strcmp(name, "cuDeviceGet") == 0 ? (void *) get_device :
+		strcmp(name, "cuDevicePrimaryCtxGetState") == 0 ? (void *) get_context_state : NULL;
+}
+
+int
+emulated_dlclose(void *)
+{
+	return 0;
 }
 
 /*----------
