@@ -39,16 +39,13 @@
 #define SAMPLE_ROWS		65536
 
 /*
- * What the plug-in takes of a device's free memory (src/gpu/README.md): it leaves a reserve, work takes half of the rest, or what
- * centroids, their sums and products take if that is more, and a sample has a part of what is left
+ * How the plug-in deals out what it may take of a device (src/gpu/README.md): work takes half, or what centroids, their
+ * sums and products take if that is more, and a sample has a part of what is left
  */
-#define RESERVED_PART		(1.0 / 16)
-#define RESERVED_BYTES		(256.0 * 1024 * 1024)
 #define WORK_PART			0.5
 #define PRODUCTS_PART		0.125
 #define CENTROID_BYTES		16	/* for each of their numbers */
 #define SAMPLE_PART			0.875
-#define MAX_DEVICES		16
 
 /* Names the plug-in to take, or its folder: for tests, see src/gpu/README.md */
 #define LIBRARY_VARIABLE	"VQPG_GPU_LIBRARY"
@@ -58,7 +55,7 @@ struct IvfpqGpu
 	VqGpuInterface interface;
 	VqGpu	   *handle;			/* NULL if it is no longer open */
 	bool		is_required;
-	double		memory;			/* bytes, less the reserve */
+	double		memory;			/* bytes that may be taken */
 	size_t		dim;
 	size_t		wanted_rows;	/* of the sample */
 	size_t		sample_rows;	/* of those, taken */
@@ -207,23 +204,6 @@ has_device(const VqGpuInterface *interface, VqGpuStatus status)
 		(interface->devices(NULL, 0, &ndevices, &error) == VQ_GPU_OK && ndevices > 0);
 }
 
-/* Free memory of that device that has the most: which others are used, the plug-in decides */
-static double
-free_bytes(const IvfpqGpu *gpu)
-{
-	VqGpuDevice devices[MAX_DEVICES];
-	size_t		ndevices = 0;
-	double		most = 0;
-	VqGpuError	error;
-
-	if (gpu->interface.devices(devices, MAX_DEVICES, &ndevices, &error) != VQ_GPU_OK)
-		return 0;
-	for (size_t i = 0; i < Min(ndevices, MAX_DEVICES); i++)
-		if (ivfpq_gpu_device == VQ_GPU_ALL_DEVICES || ivfpq_gpu_device == devices[i].index)
-			most = Max(most, devices[i].free_bytes);
-	return most;
-}
-
 IvfpqGpu *
 ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 {
@@ -231,7 +211,6 @@ ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 	IvfpqGpu   *gpu;
 	VqGpuStatus status;
 	VqGpuError	error;
-	double		bytes;
 
 	if (ivfpq_gpu == VQ_USE_GPU_OFF || (ivfpq_gpu == VQ_USE_GPU_AUTO && nrows * dim < MIN_FLOATS))
 		return NULL;
@@ -245,8 +224,7 @@ ivfpq_gpu_open(const char *index_name, double nrows, size_t dim)
 	if (status == VQ_GPU_OK)
 	{
 		strlcpy(gpu->name, gpu->interface.describe(gpu->handle), sizeof(gpu->name));
-		bytes = free_bytes(gpu);
-		gpu->memory = Max(0, bytes - Max(bytes * RESERVED_PART, RESERVED_BYTES));
+		gpu->memory = gpu->interface.memory(gpu->handle);
 		return gpu;
 	}
 

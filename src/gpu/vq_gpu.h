@@ -36,7 +36,7 @@
 #include "kernels/vq_project.h"
 
 /* Raised when anything in this header, or a type it uses, changes its meaning */
-#define VQ_GPU_ABI_VERSION	3
+#define VQ_GPU_ABI_VERSION	4
 
 /* The file, beside vqpg.so, and what it exports */
 #define VQ_GPU_LIBRARY		"vqpg_cuda.so"
@@ -246,6 +246,12 @@ typedef struct VqGpuInterface
 	VqGpuStatus (*encode_collect) (VqGpu *gpu, VqGpuBatch **batch, VqGpuError *error);
 	void		(*encode_release) (VqGpu *gpu, VqGpuBatch *batch);
 	void		(*encode_end) (VqGpu *gpu);
+
+	/*
+	 * Bytes that may be taken of that opened device that has the most, what is
+	 * taken already included
+	 */
+	uint64_t	(*memory) (const VqGpu *gpu);
 } VqGpuInterface;
 
 /*

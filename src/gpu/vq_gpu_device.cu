@@ -635,3 +635,13 @@ vq_gpu_describe(const VqGpu *gpu)
 {
 	return gpu->description;
 }
+
+uint64_t
+vq_gpu_memory(const VqGpu *gpu)
+{
+	size_t		most = 0;
+
+	for (int d = 0; d < gpu->ndevices; d++)
+		most = vq_gpu_max(most, gpu->devices[d].budget);
+	return most;
+}

@@ -252,6 +252,7 @@ VqGpuStatus vq_gpu_devices(VqGpuDevice *devices, size_t capacity, size_t *ndevic
 VqGpuStatus vq_gpu_open(const VqGpuOptions *options, VqGpu **gpu, VqGpuError *error);
 void		vq_gpu_close(VqGpu *gpu);
 const char *vq_gpu_describe(const VqGpu *gpu);
+uint64_t	vq_gpu_memory(const VqGpu *gpu);
 
 template<typename T>
 static inline VqGpuStatus

@@ -36,5 +36,6 @@ vq_gpu_interface(VqGpuInterface *interface, size_t bytes)
 	filled.encode_collect = vq_gpu_encode_collect;
 	filled.encode_release = vq_gpu_encode_release;
 	filled.encode_end = vq_gpu_encode_end;
+	filled.memory = vq_gpu_memory;
 	memcpy(interface, &filled, bytes < sizeof(filled) ? bytes : sizeof(filled));
 }

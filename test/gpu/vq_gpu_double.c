@@ -14,7 +14,7 @@
  *		none		there is no device
  *		open		opening the device fails
  *		memory		the device has no memory for a sample, nor for a model
- *		small		devices say that nearly no memory is free
+ *		small		the device says that it has nearly no memory
  *		few N		it has memory for N rows of a sample, although it says that it has more
  *		codebook	training a codebook fails
  *		after N		of the calls that can fail, since open, N succeed, and then
@@ -225,7 +225,7 @@ double_devices(VqGpuDevice *devices, size_t capacity, size_t *ndevices, VqGpuErr
 		devices->driver_version = 1000;
 		devices->multiprocessors = 1;
 		devices->total_bytes = (uint64_t) 1 << 30;
-		devices->free_bytes = fault_is("small", NULL) ? 65536 : (uint64_t) 1 << 29;
+		devices->free_bytes = (uint64_t) 1 << 29;
 	}
 	return VQ_GPU_OK;
 }
@@ -266,6 +266,13 @@ double_describe(const VqGpu *gpu)
 {
 	(void) gpu;
 	return "double";
+}
+
+static uint64_t
+double_memory(const VqGpu *gpu)
+{
+	(void) gpu;
+	return fault_is("small", NULL) ? 65536 : (uint64_t) 1 << 28;
 }
 
 /*----------
@@ -756,7 +763,8 @@ vq_gpu_interface(VqGpuInterface *interface, size_t bytes)
 		.encode_submit = double_encode_submit,
 		.encode_collect = double_encode_collect,
 		.encode_release = double_encode_release,
-		.encode_end = double_encode_end
+		.encode_end = double_encode_end,
+		.memory = double_memory
 	};
 
 	if (fault_is("abi", NULL))

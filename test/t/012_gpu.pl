@@ -210,7 +210,7 @@ for my $case ([ 'on', 0, 0, qr/^$/, 'double' ], [ 'on', 5, 3, qr/ERROR:  55000: 
 
 my @failures = (
 	[ '', '/nonexistent/vqpg_cuda.so', '58P01', 'there is no file', 0, qr/^cpu$/ ],
-	[ 'abi', undef, '58P01', 'version 4 of the interface', 0, qr/^cpu$/ ],
+	[ 'abi', undef, '58P01', 'version 5 of the interface', 0, qr/^cpu$/ ],
 	[ 'short', undef, '58P01', 'an interface of', 0, qr/^cpu$/ ],
 	[ 'none', undef, '55000', 'no NVIDIA driver', 0, qr/^cpu$/ ],
 	[ 'open', undef, '58000', 'busy or unavailable', 1, qr/^cpu$/ ],
@@ -352,7 +352,7 @@ for my $case ([ 'few 10000', 'double', 0, 0 ], [ 'few 9000', 'cpu', 1, 3 ])
 }
 
 # vqpg_gpus says why there is none
-for my $case ([ 'none', undef, 'no NVIDIA driver' ], [ 'abi', undef, 'version 4' ], [ '', '/nonexistent', 'there is no file' ])
+for my $case ([ 'none', undef, 'no NVIDIA driver' ], [ 'abi', undef, 'version 5' ], [ '', '/nonexistent', 'there is no file' ])
 {
 	my ($fault, $library, $reason) = @$case;
 

@@ -108,7 +108,7 @@ static void
 test_another_version_is_refused(void)
 {
 	set_fault("abi");
-	check_refused(folder(), "has version 4 of the interface, and this vqpg wants version 3");
+	check_refused(folder(), "has version 5 of the interface, and this vqpg wants version 4");
 	set_fault("short");
 	check_refused(folder(), "has an interface of");
 	set_fault(NULL);
@@ -185,8 +185,10 @@ static void
 test_devices_are_listed(void)
 {
 	VqGpuInterface interface;
+	VqGpuOptions options = default_options();
 	VqGpuDevice devices[2];
 	VqGpuError	error;
+	VqGpu	   *gpu;
 	size_t		ndevices = 0;
 
 	load(&interface);
@@ -194,6 +196,9 @@ test_devices_are_listed(void)
 	CHECK(interface.devices(devices, 2, &ndevices, &error) == VQ_GPU_OK, "%s", error.message);
 	CHECK(devices[0].index == 0 && devices[0].name[0] != '\0', "name \"%s\"", devices[0].name);
 	CHECK(devices[0].total_bytes >= devices[0].free_bytes, "more free than there is");
+	CHECK(interface.open(&options, &gpu, &error) == VQ_GPU_OK, "%s", error.message);
+	CHECK(interface.memory(gpu) > 0 && interface.memory(gpu) <= devices[0].free_bytes, "more to take than is free");
+	interface.close(gpu);
 }
 
 /*----------
