@@ -121,6 +121,20 @@ vq_gpu_left(const VqGpuState *device)
 }
 
 VqGpuStatus
+vq_gpu_look_at_memory(VqGpuState *device)
+{
+	size_t		free_bytes;
+	size_t		total_bytes;
+	size_t		reserve;
+
+	TRY(vq_gpu_use(device));
+	CUDA(device->gpu, cudaMemGetInfo(&free_bytes, &total_bytes));
+	reserve = vq_gpu_min(free_bytes, vq_gpu_max(free_bytes / RESERVE_SHARE, RESERVE_BYTES));
+	device->budget = vq_gpu_min(device->budget, device->used + free_bytes - reserve);
+	return VQ_GPU_OK;
+}
+
+VqGpuStatus
 vq_gpu_alloc_bytes(VqGpuState *device, VqGpuScope scope, size_t count, size_t size,
 				   bool is_host, void **address)
 {
@@ -407,9 +421,6 @@ create_events(VqGpuState *device)
 static VqGpuStatus
 open_device(VqGpu *gpu, VqGpuState *device)
 {
-	size_t		free_bytes;
-	size_t		total_bytes;
-
 	device->owns_context = !has_context(device->index);
 	TRY(vq_gpu_use(device));
 	device->is_entered = true;
@@ -421,11 +432,8 @@ open_device(VqGpu *gpu, VqGpuState *device)
 	CUBLAS(gpu, cublasSetStream(device->cublas, device->compute));
 
 	/* After all of that, which takes memory too */
-	CUDA(gpu, cudaMemGetInfo(&free_bytes, &total_bytes));
-	device->budget = free_bytes - vq_gpu_min(free_bytes, vq_gpu_max(free_bytes / RESERVE_SHARE, RESERVE_BYTES));
-	if (gpu->options.memory_limit > 0)
-		device->budget = vq_gpu_min(device->budget, (size_t) gpu->options.memory_limit);
-	return VQ_GPU_OK;
+	device->budget = gpu->options.memory_limit > 0 ? (size_t) gpu->options.memory_limit : SIZE_MAX;
+	return vq_gpu_look_at_memory(device);
 }
 
 /* Fill the list of devices to use */

@@ -243,6 +243,9 @@ void		vq_gpu_free_scope(VqGpu *gpu, VqGpuScope scope);
 /* Bytes that may still be allocated */
 size_t		vq_gpu_left(const VqGpuState *device);
 
+/* Less of them, if others have taken memory of the device since it was opened */
+VqGpuStatus vq_gpu_look_at_memory(VqGpuState *device);
+
 /* Wait, and ask should_stop meanwhile */
 VqGpuStatus vq_gpu_wait(VqGpuState *device, cudaEvent_t event);
 VqGpuStatus vq_gpu_wait_stream(VqGpuState *device, cudaStream_t stream);

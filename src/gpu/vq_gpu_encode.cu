@@ -318,6 +318,7 @@ encode_begin(VqGpu *gpu, const VqGpuModel *model, size_t batch_rows)
 	{
 		VqGpuState *device = &gpu->devices[d];
 
+		TRY(vq_gpu_look_at_memory(device));
 		while (capacity > MIN_CAPACITY &&
 			   encode_bytes(device, model, stride, capacity) > vq_gpu_left(device))
 			capacity = vq_gpu_max(capacity / 2, MIN_CAPACITY);

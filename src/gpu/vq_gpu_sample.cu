@@ -75,6 +75,31 @@ alloc_workspace(VqGpuState *device)
 }
 
 /*
+ * Memory for the rows that stay, of those left as many as this device is to have.  What
+ * others take between a look at the memory and this makes them fewer.
+ */
+static VqGpuStatus
+alloc_resident(VqGpuState *device, size_t nrows)
+{
+	VqGpu	   *gpu = device->gpu;
+	size_t		row_bytes = gpu->stride * sizeof(float);
+	VqGpuStatus status;
+
+	for (;;)
+	{
+		size_t		room = vq_gpu_left(device);
+
+		/* A little is kept back for the training of codes */
+		device->resident_rows = vq_gpu_min(nrows, (room - room / 8) / row_bytes);
+		status = vq_gpu_alloc(device, SCOPE_SAMPLE, device->resident_rows * gpu->stride, &device->resident);
+		if (status != VQ_GPU_NO_MEMORY || device->resident_rows == 0)
+			return status;
+		TRY(vq_gpu_look_at_memory(device));
+		nrows = device->resident_rows / 2;
+	}
+}
+
+/*
  * Decide on the size of chunks, and on how many rows each device keeps.  Chunks
  * shrink until the workspace leaves at least half of the memory to rows, or
  * can shrink no more.
@@ -90,6 +115,7 @@ plan_sample(VqGpu *gpu)
 	{
 		VqGpuState *device = &gpu->devices[d];
 
+		TRY(vq_gpu_look_at_memory(device));
 		for (;;)
 		{
 			size_t		bytes;
@@ -106,17 +132,11 @@ plan_sample(VqGpu *gpu)
 		VqGpuState *device = &gpu->devices[d];
 		size_t		share = vq_gpu_divide_up(left, (size_t) (gpu->ndevices - d));
 		size_t		bytes;
-		size_t		room;
 
 		TRY(workspace_bytes(device, gpu->chunk_rows, &bytes));	/* once more: of the final size */
 		TRY(alloc_workspace(device));
-
-		/* A little is kept back for the training of codes */
-		room = vq_gpu_left(device);
-		room -= room / 8;
 		device->resident_first = gpu->resident_rows;
-		device->resident_rows = vq_gpu_min(share, room / (gpu->stride * sizeof(float)));
-		TRY(vq_gpu_alloc(device, SCOPE_SAMPLE, device->resident_rows * gpu->stride, &device->resident));
+		TRY(alloc_resident(device, share));
 		gpu->resident_rows += device->resident_rows;
 		left -= device->resident_rows;
 	}

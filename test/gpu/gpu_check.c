@@ -157,17 +157,23 @@ check_status(VqGpuStatus status, VqGpuStatus wanted, const VqGpuError *error, co
 }
 
 static VqGpu *
-open_gpu(VqGpuProducts products, uint64_t memory_limit)
+open_device(int device, VqGpuProducts products, uint64_t memory_limit)
 {
 	VqGpuOptions options;
 	VqGpuError	error;
 	VqGpu	   *gpu;
 
 	memset(&options, 0, sizeof(options));
-	options.device = wanted_device;
+	options.device = device;
 	options.products = products;
 	options.memory_limit = memory_limit;
 	return check_status(gpu_interface.open(&options, &gpu, &error), VQ_GPU_OK, &error, "open") ? gpu : NULL;
+}
+
+static VqGpu *
+open_gpu(VqGpuProducts products, uint64_t memory_limit)
+{
+	return open_device(wanted_device, products, memory_limit);
 }
 
 /*----------
@@ -1164,6 +1170,43 @@ check_lost_device(void)
 	close_fixture(&fixture);
 }
 
+/* Others take memory when the device is open already; is_known: it can be seen that they have */
+static void
+check_taken_memory(bool is_known)
+{
+	Shape		shape = {300, 60013, 16, 75, 4, true, false};
+	const size_t reserve_mb = 256;
+	const size_t chunk_mb = 64;
+	VqGpuDevice device;
+	size_t		ndevices;
+	size_t		nresident = 0;
+	VqGpuError	error;
+	Fixture		fixture;
+	VqGpu	   *gpu;
+
+	open_fixture(&fixture, &shape, false);
+	begin_case("where others have taken memory, %s, a sample is streamed", is_known ? "which can be seen" : "unseen");
+	gpu = open_device(0, VQ_GPU_PRODUCTS_F32, 0);
+	if (gpu != NULL && check_status(gpu_interface.devices(&device, 1, &ndevices, &error), VQ_GPU_OK, &error, "devices"))
+	{
+		if (is_known)
+			set_number("EMULATED_TAKEN_MB", (size_t) (device.total_bytes >> 20) - reserve_mb - 28);
+		else
+			set_number("EMULATED_LARGEST_MB", chunk_mb + 1);
+		if (add_sample(gpu, &fixture, &nresident))
+		{
+			check(nresident > 0 && nresident < shape.nrows, "%zu of %zu rows are resident", nresident, shape.nrows);
+			check_kmeans(gpu, &fixture, kinds[0].tolerance);
+			check_codebook(gpu, &fixture);
+		}
+		unsetenv("EMULATED_TAKEN_MB");
+		unsetenv("EMULATED_LARGEST_MB");
+	}
+	gpu_interface.close(gpu);
+	end_case();
+	close_fixture(&fixture);
+}
+
 /* A further device, which does not answer */
 static void
 check_broken_device(void)
@@ -1256,6 +1299,8 @@ main(int argc, char **argv)
 	{
 		check_lost_device();
 		check_broken_device();
+		check_taken_memory(true);
+		check_taken_memory(false);
 	}
 
 	/* While the device is open here, opening it again takes no start of the driver */

@@ -15,7 +15,8 @@
  * promises no less.
  *
  * EMULATED_DEVICES says how many devices there are, EMULATED_MEMORY_MB how much
- * memory they have.  New memory is filled with garbage.  After EMULATED_LOST_AFTER
+ * memory they have, EMULATED_TAKEN_MB how much of it others have, EMULATED_LARGEST_MB
+ * how much can be had at once.  New memory is filled with garbage.  After EMULATED_LOST_AFTER
  * operations of streams all calls fail, as after a fault of a kernel, until the
  * device is reset.  EMULATED_BROKEN_DEVICE is the number of one that does not answer.
  *

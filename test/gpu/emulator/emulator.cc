@@ -232,6 +232,14 @@ total_memory()
 	return number_from("EMULATED_MEMORY_MB", 2048) << 20;
 }
 
+static size_t
+free_memory()
+{
+	size_t		taken = (number_from("EMULATED_TAKEN_MB", 0) << 20) + used_bytes;
+
+	return total_memory() - min(taken, total_memory());
+}
+
 static cudaError_t
 allocate(void **address, size_t bytes, std::map<const char *, size_t> &known)
 {
@@ -246,7 +254,7 @@ allocate(void **address, size_t bytes, std::map<const char *, size_t> &known)
 cudaError_t
 cudaMalloc(void **address, size_t bytes)
 {
-	if (used_bytes + bytes > total_memory())
+	if (bytes > free_memory() || bytes >> 20 >= number_from("EMULATED_LARGEST_MB", SIZE_MAX))
 		return say(cudaErrorMemoryAllocation);
 	cudaError_t result = allocate(address, bytes, on_device);
 
@@ -408,7 +416,7 @@ cudaError_t
 cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
 	*total_bytes = total_memory();
-	*free_bytes = *total_bytes - used_bytes;
+	*free_bytes = free_memory();
 	return say(cudaSuccess);
 }
 
