@@ -215,6 +215,28 @@ vq_gpu_free_scope(VqGpu *gpu, VqGpuScope scope)
 		free_device_scope(&gpu->devices[d], scope);
 }
 
+VqGpuStatus
+vq_gpu_pin_rows(VqGpuState *device, size_t nrows, size_t dim, size_t stride)
+{
+	if (nrows * stride > device->pinned_floats)
+	{
+		device->pinned_floats = 0;
+		free_device_scope(device, SCOPE_DEVICE);
+		for (int s = 0; s < VQ_GPU_SLOTS; s++)
+		{
+			VqGpuSlot  *slot = &device->slots[s];
+
+			TRY(vq_gpu_alloc_host(device, SCOPE_DEVICE, nrows * stride, &slot->host_rows));
+			TRY(vq_gpu_alloc_bytes(device, SCOPE_DEVICE, VQ_GPU_PIECE_BYTES, 1, true, &slot->host_piece));
+		}
+		device->pinned_floats = nrows * stride;
+	}
+	for (int s = 0; s < VQ_GPU_SLOTS && dim < stride; s++)
+		for (size_t i = 0; i < nrows; i++)
+			memset(device->slots[s].host_rows + i * stride + dim, 0, (stride - dim) * sizeof(float));
+	return VQ_GPU_OK;
+}
+
 /*----------
  * Waiting
  *----------

@@ -32,11 +32,15 @@ extern "C"
 /* Batches under way at a device: one comes, one is computed, one goes */
 #define VQ_GPU_SLOTS 3
 
+/* Centroids and sums cross the bus in pieces, so that one is copied while the host is at the next */
+#define VQ_GPU_PIECE_BYTES ((size_t) 2 << 20)
+
 enum VqGpuScope
 {
 	SCOPE_SAMPLE,
 	SCOPE_PQ,
 	SCOPE_ENCODE,
+	SCOPE_DEVICE,				/* for as long as it is open */
 	NSCOPES
 };
 
@@ -91,6 +95,7 @@ struct VqGpuSlot
 	size_t		first_row;		/* in the step */
 	size_t		nrows;
 
+	void	   *host_piece;		/* VQ_GPU_PIECE_BYTES; both are of vq_gpu_pin_rows */
 	float	   *host_rows;
 	float	   *rows;
 	uint32_t   *host_labels;
@@ -123,6 +128,7 @@ struct VqGpuState				/* of one device */
 	size_t		used;
 	VqGpuAllocation *allocations[NSCOPES];
 	VqGpuSlot	slots[VQ_GPU_SLOTS];
+	size_t		pinned_floats;	/* of the host_rows of each */
 
 	/* sample: see vq_gpu_sample.cu, and vq_gpu_kmeans.cu for sums */
 	size_t		resident_first; /* number of its first row in the sample */
@@ -240,6 +246,12 @@ VqGpuStatus vq_gpu_alloc_bytes(VqGpuState *device, VqGpuScope scope, size_t coun
 							   bool is_host, void **address);
 void		vq_gpu_free_scope(VqGpu *gpu, VqGpuScope scope);
 
+/*
+ * Have nrows pinned rows in each slot, with zeros between dim and stride.  They stay, as
+ * pinning takes long, and are made anew only where they are too few; nothing may be under way.
+ */
+VqGpuStatus vq_gpu_pin_rows(VqGpuState *device, size_t nrows, size_t dim, size_t stride);
+
 /* Bytes that may still be allocated */
 size_t		vq_gpu_left(const VqGpuState *device);
 
@@ -346,7 +358,10 @@ VqGpuStatus vq_gpu_sample_begin(VqGpu *gpu, size_t dim, size_t nrows, size_t max
 VqGpuStatus vq_gpu_sample_add(VqGpu *gpu, const float *rows, size_t nrows, VqGpuError *error);
 void		vq_gpu_sample_end(VqGpu *gpu);
 
-/* Copy rows of the sample that the caller keeps, zero padded to the stride */
+/* Copy rows of dim floats to places of the stride, the rest of which is left as it is */
+void		vq_gpu_copy_rows(const float *from, size_t nrows, size_t dim, size_t stride, float *to);
+
+/* The same for rows of the sample that the caller keeps */
 void		vq_gpu_copy_kept_rows(const VqGpu *gpu, size_t first_row, size_t nrows, float *to);
 
 /* vq_gpu_kmeans.cu */

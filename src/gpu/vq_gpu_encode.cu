@@ -224,7 +224,6 @@ alloc_batch(VqGpuState *device, VqGpuSlot *slot, const VqPq *pq, size_t stride, 
 {
 	VqGpuBatch *batch = &slot->batch;
 
-	TRY(vq_gpu_alloc_host(device, SCOPE_ENCODE, capacity * stride, &slot->host_rows));
 	TRY(vq_gpu_alloc_host(device, SCOPE_ENCODE, capacity, &slot->host_labels));
 	TRY(vq_gpu_alloc_host(device, SCOPE_ENCODE, capacity, &slot->host_distances));
 	TRY(vq_gpu_alloc_host(device, SCOPE_ENCODE, capacity * pq->m, &slot->host_codes));
@@ -235,8 +234,6 @@ alloc_batch(VqGpuState *device, VqGpuSlot *slot, const VqPq *pq, size_t stride, 
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, capacity * pq->m, &slot->codes));
 	TRY(vq_gpu_alloc(device, SCOPE_ENCODE, capacity, &slot->factors));
 
-	/* What lies between dim and stride is zero, and the caller leaves it so */
-	memset(slot->host_rows, 0, capacity * stride * sizeof(float));
 	memset(batch, 0, sizeof(*batch));
 	batch->capacity = capacity;
 	batch->stride = stride;
@@ -280,6 +277,7 @@ begin_device(VqGpuState *device, const VqGpuModel *model, size_t stride, size_t 
 
 	TRY(vq_gpu_use(device));
 	device->encode_tile = tile_of(pq, capacity);
+	TRY(vq_gpu_pin_rows(device, capacity, model->dim, stride));
 	for (int s = 0; s < VQ_GPU_SLOTS; s++)
 		TRY(alloc_batch(device, &device->slots[s], pq, stride, capacity));
 	TRY(vq_gpu_assign_alloc(device, SCOPE_ENCODE, model->dim, stride, model->ncentroids, capacity,

@@ -44,21 +44,18 @@ alloc_slots(VqGpuState *device)
 	VqGpu	   *gpu = device->gpu;
 	size_t		rows = gpu->chunk_rows;
 
+	TRY(vq_gpu_pin_rows(device, rows, gpu->dim, gpu->stride));
 	for (int s = 0; s < VQ_GPU_SLOTS; s++)
 	{
 		VqGpuSlot  *slot = &device->slots[s];
 
 		slot->is_pending = false;
 		slot->batch.capacity = rows;
-		TRY(vq_gpu_alloc_host(device, SCOPE_SAMPLE, rows * gpu->stride, &slot->host_rows));
 		TRY(vq_gpu_alloc_host(device, SCOPE_SAMPLE, rows, &slot->host_labels));
 		TRY(vq_gpu_alloc_host(device, SCOPE_SAMPLE, rows, &slot->host_distances));
 		TRY(vq_gpu_alloc(device, SCOPE_SAMPLE, rows * gpu->stride, &slot->rows));
 		TRY(vq_gpu_alloc(device, SCOPE_SAMPLE, rows, &slot->labels));
 		TRY(vq_gpu_alloc(device, SCOPE_SAMPLE, rows, &slot->distances));
-
-		/* What lies between dim and stride is never written again */
-		memset(slot->host_rows, 0, rows * gpu->stride * sizeof(float));
 	}
 	return VQ_GPU_OK;
 }
@@ -190,8 +187,8 @@ vq_gpu_sample_end(VqGpu *gpu)
  *----------
  */
 
-static void
-copy_padded(const float *from, size_t nrows, size_t dim, size_t stride, float *to)
+void
+vq_gpu_copy_rows(const float *from, size_t nrows, size_t dim, size_t stride, float *to)
 {
 	if (dim == stride)
 		memcpy(to, from, nrows * dim * sizeof(float));
@@ -222,7 +219,7 @@ vq_gpu_copy_kept_rows(const VqGpu *gpu, size_t first_row, size_t nrows, float *t
 		size_t		skipped = first_row - piece->first_row;
 		size_t		n = vq_gpu_min(nrows, piece->nrows - skipped);
 
-		copy_padded(piece->rows + skipped * gpu->dim, n, gpu->dim, gpu->stride, to);
+		vq_gpu_copy_rows(piece->rows + skipped * gpu->dim, n, gpu->dim, gpu->stride, to);
 		to += n * gpu->stride;
 		first_row += n;
 		nrows -= n;
@@ -245,7 +242,7 @@ send_resident(VqGpuState *device, size_t place, const float *rows, size_t nrows)
 		TRY(vq_gpu_stop_requested(gpu));
 		if (slot->is_pending)
 			TRY(vq_gpu_wait(device, slot->copied_in));
-		copy_padded(rows + first * gpu->dim, n, gpu->dim, gpu->stride, slot->host_rows);
+		vq_gpu_copy_rows(rows + first * gpu->dim, n, gpu->dim, gpu->stride, slot->host_rows);
 		CUDA(gpu, cudaMemcpyAsync(device->resident + (place + first) * gpu->stride, slot->host_rows,
 								  n * gpu->stride * sizeof(float), cudaMemcpyHostToDevice, device->copy_in));
 		CUDA(gpu, cudaEventRecord(slot->copied_in, device->copy_in));
