@@ -219,7 +219,7 @@ gpu-double: .build/gpu/double/vqpg_cuda.so
 # The plug-in itself, its kernels run by an emulator on the CPU
 emulated_objects := $(patsubst %.cu,.build/gpu/emulated/%.o,$(call files_in,src/gpu/*.cu)) \
 	.build/gpu/emulated/emulator.o .build/cuda/src/kernels/vq_pq.o .build/cuda/src/kernels/vq_rng.o
-EMULATED_CXXFLAGS = -std=c++17 -g -O2 -Wall -Wno-unknown-pragmas -fPIC -fvisibility=hidden \
+EMULATED_CXXFLAGS = -std=c++17 -g -O2 -Wall -Wno-unknown-pragmas -fPIC -fvisibility=hidden -DVQ_GPU_PIECE_BYTES=4096u \
 	-I$(top)/test/gpu/emulator -I$(top)/src
 
 .build/gpu/emulated/%.o: %.cu $(plugin_headers) $(call files_in,test/gpu/emulator/*.* test/gpu/emulator/cub/device/*)

@@ -172,32 +172,45 @@ to_bf16(VqGpuState *device, const float *from, size_t count, __nv_bfloat16 *to)
 	return VQ_GPU_OK;
 }
 
-/*
- * They go through a pinned buffer, which the first slot has; in a few pieces,
- * as it need not hold all of them.
- */
+/* They go through the pinned rows of the slots in turn, piece by piece */
+static VqGpuStatus
+send_centroids(VqGpuState *device, const VqGpuCentroids *centroids, const float *values)
+{
+	VqGpu	   *gpu = device->gpu;
+	size_t		dim = centroids->dim;
+	size_t		stride = centroids->stride;
+	size_t		piece = vq_gpu_min(device->slots[0].batch.capacity,
+								   vq_gpu_max(VQ_GPU_PIECE_BYTES / (stride * sizeof(float)), 1));
+	int			s = 0;
+
+	for (size_t first = 0; first < centroids->count; first += piece)
+	{
+		VqGpuSlot  *slot = &device->slots[s];
+		size_t		n = vq_gpu_min(piece, centroids->count - first);
+
+		if (first >= VQ_GPU_SLOTS * piece)
+			TRY(vq_gpu_wait(device, slot->copied_in));
+		vq_gpu_copy_rows(values + first * dim, n, dim, stride, slot->host_rows);
+		CUDA(gpu, cudaMemcpyAsync(centroids->values + first * stride, slot->host_rows,
+								  n * stride * sizeof(float), cudaMemcpyHostToDevice, device->compute));
+		CUDA(gpu, cudaEventRecord(slot->copied_in, device->compute));
+		s = (s + 1) % VQ_GPU_SLOTS;
+	}
+
+	/* The buffers are used by others next */
+	return vq_gpu_wait_stream(device, device->compute);
+}
+
 VqGpuStatus
 vq_gpu_set_centroids(VqGpuState *device, VqGpuCentroids *centroids, const float *values, size_t count)
 {
 	VqGpu	   *gpu = device->gpu;
-	VqGpuSlot  *slot = &device->slots[0];
-	size_t		dim = centroids->dim;
 	size_t		stride = centroids->stride;
-	size_t		piece = slot->batch.capacity;
 	unsigned	blocks = (unsigned) vq_gpu_divide_up(count + 3, BLOCK_WARPS);
 
 	TRY(vq_gpu_use(device));
 	centroids->count = count;
-	for (size_t first = 0; first < count; first += piece)
-	{
-		size_t		n = vq_gpu_min(piece, count - first);
-
-		for (size_t i = 0; i < n; i++)
-			memcpy(slot->host_rows + i * stride, values + (first + i) * dim, dim * sizeof(float));
-		CUDA(gpu, cudaMemcpyAsync(centroids->values + first * stride, slot->host_rows,
-								  n * stride * sizeof(float), cudaMemcpyHostToDevice, device->compute));
-		TRY(vq_gpu_wait_stream(device, device->compute));
-	}
+	TRY(send_centroids(device, centroids, values));
 	half_norms_kernel<<<blocks, BLOCK_WARPS * VQ_GPU_WARP, 0, device->compute>>>
 		(centroids->values, stride, (uint32_t) count, centroids->half_norms);
 	LAUNCHED(gpu, "half_norms_kernel");

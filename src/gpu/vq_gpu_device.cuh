@@ -32,8 +32,10 @@ extern "C"
 /* Batches under way at a device: one comes, one is computed, one goes */
 #define VQ_GPU_SLOTS 3
 
-/* Centroids and sums cross the bus in pieces, so that one is copied while the host is at the next */
+/* Centroids and sums cross the bus in pieces, so that one is copied while the host is at the next; tests have smaller ones */
+#ifndef VQ_GPU_PIECE_BYTES
 #define VQ_GPU_PIECE_BYTES ((size_t) 2 << 20)
+#endif
 
 enum VqGpuScope
 {
@@ -138,7 +140,7 @@ struct VqGpuState				/* of one device */
 	VqGpuAssignWork assign;
 	size_t		sum_places;		/* centroids whose sums there is room for */
 	double	   *sums;			/* [nsplits][ncentroids][dim] */
-	unsigned long long *counts; /* [ncentroids] */
+	uint64_t   *counts;			/* [ncentroids] */
 	double	   *error;			/* one number */
 	uint32_t   *row_numbers;	/* [chunk], 0, 1, 2 .. */
 	uint32_t   *sorted_rows;

@@ -19,7 +19,6 @@
 
 #include <cub/device/device_radix_sort.cuh>
 
-#include <stdlib.h>
 #include <string.h>
 
 #define SUM_THREADS 128			/* dimensions of a block of add_rows_kernel */
@@ -64,7 +63,7 @@ starts_kernel(const uint32_t *sorted_labels, uint32_t nrows, uint32_t ncentroids
 }
 
 __global__ static void
-add_counts_kernel(const uint32_t *starts, uint32_t ncentroids, unsigned long long *counts)
+add_counts_kernel(const uint32_t *starts, uint32_t ncentroids, uint64_t *counts)
 {
 	uint32_t	j = blockIdx.x * blockDim.x + threadIdx.x;
 
@@ -365,55 +364,64 @@ finish_chunk(VqGpuState *device, VqGpuSlot *slot, const Step *step)
 	return VQ_GPU_OK;
 }
 
+template<typename T>
+static VqGpuStatus
+start_piece(VqGpuState *device, VqGpuSlot *slot, const T *from, size_t count)
+{
+	CUDA(device->gpu, cudaMemcpyAsync(slot->host_piece, from, count * sizeof(T), cudaMemcpyDeviceToHost, device->compute));
+	CUDA(device->gpu, cudaEventRecord(slot->done, device->compute));
+	return VQ_GPU_OK;
+}
+
+/*
+ * to[i] := from[i], or += if the sums of another device are there.  Pieces are copied
+ * while the host is at the ones before; no chunk is under way.
+ */
+template<typename T>
+static VqGpuStatus
+bring_home(VqGpuState *device, const T *from, size_t count, bool is_first, T *to)
+{
+	const size_t piece = VQ_GPU_PIECE_BYTES / sizeof(T);
+	const size_t ahead = VQ_GPU_SLOTS * piece;
+
+	for (size_t first = 0; first < vq_gpu_min(count, ahead); first += piece)
+		TRY(start_piece(device, &device->slots[first / piece], from + first, vq_gpu_min(piece, count - first)));
+	for (size_t first = 0; first < count; first += piece)
+	{
+		VqGpuSlot  *slot = &device->slots[first / piece % VQ_GPU_SLOTS];
+		const T    *arrived = (const T *) slot->host_piece;
+		size_t		n = vq_gpu_min(piece, count - first);
+
+		TRY(vq_gpu_wait(device, slot->done));
+		if (is_first)
+			memcpy(to + first, arrived, n * sizeof(T));
+		else
+			for (size_t i = 0; i < n; i++)
+				to[first + i] += arrived[i];
+		if (first + ahead < count)
+			TRY(start_piece(device, slot, from + first + ahead, vq_gpu_min(piece, count - first - ahead)));
+	}
+	return VQ_GPU_OK;
+}
+
 /* Bring a device's sums home; the first device's are written, those of others added */
 static VqGpuStatus
 collect_sums(VqGpuState *device, const Step *step, bool is_first, VqKmeansSums *sums)
 {
-	VqGpu	   *gpu = device->gpu;
 	size_t		nc = step->ncentroids;
-	size_t		nsums = nc * gpu->dim;
+	size_t		nsums = nc * device->gpu->dim;
 	uint32_t	nsplits = splits_of(device, nc);
-	double	   *host_sums = sums->sums;
-	uint64_t   *host_counts = sums->counts;
-	double		error = 0;
-	VqGpuStatus status;
 
 	TRY(vq_gpu_use(device));
 	if (nsplits > 1)
 	{
 		add_splits_kernel<<<(unsigned) vq_gpu_divide_up(nsums, 256), 256, 0, device->compute>>>
 			(device->sums, nsums, nsplits);
-		LAUNCHED(gpu, "add_splits_kernel");
+		LAUNCHED(device->gpu, "add_splits_kernel");
 	}
-	if (!is_first)
-	{
-		host_sums = (double *) malloc(nsums * sizeof(double));
-		host_counts = (uint64_t *) malloc(nc * sizeof(uint64_t));
-	}
-	status = host_sums == NULL || host_counts == NULL ?
-		vq_gpu_fail(gpu->error, VQ_GPU_NO_MEMORY, "out of memory on the host") :
-		vq_gpu_wait_stream(device, device->compute);
-	if (status == VQ_GPU_OK)
-		status = vq_gpu_check(gpu, cudaMemcpy(host_sums, device->sums, nsums * sizeof(double),
-											  cudaMemcpyDeviceToHost), "cudaMemcpy of sums");
-	if (status == VQ_GPU_OK)
-		status = vq_gpu_check(gpu, cudaMemcpy(host_counts, device->counts, nc * sizeof(uint64_t),
-											  cudaMemcpyDeviceToHost), "cudaMemcpy of counts");
-	if (status == VQ_GPU_OK)
-		status = vq_gpu_check(gpu, cudaMemcpy(&error, device->error, sizeof(double),
-											  cudaMemcpyDeviceToHost), "cudaMemcpy of the error");
-	if (status == VQ_GPU_OK)
-		sums->error = is_first ? error : sums->error + error;
-	if (!is_first)
-	{
-		for (size_t i = 0; status == VQ_GPU_OK && i < nsums; i++)
-			sums->sums[i] += host_sums[i];
-		for (size_t j = 0; status == VQ_GPU_OK && j < nc; j++)
-			sums->counts[j] += host_counts[j];
-		free(host_sums);
-		free(host_counts);
-	}
-	return status;
+	TRY(bring_home(device, device->sums, nsums, is_first, sums->sums));
+	TRY(bring_home(device, device->counts, nc, is_first, sums->counts));
+	return bring_home(device, device->error, 1, is_first, &sums->error);
 }
 
 static VqGpuStatus
