@@ -390,16 +390,26 @@ multiply(VqGpuState *device, const VqGpuCentroids *centroids, size_t first, size
 						   CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, work->products, ld);
 }
 
+/* As many tiles as it takes, of about the same size: a small one at the end would keep few of the device's parts busy */
+static size_t
+even_tile(size_t nrows, size_t row_tile)
+{
+	size_t		rows = vq_gpu_divide_up(nrows, vq_gpu_max(vq_gpu_divide_up(nrows, row_tile), 1));
+
+	return vq_gpu_min(row_tile, vq_gpu_divide_up(rows, MIN_ROW_TILE) * MIN_ROW_TILE);
+}
+
 VqGpuStatus
 vq_gpu_assign(VqGpuState *device, const VqGpuCentroids *centroids, const VqGpuAssignWork *work,
 			  const float *rows, size_t nrows, uint32_t *labels, float *distances)
 {
 	VqGpu	   *gpu = device->gpu;
 	size_t		stride = centroids->stride;
+	size_t		tile = even_tile(nrows, work->row_tile);
 
-	for (size_t first_row = 0; first_row < nrows; first_row += work->row_tile)
+	for (size_t first_row = 0; first_row < nrows; first_row += tile)
 	{
-		size_t		n = vq_gpu_min(work->row_tile, nrows - first_row);
+		size_t		n = vq_gpu_min(tile, nrows - first_row);
 		unsigned	blocks = (unsigned) vq_gpu_divide_up(n, BLOCK_WARPS);
 		const float *x = rows + first_row * stride;
 
