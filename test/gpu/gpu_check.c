@@ -10,8 +10,8 @@
  * centroids is nearer, which of two codes) another answer than the CPU's counts
  * as right if it is as good within the stated rounding, by distances in double.
  * --small leaves out the large sizes, and --sanitized more, for tools that slow everything down.
- * --part 0/4 checks every fourth shape, so that four processes share the work,
- * most of which is the CPU's.
+ * --part 0/4 checks a fourth of it, so that four processes share the work, most of
+ * which is the CPU's; what takes the least comes first.
  *
  * The last line says "N passed, M failed"; the exit status is 0 if none failed.
  *
@@ -37,11 +37,13 @@
 static int	npassed;
 static int	nfailed;
 static int	nbad;				/* checks that failed in the case that runs */
+static double case_start;
 static char case_name[256];
 static bool is_small;
 static bool is_sanitized;
 static bool is_emulated;		/* whose faults are set by the environment */
 static int	wanted_device;
+static size_t nused = 1;		/* devices */
 static unsigned part;			/* of nparts */
 static unsigned nparts = 1;
 static const VqKernels *kernels;
@@ -79,6 +81,7 @@ static const Shape shapes[] = {
 	{3, 5003, 7, 2, 8, false, false},
 	{17, 2001, 33, 5, 4, true, false},
 	{17, 999, 33, 17, 8, true, false},
+	{40, 300, 3, 1, 8, true, false},	/* a sub-quantiser whose codebook fits no block */
 	{64, 100, 300, 16, 4, true, false},	/* fewer rows than lists and than codes */
 	{300, 10007, 4096, 150, 4, false, false},
 	{300, 5003, 7, 75, 8, false, false},
@@ -117,6 +120,7 @@ begin_case(const char *format,...)
 	vsnprintf(case_name, sizeof(case_name), format, arguments);
 	va_end(arguments);
 	nbad = 0;
+	case_start = data_now();
 }
 
 static void
@@ -126,7 +130,7 @@ end_case(void)
 		npassed++;
 	else
 		nfailed++;
-	printf("%-6s %s\n", nbad == 0 ? "ok" : "FAILED", case_name);
+	printf("%-6s %s (%.1f s)\n", nbad == 0 ? "ok" : "FAILED", case_name, data_now() - case_start);
 	fflush(stdout);
 }
 
@@ -226,7 +230,15 @@ typedef struct Fixture
 	float	   *gpu_codebook;
 	double	   *pq_sums;
 	uint8_t    *code;			/* [m] */
+
+	/* of reference_code, where it has been asked for: of a row less the centroid of the label, of a centroid */
+	double	   *row_codes;		/* [nrows][padded_dim] */
+	uint32_t   *row_labels;		/* NO_LABEL: none yet */
+	double	   *list_codes;		/* [nlists][padded_dim] */
+	bool	   *are_list_codes;
 } Fixture;
+
+#define NO_LABEL UINT32_MAX
 
 static void
 alloc_sums(VqKmeansSums *sums, size_t ncentroids, size_t dim)
@@ -336,6 +348,11 @@ open_fixture(Fixture *fixture, const Shape *shape, bool are_equal)
 	fixture->gpu_codebook = data_alloc(vq_pq_codebook_floats(&fixture->pq), sizeof(float));
 	fixture->pq_sums = data_alloc(vq_pq_sums_doubles(&fixture->pq), sizeof(double));
 	fixture->code = data_alloc(fixture->pq.m, 1);
+	fixture->row_codes = data_alloc(shape->nrows * fixture->padded_dim, sizeof(double));
+	fixture->row_labels = data_alloc(shape->nrows, sizeof(uint32_t));
+	memset(fixture->row_labels, 0xFF, shape->nrows * sizeof(uint32_t));
+	fixture->list_codes = data_alloc(shape->nlists * fixture->padded_dim, sizeof(double));
+	fixture->are_list_codes = data_alloc(shape->nlists, sizeof(bool));
 	data_fill(fixture->rows, shape->nrows, dim, 1);
 	data_fill(fixture->centroids, shape->nlists, dim, 2);
 	for (size_t i = 0; are_equal && i < shape->nrows; i++)
@@ -368,6 +385,10 @@ close_fixture(Fixture *fixture)
 	free(fixture->gpu_codebook);
 	free(fixture->pq_sums);
 	free(fixture->code);
+	free(fixture->row_codes);
+	free(fixture->row_labels);
+	free(fixture->list_codes);
+	free(fixture->are_list_codes);
 }
 
 /*----------
@@ -565,6 +586,33 @@ reference_code(const Fixture *fixture, const float *x, const float *centroid, do
 }
 
 /*
+ * The same of a row less the centroid of a label, and of that centroid, made once: with a
+ * projection they take longer than all else, and each kind of products and metric asks again
+ */
+static const double *
+residual_code_of(Fixture *fixture, size_t row, uint32_t label)
+{
+	double	   *code = fixture->row_codes + row * fixture->padded_dim;
+	size_t		dim = fixture->shape.dim;
+
+	if (fixture->row_labels[row] != label)
+		reference_code(fixture, fixture->rows + row * dim, fixture->centroids + label * dim, code);
+	fixture->row_labels[row] = label;
+	return code;
+}
+
+static const double *
+centroid_code_of(Fixture *fixture, uint32_t label)
+{
+	double	   *code = fixture->list_codes + label * fixture->padded_dim;
+
+	if (!fixture->are_list_codes[label])
+		reference_code(fixture, fixture->centroids + label * fixture->shape.dim, NULL, code);
+	fixture->are_list_codes[label] = true;
+	return code;
+}
+
+/*
  * The factors of vq_codec.h in double, for the S that was chosen: what A and E
  * may be, given that their products are rounded.  |w|^2 is a difference, so
  * that its rounding is that of its terms.  E is NAN where S is wrong.
@@ -658,8 +706,6 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 	size_t		dim = fixture->shape.dim;
 	VqCodec    *codec = &fixture->codec;
 	float	   *work = data_alloc(vq_codec_encode_floats(codec), sizeof(float));
-	double	   *residual_code = data_alloc(fixture->padded_dim, sizeof(double));
-	double	   *centroid_code = data_alloc(fixture->padded_dim, sizeof(double));
 	size_t		nother_choices = 0;
 
 	codec->metric = metric;
@@ -670,6 +716,8 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 		const float *centroid = fixture->centroids + batch->labels[i] * dim;
 		const uint8_t *codes = batch->codes + i * pq->m;
 		const VqFactors *factors = batch->factors + i;
+		const double *residual_code;
+		const double *centroid_code;
 		VqFactors	want;
 		double		a_low;
 		double		a_high;
@@ -683,8 +731,8 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 		vq_codec_to_codes(kernels, codec, row, fixture->work);
 		vq_codec_encode(kernels, codec, row, centroid, fixture->work,
 						fixture->centroids_code + batch->labels[i] * fixture->code_floats, work, fixture->code, &want);
-		reference_code(fixture, row, centroid, residual_code);
-		reference_code(fixture, centroid, NULL, centroid_code);
+		residual_code = residual_code_of(fixture, first + i, batch->labels[i]);
+		centroid_code = centroid_code_of(fixture, batch->labels[i]);
 
 		/* Codes are of the residual's direction, which projected has errors of the length of the whole one */
 		norm = sqrt(distance_of(row, centroid, dim));
@@ -723,8 +771,6 @@ check_batch(Fixture *fixture, VqMetric metric, const VqGpuBatch *batch, size_t f
 	check(nother_choices <= batch->nrows / 200 + 1, "%zu of %zu rows use the sphere instead of the code, or the reverse",
 		  nother_choices, batch->nrows);
 	free(work);
-	free(residual_code);
-	free(centroid_code);
 }
 
 static void
@@ -845,15 +891,16 @@ check_shape(const Shape *shape, bool are_equal)
 static void
 check_streaming(bool is_projected)
 {
-	Shape		shape = {300, 60013, 16, 75, 4, true, is_projected};
-	uint64_t	limit = (uint64_t) 56 << 20;
+	size_t		rows_per_device = is_sanitized ? 6007 : 30011;
+	Shape		shape = {300, rows_per_device * nused, 16, 75, 4, true, is_projected};
+	uint64_t	limit = (uint64_t) (is_sanitized ? 10 : 28) << 20;
 	Fixture		fixture;
 	size_t		nresident = 0;
 	VqGpu	   *gpu;
 
 	open_fixture(&fixture, &shape, false);
-	begin_case("a sample of %zu MB in %zu MB of memory, codes of %u dimensions",
-			   shape.nrows * shape.dim * sizeof(float) >> 20, (size_t) (limit >> 20), fixture.pq.dim);
+	begin_case("a sample of %zu MB in %zu x %zu MB of memory, codes of %u dimensions",
+			   shape.nrows * shape.dim * sizeof(float) >> 20, nused, (size_t) (limit >> 20), fixture.pq.dim);
 	gpu = open_gpu(VQ_GPU_PRODUCTS_F32, limit);
 	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
 	{
@@ -1250,6 +1297,8 @@ list_devices(void)
 		printf("%s: %s\n0 passed, 1 failed\n", vq_gpu_status_name(status), error.message);
 		exit(1);
 	}
+	if (wanted_device == VQ_GPU_ALL_DEVICES)
+		nused = ndevices;
 	is_emulated = ndevices > 0 && strcmp(devices[0].name, "emulated device") == 0;
 	for (size_t i = 0; i < ndevices && i < 16; i++)
 		printf("device %d: %s, compute capability %u.%u, %u multiprocessors, %llu of %llu MB free, driver for CUDA %u.%u\n",
@@ -1259,9 +1308,113 @@ list_devices(void)
 			   devices[i].driver_version % 1000 / 10);
 }
 
+/*----------
+ * What there is to check, dealt out
+ *----------
+ */
+
+static void
+check_one_shape(size_t number)
+{
+	check_shape(&shapes[number], false);
+	if (shapes[number].dim <= 300 && shapes[number].nlists <= 300)
+		check_shape(&shapes[number], true);
+}
+
+static void
+check_values(size_t is_projected)
+{
+	if (!is_projected)
+		check_ties();
+	check_magnitudes(is_projected);
+}
+
+static void
+check_a_stream(size_t is_projected)
+{
+	check_streaming(is_projected);
+}
+
+static void
+check_a_memory(size_t is_projected)
+{
+	check_memory(is_projected);
+}
+
+typedef struct Task
+{
+	void		(*check) (size_t argument);
+	size_t		argument;
+	double		cost;			/* about, as a number of multiplications */
+} Task;
+
+#define OPEN_COST 2e9			/* of a handle */
+
+/* The CPU labels and trains once; it projects once, and codes and compares for each kind and metric */
+static double
+cost_of(const Shape *shape)
+{
+	double		nrows = (double) shape->nrows;
+	double		dim = (double) shape->dim;
+	double		ntrain = nrows < 2500 ? nrows : 2500;
+	double		ncodes = (double) (1 << shape->nbits);
+
+	return nrows * (double) shape->nlists * dim / 4 + 2 * NITER * ntrain * dim * ncodes + 60 * nrows * dim * ncodes / 8 +
+		(shape->is_projected ? 2 * nrows * dim * dim / 2 : 0) + 6 * OPEN_COST;
+}
+
+static int
+compare_costs(const void *a, const void *b)
+{
+	double		difference = ((const Task *) a)->cost - ((const Task *) b)->cost;
+
+	return difference < 0 ? -1 : difference > 0;
+}
+
+/* The tasks of this run, the cheapest first: what is slow need not be waited for to see the most */
+static size_t
+list_tasks(Task *tasks)
+{
+	size_t		ntasks = 0;
+
+	for (size_t i = 0; i < NSHAPES; i++)
+		if (!is_small || shapes[i].is_small)
+			tasks[ntasks++] = (Task) {check_one_shape, i, cost_of(&shapes[i])};
+	for (size_t i = 0; i < 2; i++)
+	{
+		tasks[ntasks++] = (Task) {check_values, i, 4 * OPEN_COST};
+		tasks[ntasks++] = (Task) {check_a_stream, i, 10 * OPEN_COST};
+		tasks[ntasks++] = (Task) {check_a_memory, i, (is_sanitized ? 6 : 120) * OPEN_COST / 4};
+	}
+	qsort(tasks, ntasks, sizeof(Task), compare_costs);
+	return ntasks;
+}
+
+/* Of the tasks those of this part: the dearest is dealt first, each to the part that has the least */
+static void
+deal_tasks(const Task *tasks, size_t ntasks, bool *are_ours)
+{
+	double	   *loads = data_alloc(nparts, sizeof(double));
+
+	for (size_t i = ntasks; i-- > 0;)
+	{
+		unsigned	least = 0;
+
+		for (unsigned p = 1; p < nparts; p++)
+			if (loads[p] < loads[least])
+				least = p;
+		loads[least] += tasks[i].cost;
+		are_ours[i] = least == part;
+	}
+	free(loads);
+}
+
 int
 main(int argc, char **argv)
 {
+	Task		tasks[NSHAPES + 6];
+	bool		are_ours[NSHAPES + 6];
+	size_t		ntasks;
 	VqGpuError	error;
 	VqGpu	   *first;
 
@@ -1293,37 +1446,26 @@ main(int argc, char **argv)
 	}
 	printf("plug-in \"%s\", CPU kernels \"%s\"\n", gpu_interface.name, kernels->name);
 	list_devices();
-	if (part == 0)
+
+	/* While the device is open here, opening it again takes no start of the driver */
+	first = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	ntasks = list_tasks(tasks);
+	deal_tasks(tasks, ntasks, are_ours);
+	for (size_t i = 0; i < ntasks; i++)
+		if (are_ours[i])
+			tasks[i].check(tasks[i].argument);
+	gpu_interface.close(first);
+
+	/* These give it back */
+	if (part == nparts - 1)
 		check_refusals();
-	if (part == 0 && is_emulated)
+	if (part == nparts - 1 && is_emulated)
 	{
 		check_lost_device();
 		check_broken_device();
 		check_taken_memory(true);
 		check_taken_memory(false);
 	}
-
-	/* While the device is open here, opening it again takes no start of the driver */
-	first = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
-	if (part == 0)
-	{
-		check_ties();
-		check_magnitudes(false);
-		check_magnitudes(true);
-		check_streaming(false);
-		check_streaming(true);
-		check_memory(false);
-		check_memory(true);
-	}
-	for (size_t i = 0; i < NSHAPES; i++)
-	{
-		if ((is_small && !shapes[i].is_small) || i % nparts != part)
-			continue;
-		check_shape(&shapes[i], false);
-		if (shapes[i].dim <= 300 && shapes[i].nlists <= 300)
-			check_shape(&shapes[i], true);
-	}
-	gpu_interface.close(first);
 	printf("%d passed, %d failed\n", npassed, nfailed);
 	return nfailed > 0;
 }
