@@ -277,9 +277,10 @@ bounds: .build/bench/bench_vq_estimator
 #-------------------------------------------------------------------------
 
 GPU_LIBRARY = vqpg_cuda.so
+GPU_RESULTS = .build/gpu/results
 GPU_CHECK_ARGS =
 GPU_BENCH_ARGS =
-GPU_BENCH_CSV = .build/gpu/bench.csv
+GPU_BENCH_CSV = $(GPU_RESULTS)/gpu.csv
 gpu_objects := $(patsubst %.c,.build/gpu/%.o,$(kernel_sources) $(call files_in,src/gpu/*.c) \
 	test/gpu/gpu_data.c test/gpu/gpu_model.c)
 
@@ -291,39 +292,44 @@ gpu_objects := $(patsubst %.c,.build/gpu/%.o,$(kernel_sources) $(call files_in,s
 	$(CC) -o $@ $^ -lm -ldl
 
 # The one that measures the device's ceilings needs CUDA itself
+gpu_ceilings = $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),.build/gpu/gpu_ceilings)
+
 .build/gpu/gpu_ceilings: test/gpu/gpu_ceilings.cu
 	@mkdir -p $(@D)
 	$(NVCC) -std=c++17 -O2 $(cuda_targets) -o $@ $< -L$(CUDA_LIBS) -lcublas -Xlinker -rpath,$(CUDA_LIBS)
 
-# Processes that share the work: most of it is that of the CPU, which computes the same
-GPU_CHECK_PARTS = $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),4,1)
+# Processes that share the work: most of it is that of the CPU, which computes the same.
+# What each has found is in a file as soon as it has.
+GPU_CHECK_PARTS = $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),13,1)
 
 gpu-check: .build/gpu/gpu_check $(GPU_LIBRARY)
-	@rm -f .build/gpu/check.*.out; \
+	@mkdir -p $(GPU_RESULTS); rm -f $(GPU_RESULTS)/check.*.out; \
 	for part in $$(seq $(GPU_CHECK_PARTS)); do \
-		$< $(abspath $(GPU_LIBRARY)) $(GPU_CHECK_ARGS) --part $$((part - 1))/$(GPU_CHECK_PARTS) \
-			>.build/gpu/check.$$part.out 2>&1 & \
-		pids="$$pids $$!"; \
+		{ $< $(abspath $(GPU_LIBRARY)) $(GPU_CHECK_ARGS) --part $$((part - 1))/$(GPU_CHECK_PARTS) 2>&1 || \
+			echo "part $$part ended with status $$?"; } | tee $(GPU_RESULTS)/check.$$part.out & \
 	done; \
-	for pid in $$pids; do wait $$pid || failed=$$?; done; \
-	cat .build/gpu/check.*.out; exit $${failed:-0}
+	wait; \
+	awk '/^[0-9]+ passed, [0-9]+ failed$$/ {passed += $$1; failed += $$3; parts++} \
+		/^part [0-9]+ ended with status/ {bad++} \
+		END {printf "%d of %d parts came to their end: %d passed, %d failed\n", \
+			parts, $(GPU_CHECK_PARTS), passed, failed; exit parts != $(GPU_CHECK_PARTS) || failed || bad}' \
+		$(GPU_RESULTS)/check.*.out
 
-# Each tool has so many seconds: racecheck takes longer than anybody has waited for it.  They do not everywhere
-# know the device
+# Each tool has so many seconds, and begins with what takes the least.  They do not everywhere know the device
 GPU_SANITIZERS = memcheck synccheck initcheck racecheck
 GPU_SANITIZER_SECONDS = 60
 
 gpu-sanitize: .build/gpu/gpu_check vqpg_cuda.so
 	@for tool in $(GPU_SANITIZERS); do \
 		echo "compute-sanitizer --tool $$tool"; \
-		timeout $(GPU_SANITIZER_SECONDS) compute-sanitizer --tool $$tool --error-exitcode 1 \
+		timeout -k 2 $(GPU_SANITIZER_SECONDS) compute-sanitizer --tool $$tool --error-exitcode 1 \
 			$< $(abspath vqpg_cuda.so) --sanitized; \
-		case $$? in 0) ;; 124) echo "not finished" ;; *) failed=yes ;; esac; \
+		case $$? in 0) ;; 124 | 137) echo "not finished" ;; *) failed=yes ;; esac; \
 	done; [ -z "$$failed" ]
 
-gpu-bench: .build/gpu/gpu_bench $(GPU_LIBRARY) $(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),.build/gpu/gpu_ceilings)
-	@rm -f .build/gpu/ceilings.csv
-	$(if $(filter vqpg_cuda.so,$(GPU_LIBRARY)),.build/gpu/gpu_ceilings >.build/gpu/ceilings.csv)
+gpu-bench: .build/gpu/gpu_bench $(GPU_LIBRARY) $(gpu_ceilings)
+	@mkdir -p $(dir $(GPU_BENCH_CSV)); rm -f .build/gpu/ceilings.csv
+	$(if $(gpu_ceilings),-$(gpu_ceilings) >.build/gpu/ceilings.csv)
 	$< $(abspath $(GPU_LIBRARY)) --ceilings .build/gpu/ceilings.csv --csv $(GPU_BENCH_CSV) $(GPU_BENCH_ARGS)
 
 gpu-train: .build/gpu/gpu_train $(GPU_LIBRARY)
@@ -341,6 +347,37 @@ gpu-recall: .build/gpu/gpu_train .build/gpu/gpu_recall $(GPU_LIBRARY) gpu-double
 	.build/gpu/gpu_train .build/gpu/double/vqpg_cuda.so $(gpu_base) .build/gpu/cpu.model $(GPU_TRAIN_ARGS)
 	.build/gpu/gpu_recall $(gpu_base) $(gpu_queries) .build/gpu/double/vqpg_cuda.so .build/gpu/cpu.model \
 		$(abspath $(GPU_LIBRARY)) .build/gpu/device.model $(GPU_RECALL_ARGS)
+
+# All of that on a machine that is there for GPU_SECONDS: everything is compiled side by side,
+# then measured and tested one after the other, what matters most first.  What comes out is
+# in GPU_RESULTS as soon as it comes; the tools of gpu-sanitize share what is left of the time.
+GPU_SECONDS = 570
+GPU_STAGES = gpu-programs gpu-bench gpu-check gpu-recall gpu-sanitize
+
+gpu-programs: $(GPU_LIBRARY) $(gpu_ceilings) gpu-double gpu-train \
+	.build/gpu/gpu_bench .build/gpu/gpu_check .build/gpu/gpu_recall
+
+gpu-all:
+	@mkdir -p $(GPU_RESULTS); rm -f $(GPU_RESULTS)/*.out; begin=$$(date +%s); failed=; \
+	for stage in $(GPU_STAGES); do \
+		start=$$(date +%s); left=$$(($(GPU_SECONDS) - start + begin)); jobs=1; \
+		case $$stage in \
+			gpu-programs) jobs=$$(nproc) ;; \
+			gpu-sanitize) each=$$((left / $(words $(GPU_SANITIZERS)) - 4)) ;; \
+		esac; \
+		if [ $$left -lt 20 ]; then \
+			echo "$$stage: no time left"; failed="$$failed $$stage"; continue; \
+		fi; \
+		{ timeout $$left $(MAKE) --no-print-directory -f $(firstword $(MAKEFILE_LIST)) -k -j$$jobs $$stage \
+			$${each:+GPU_SANITIZER_SECONDS=$$each}; echo $$? >$(GPU_RESULTS)/status; } 2>&1 | \
+			tee $(GPU_RESULTS)/$$stage.out; \
+		status=$$(cat $(GPU_RESULTS)/status); \
+		[ $$status -eq 0 ] || failed="$$failed $$stage"; \
+		last=$$(grep -v '^make' $(GPU_RESULTS)/$$stage.out | tail -n 1 | cut -c 1-200); \
+		echo "$$stage: $$(($$(date +%s) - start)) s, status $$status: $$last" | tee -a $(GPU_RESULTS)/summary.out; \
+	done; \
+	cat $(GPU_RESULTS)/summary.out; echo "all: $$(($$(date +%s) - begin)) s$${failed:+, failed:$$failed}"; \
+	[ -z "$$failed" ]
 
 .PRECIOUS: .build/gpu/%.o .build/cuda/%.o
 
@@ -408,10 +445,11 @@ help:
 	@echo 'gpu-bench      time its stages against what the device can do'
 	@echo 'gpu-recall     train with it and on the CPU, and compare what both find'
 	@echo 'gpu-train      a program that trains a model with it'
+	@echo 'gpu-all        all of that within GPU_SECONDS=$(GPU_SECONDS), results in GPU_RESULTS=$(GPU_RESULTS)'
 	@echo ''
 	@echo 'layer-check    includes point downwards only'
 	@echo 'header-check   every header compiles on its own'
 	@echo ''
 	@echo './test.sh      all of these tests, with servers of their own'
 
-.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-sanitize gpu-bench gpu-recall gpu-train unit unit-arm unit-x86 fuzz bench bounds isolation vector-check tap layer-check header-check help
+.PHONY: install-cuda uninstall-cuda gpu-double gpu-emulated gpu-check gpu-sanitize gpu-bench gpu-recall gpu-train gpu-programs gpu-all unit unit-arm unit-x86 fuzz bench bounds isolation vector-check tap layer-check header-check help

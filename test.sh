@@ -189,9 +189,10 @@ run_gpu()
 	else
 		echo "GPU part: vqpg_cuda.so is not compiled, as there is no nvcc here"
 	fi
-	count_make gpu-check GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_CHECK_ARGS=--small
+	count_make gpu-all GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_CHECK_ARGS=--small GPU_CHECK_PARTS=3 \
+		GPU_BENCH_ARGS="--scale 0.0005 --case 0 --no-tiles" GPU_STAGES="gpu-programs gpu-bench gpu-check gpu-recall" \
+		gpu_base=8000x24 gpu_queries=300x24:2 GPU_TRAIN_ARGS='--lists 40' GPU_RECALL_ARGS=
 	count_make gpu-check GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so GPU_CHECK_ARGS=--small
-	count_make gpu-bench GPU_LIBRARY=.build/gpu/double/vqpg_cuda.so GPU_BENCH_ARGS="--scale 0.0005 --case 0 --no-tiles"
 	count_make gpu-recall GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so \
 		gpu_base=8000x24 gpu_queries=300x24:2 GPU_TRAIN_ARGS='--lists 40 --projection yes' GPU_RECALL_ARGS=
 	count_make gpu-recall GPU_LIBRARY=.build/gpu/emulated/vqpg_cuda.so \

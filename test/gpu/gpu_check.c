@@ -1345,22 +1345,29 @@ typedef struct Task
 {
 	void		(*check) (size_t argument);
 	size_t		argument;
-	double		cost;			/* about, as a number of multiplications */
+	double		cost;			/* seconds, about */
 } Task;
 
-#define OPEN_COST 2e9			/* of a handle */
+#define OPEN_SECONDS 0.1		/* of a handle */
+#define PRODUCTS 2e10			/* a second, of a processor that has vectors of them */
+#define DOUBLE_PRODUCTS 2e9		/* one at a time */
 
-/* The CPU labels and trains once; it projects once, and codes and compares for each kind and metric */
+/* The CPU labels, trains and projects once, and codes for each kind and metric; two handles for each kind */
 static double
 cost_of(const Shape *shape)
 {
 	double		nrows = (double) shape->nrows;
+	double		nlists = (double) shape->nlists;
 	double		dim = (double) shape->dim;
-	double		ntrain = nrows < 2500 ? nrows : 2500;
+	double		ntrain = fmin(nrows, 2500);
 	double		ncodes = (double) (1 << shape->nbits);
+	double		seconds = 2 * NKINDS * OPEN_SECONDS;
 
-	return nrows * (double) shape->nlists * dim / 4 + 2 * NITER * ntrain * dim * ncodes + 60 * nrows * dim * ncodes / 8 +
-		(shape->is_projected ? 2 * nrows * dim * dim / 2 : 0) + 6 * OPEN_COST;
+	seconds += nrows * nlists * dim / PRODUCTS;
+	seconds += (NITER * ntrain + NKINDS * 2 * nrows) * dim * ncodes / PRODUCTS;
+	if (shape->is_projected)
+		seconds += (nrows + fmin(nrows, nlists)) * dim * dim / 2 / DOUBLE_PRODUCTS;
+	return seconds;
 }
 
 static int
@@ -1382,9 +1389,9 @@ list_tasks(Task *tasks)
 			tasks[ntasks++] = (Task) {check_one_shape, i, cost_of(&shapes[i])};
 	for (size_t i = 0; i < 2; i++)
 	{
-		tasks[ntasks++] = (Task) {check_values, i, 4 * OPEN_COST};
-		tasks[ntasks++] = (Task) {check_a_stream, i, 10 * OPEN_COST};
-		tasks[ntasks++] = (Task) {check_a_memory, i, (is_sanitized ? 6 : 120) * OPEN_COST / 4};
+		tasks[ntasks++] = (Task) {check_values, i, 2 * OPEN_SECONDS};
+		tasks[ntasks++] = (Task) {check_a_stream, i, 1};
+		tasks[ntasks++] = (Task) {check_a_memory, i, (is_sanitized ? 6 : 120) * OPEN_SECONDS / 2};
 	}
 	qsort(tasks, ntasks, sizeof(Task), compare_costs);
 	return ntasks;
