@@ -12,7 +12,7 @@ DECLARE
 BEGIN
 	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
 	plan := plan -> 0 -> 'Plan';
-	WHILE plan ->> 'Node Type' IN ('Limit', 'Sort', 'Incremental Sort') LOOP
+	WHILE plan ->> 'Node Type' IN ('Limit', 'Sort', 'Incremental Sort', 'Subquery Scan') LOOP
 		plan := plan -> 'Plans' -> 0;
 	END LOOP;
 	RETURN concat_ws(' on ', plan ->> 'Node Type', plan ->> 'Index Name');
@@ -150,6 +150,12 @@ CREATE INDEX narrow_index ON narrow USING ivfpq (embedding, part);
 ANALYZE narrow;
 \set nearest 'FROM narrow ORDER BY embedding <-> ''{1,1,1,1,1,1,1,1}'''
 SELECT chosen('SELECT id ' || :'nearest') AS all_rows, chosen('SELECT id ' || :'nearest' || ' LIMIT 10') AS ten;
+SELECT chosen('SELECT id FROM (SELECT id ' || :'nearest' || ') s LIMIT 10') AS limit_around;
+SET plan_cache_mode = force_generic_plan;
+PREPARE around (int) AS SELECT id FROM (SELECT id :nearest) s LIMIT $1;
+SELECT chosen('EXECUTE around (10)') AS limit_of_parameter_around;
+DEALLOCATE around;
+RESET plan_cache_mode;
 SELECT count(*) FROM (SELECT id :nearest OFFSET 0) s;
 SELECT count(*) FROM narrow WHERE id NOT IN (SELECT id :nearest);
 SET ivfpq.iterative_scan = off;

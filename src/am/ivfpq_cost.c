@@ -252,13 +252,13 @@ least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 }
 
 /*
- * The first rows cost less than all of them, which pays where a LIMIT is around the query, or a cursor.  The server also
- * supposes that half of the rows will do for IN (SELECT ...), which may want all.
+ * The first rows cost less than all of them, which pays where a LIMIT is around the query, or a cursor.  But the server
+ * also supposes that half of the rows do for IN (SELECT ...) (make_subplan), which may want all.
  */
 static bool
 wants_all(const PlannerInfo *root)
 {
-	return !is_limited(root) && root->parent_root != NULL && root->tuple_fraction > 0 && root->tuple_fraction < 1;
+	return !is_limited(root) && root->parent_root != NULL && root->tuple_fraction == 0.5;
 }
 
 /* amcostestimate */
