@@ -106,6 +106,7 @@ batch_size(const Work *work, const IvfpqPart *parts, size_t nparts)
 	return size;
 }
 
+/* In a memory context of its own */
 static void
 alloc_work(Work *work, const IvfpqPart *parts, size_t nparts)
 {
@@ -148,32 +149,11 @@ alloc_work(Work *work, const IvfpqPart *parts, size_t nparts)
 	work->panels = ivfpq_alloc_array(vq_panels_bytes(largest, dim), 1);
 	work->panels_work = ivfpq_alloc_array(vq_panels_work_bytes(largest, dim), 1);
 	work->most_rounded = Min(nrows, BATCH_BYTES / (row_bytes + 2 * sizeof(float)));
-	work->bytes = ivfpq_alloc_array(work->most_rounded + work->chunk, row_bytes);
+	work->bytes = (uint8 *) CACHELINEALIGN(ivfpq_alloc_array((work->most_rounded + work->chunk) * row_bytes +
+															  PG_CACHE_LINE_SIZE, 1));
 	work->steps = ivfpq_alloc_array(work->most_rounded + work->chunk, sizeof(float));
 	work->squares = ivfpq_alloc_array(work->most_rounded + work->chunk, sizeof(float));
 	work->origins = ivfpq_alloc_array(most_parts, dim * sizeof(float));
-}
-
-static void
-free_work(Work *work)
-{
-	pfree(work->labels);
-	pfree(work->distances);
-	pfree(work->counts);
-	pfree(work->sums);
-	pfree(work->totals);
-	if (work->panels == NULL)
-	{
-		pfree(work->norms);
-		pfree(work->products);
-		return;
-	}
-	pfree(work->panels);
-	pfree(work->panels_work);
-	pfree(work->bytes);
-	pfree(work->steps);
-	pfree(work->squares);
-	pfree(work->origins);
 }
 
 /* Rows of a part in bytes, to places from there on */
@@ -249,9 +229,7 @@ label_part(const Work *work, PartState *state)
 	const VqPanels *panels = pack_centroids(work, state, &memory);
 
 	for (uint32 j = 0; j < part->ncentroids; j++)
-		sums.counts[j] = state->is_begun ? (uint64) state->sums[nsums + j] : 0;
-	if (!state->is_begun)
-		memset(sums.sums, 0, nsums * sizeof(double));
+		sums.counts[j] = (uint64) state->sums[nsums + j];
 	for (size_t first = 0; first < part->nrows; first += work->chunk)
 	{
 		size_t		count = Min(work->chunk, part->nrows - first);
@@ -328,12 +306,13 @@ cluster_batch(Work *work, const IvfpqPart *parts, size_t nparts, int iterations,
 				nopen -= states[i].is_settled;
 			}
 	}
-	pfree(states);
 }
 
 void
 ivfpq_kmeans(IvfpqTeam *team, const IvfpqPart *parts, size_t nparts, size_t dim, int iterations, VqRng *rng)
 {
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "ivfpq k-means", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
 	Work		work = {.team = team, .dim = dim};
 
 	alloc_work(&work, parts, nparts);
@@ -342,5 +321,6 @@ ivfpq_kmeans(IvfpqTeam *team, const IvfpqPart *parts, size_t nparts, size_t dim,
 		size = batch_size(&work, parts + first, nparts - first);
 		cluster_batch(&work, parts + first, size, iterations, rng);
 	}
-	free_work(&work);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
