@@ -1065,6 +1065,18 @@ check_refused_projections(VqGpu *gpu, Fixture *fixture)
 	free(other_image);
 }
 
+/* After an error: a handle that is opened anew */
+static void
+check_works_again(Fixture *fixture)
+{
+	VqGpu	   *gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
+	size_t		nresident;
+
+	if (gpu != NULL && add_sample(gpu, fixture, &nresident))
+		check_kmeans(gpu, fixture, kinds[1].tolerance);
+	gpu_interface.close(gpu);
+}
+
 static void
 check_refusals(void)
 {
@@ -1150,10 +1162,7 @@ check_refusals(void)
 		check_status(gpu_interface.sample_begin(gpu, 4000, 100, 10000, &nresident, &error), VQ_GPU_NO_MEMORY, &error,
 					 "a sample in 1 MB");
 	gpu_interface.close(gpu);
-	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
-	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
-		check_kmeans(gpu, &fixture, kinds[1].tolerance);
-	gpu_interface.close(gpu);
+	check_works_again(&fixture);
 	end_case();
 	close_fixture(&fixture);
 }
@@ -1209,10 +1218,7 @@ check_lost_device(void)
 		gpu_interface.close(gpu);
 	}
 	check(is_done && noperations > 10, "%zu operations", noperations);
-	gpu = open_gpu(VQ_GPU_PRODUCTS_AUTO, 0);
-	if (gpu != NULL && add_sample(gpu, &fixture, &nresident))
-		check_kmeans(gpu, &fixture, kinds[1].tolerance);
-	gpu_interface.close(gpu);
+	check_works_again(&fixture);
 	end_case();
 	close_fixture(&fixture);
 }
