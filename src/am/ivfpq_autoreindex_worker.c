@@ -499,7 +499,8 @@ ivfpq_autoreindex_main(Datum arg)
 	next_object_access_hook = object_access_hook;
 	object_access_hook = note_made;
 
-	/* as autovacuum does */
+	/* as autovacuum does, but for the role, which a database may set and which needs not own what there is */
+	set_option("role", "none");
 	set_option("search_path", "");
 	set_option("default_transaction_isolation", "read committed");
 	set_option("default_transaction_read_only", "off");

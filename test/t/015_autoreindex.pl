@@ -359,6 +359,24 @@ ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('grown'), 'grown_v true', 'there is one index');
 ok_check($node, 'grown_v', 'true', 'reindexed twice');
 
+# The worker is not in the role that the database is set to
+{
+	local $ENV{PGOPTIONS} = '-c role=none';
+
+	$node->append_conf('postgresql.conf', "autovacuum = off\n");
+	$node->reload;
+	$node->safe_psql('postgres', q{
+		CREATE ROLE bystander;
+		CREATE TABLE foreign_to_it (id bigint, v real[], note int);
+		CREATE INDEX foreign_v ON foreign_to_it USING ivfpq (v)});
+	fill('foreign_to_it', 12000);
+	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET role = bystander');
+	like(vacuum('foreign_to_it'), qr/HINT:  A background worker/, 'a worker for a table that the role does not own');
+	wait_until_trained('foreign_v', 'role of the database');
+	ok(wait_until_no_worker(), 'and it ends');
+	$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET role; DROP TABLE foreign_to_it; DROP ROLE bystander');
+}
+
 # Without a process to spare VACUUM says what to do
 $node->append_conf('postgresql.conf', "autovacuum = off\nmax_worker_processes = 0\n");
 $node->restart;
