@@ -98,6 +98,10 @@ my $entry = address($directory, $contents + 20 * $list);
 my $nan = pack 'f', 'nan';
 my $last_page = length($sound) / $page_size - 1;
 
+# A page of lists that has no block of the first
+my %is_own = map { $_->{page} => 1 } @first;
+my ($elsewhere) = grep { !$is_own{$_} } $second[-1]{page} + 1 .. $last_page, $second[0]{page};
+
 cmp_ok(scalar @first, '>', 2, "list $list has several blocks");
 
 # Name, message, address and new bytes
@@ -161,7 +165,7 @@ my @damages = (
 	[ 'successor in another segment', qr/(goes on at|no block of it)/, $first[-1]{at} + 4, pack('L S', 131072, $contents) ],
 	[ 'head in another segment', qr/(goes on at|no block of it)/, $entry, pack('L', 131072) ],
 	[ 'chain cut', qr/has ended/, $first[1]{at} + 4, pack('L S', 0xFFFFFFFF, 0) ],
-	[ 'head elsewhere', qr/(goes on at|no block of it)/, $entry, pack('L', $second[-1]{page} + 1) ],
+	[ 'head elsewhere', qr/(goes on at|no block of it)/, $entry, pack('L', $elsewhere) ],
 	[ 'end of the directory', qr/(directory ends at|directory entries)/, address($directory, 12), pack('S', $contents + 20) ],
 	[ 'end of the metapage', qr/metapage ends/, address(0, 12), pack('S', $contents + 20) ],
 	[ 'head lost', qr/List $list has \d+ blocks/, $entry, pack('L', 0xFFFFFFFF) ],
