@@ -5,7 +5,7 @@
  *
  * What vq_kmeans_assign does with products of a library, for processors whose
  * kernel table has is_u8_fast.  Products of bytes choose two candidates for each
- * row, and differences in float32 choose between those.
+ * row, and differences in float32 choose between those (vq_panels_label: where it is in doubt).
  *
  * Rows and centroids are rounded after the mean of the centroids is taken off
  * both, each to steps of a 63rd of its largest value: what all centroids have in
