@@ -163,6 +163,10 @@ SELECT count(*) FROM (SELECT id :nearest OFFSET 0) s;
 SELECT count(*) FROM (SELECT id FROM narrow WHERE part < 20 ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}' OFFSET 0) s;
 SELECT count(*) FROM (SELECT id FROM narrow WHERE embedding <-> '{1,1,1,1,1,1,1,1}' < 10 ORDER BY embedding <-> '{1,1,1,1,1,1,1,1}' OFFSET 0) s;
 RESET ivfpq.iterative_scan;
+
+-- Not where a filter lets through so few that a search would look at many rows, though all of them be on few pages
+SELECT chosen('SELECT id FROM narrow WHERE id <= 10000 ORDER BY embedding <-> ''{1,1,1,1,1,1,1,1}'' LIMIT 10') AS every_other,
+	   chosen('SELECT id FROM narrow WHERE id <= 70 ORDER BY embedding <-> ''{1,1,1,1,1,1,1,1}'' LIMIT 10') AS few;
 DROP TABLE narrow;
 
 SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');

@@ -45,6 +45,13 @@
 #define DIMS_PER_OPERATOR	100
 #define CODE_BYTES_PER_OPERATOR 500
 
+/*
+ * A row that a search looks at costs at least as much as so many rows of a sequential scan, in units of cpu_tuple_cost, though
+ * its page be in memory: the page is looked up, pinned and locked, and the executor called.  The server charges the pages of the
+ * table, but spreads them over all of its rows, which is next to nothing where a page has many (README, Cost).
+ */
+#define TUPLES_PER_VISIT	25
+
 /* Assumed of an index that cannot be read, as it does not exist */
 #define HYPOTHETICAL_FRACTION	0.02
 
@@ -280,6 +287,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	double		compared;
 	double		passing;
 	double		row_cost;
+	double		visit_cost;
 	double		entry_cost;
 	double		list_cost;
 	double		compared_lists;
@@ -397,12 +405,13 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	/*
 	 * The rest: the lists after the first ones, and one comparison for each
 	 * row.  The pages of the table are not in it, because the server charges
-	 * them itself for the rows that it is given.
+	 * them itself for the rows that it is given; visit_cost is what that falls short by.
 	 */
+	visit_cost = Max(0.0, TUPLES_PER_VISIT * cpu_tuple_cost - rel->pages * heap_random_page / Max(1.0, rel->tuples));
 	*total = *startup +
 		discount * info->pages * (shape.reach_fraction - shape.probe_fraction) * seq_page +
 		info->tuples * shape.reach_fraction *
-		(entry_cost + passing * (row_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
+		(entry_cost + passing * (row_cost + visit_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
 
 	*total = Max(*total, least_total(root, rel, heap_seq_page));
 	if (wants_all(root))
