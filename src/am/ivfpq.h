@@ -325,10 +325,10 @@ extern void ivfpq_reads_begin_search(void);
  * cache: asked for the first level, it takes fewer requests at a time.
  */
 static inline void
-ivfpq_touch(const char *start, size_t nbytes)
+ivfpq_touch(const void *start, size_t nbytes)
 {
 	for (size_t i = 0; i < nbytes; i += 64)
-		__builtin_prefetch(start + i, 0, 2);
+		__builtin_prefetch((const char *) start + i, 0, 2);
 }
 
 /*
