@@ -21,7 +21,7 @@
  * place of OpenBLAS: several times as fast, and they depend on no other row.  The
  * time is then in reading rows, so these are rounded to bytes once, about the mean of
  * the centres, and the bytes of some stay in the cache for all groups.  The nearest two
- * lists, but for rounding, are then compared exactly.
+ * lists are then compared exactly, where rounding may have brought them in the wrong order.
  *
  *-------------------------------------------------------------------------
  */

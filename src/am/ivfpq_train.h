@@ -84,8 +84,8 @@ extern void ivfpq_assigner_free(IvfpqAssigner *assigner);
 extern size_t ivfpq_assigner_rows(const IvfpqAssigner *assigner);
 
 /*
- * Nearest list, or one nearly as near, and squared distance to its centroid, of
- * each row.  rows is float[nrows][dim].  Looks for interrupts.
+ * Nearest list, or one nearly as near, and squared distance to its centroid (as
+ * vq_panels_decide has it, with products of bytes), of each row.  rows is float[nrows][dim].  Looks for interrupts.
  */
 extern void ivfpq_assign(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 						 uint32 *labels, float *distances);

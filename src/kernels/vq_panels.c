@@ -30,7 +30,7 @@
 /* Panels are far if the frame is so many times as far from their origin as their centroids are, which is squared */
 #define FAR_FRAME		8.0f
 
-/* Scores are in doubt that differ by less than so many standard deviations of what rounding does to them */
+/* Distances are in doubt that differ by less than so many standard deviations of what rounding does to them */
 #define DOUBT			2.0f
 
 size_t
@@ -65,7 +65,7 @@ vq_panels_bytes(size_t ncentroids, size_t dim)
 	size_t		ncolumns = vq_panels_columns(ncentroids);
 
 	/* and one centroid by itself */
-	return dim * sizeof(float) + ncolumns * (2 * sizeof(float) + sizeof(int32_t)) + CACHE_LINE +
+	return dim * sizeof(float) + ncolumns * (3 * sizeof(float) + sizeof(int32_t)) + CACHE_LINE +
 		(ncolumns + 1) * quads_of(dim) * 4;
 }
 
@@ -103,13 +103,15 @@ lay_out(const float *centroids, size_t ncentroids, size_t dim, void *memory, VqP
 	float	   *origin = memory;
 	float	   *offsets = origin + dim;
 	float	   *steps = offsets + ncolumns;
-	int32_t    *corrections = (int32_t *) (steps + ncolumns);
+	float	   *squares = steps + ncolumns;
+	int32_t    *corrections = (int32_t *) (squares + ncolumns);
 
 	panels->ncentroids = ncentroids;
 	panels->dim = dim;
 	panels->centroids = centroids;
 	panels->takes_frame = false;
 	panels->origin = origin;
+	panels->squares = squares;
 	panels->columns = (VqColumns) {ncolumns, quads_of(dim), next_line(corrections + ncolumns), corrections, steps, offsets};
 }
 
@@ -122,6 +124,7 @@ fill_in(const VqKernels *kernels, VqPanels *panels)
 	size_t		nquads = panels->columns.nquads;
 	float	   *offsets = (float *) panels->columns.offsets;
 	float	   *steps = (float *) panels->columns.steps;
+	float	   *squares = (float *) panels->squares;
 	int32_t    *corrections = (int32_t *) panels->columns.corrections;
 	int8_t	   *bytes = (int8_t *) panels->columns.panels;
 	uint8_t    *centroid = (uint8_t *) (bytes + ncolumns * nquads * 4);
@@ -130,17 +133,18 @@ fill_in(const VqKernels *kernels, VqPanels *panels)
 	{
 		int8_t	   *column = bytes + (j / VQ_PANEL_COLUMNS * nquads * VQ_PANEL_COLUMNS + j % VQ_PANEL_COLUMNS) * 4;
 		bool		is_centroid = j < panels->ncentroids;
-		int32_t		squares;
+		int32_t		sum_of_squares;
 
 		steps[j] = 0;
 		if (is_centroid)
 			steps[j] = kernels->quantise_u8(panels->centroids + j * dim, panels->origin, dim, centroid);
 		else
 			memset(centroid, VQ_U8_ZERO, nquads * 4);
-		corrections[j] = -VQ_U8_ZERO * fill_column(centroid, nquads, column, &squares);
+		corrections[j] = -VQ_U8_ZERO * fill_column(centroid, nquads, column, &sum_of_squares);
 
 		/* of the rounded centroid, not of the exact one: what the products are taken with */
-		offsets[j] = is_centroid ? steps[j] * steps[j] * (float) squares / 2 : INFINITY;
+		squares[j] = steps[j] * steps[j] * (float) sum_of_squares;
+		offsets[j] = is_centroid ? squares[j] / 2 : INFINITY;
 	}
 }
 
@@ -187,13 +191,13 @@ vq_panels_move(const VqKernels *kernels, VqPanels *panels, const float *frame, f
 	float	   *offsets = (float *) panels->columns.offsets;
 	float	   *shift = work;
 	float	   *centroid = work + dim;
-	float		squares = 0;
+	float		mean_square = 0;
 
 	for (size_t j = 0; j < panels->ncentroids; j++)
-		squares += 2 * offsets[j] / (float) panels->ncentroids;
+		mean_square += panels->squares[j] / (float) panels->ncentroids;
 	for (size_t i = 0; i < dim; i++)
 		shift[i] = panels->origin[i] - frame[i];
-	panels->takes_frame = kernels->ip_f32(shift, shift, dim) <= FAR_FRAME * FAR_FRAME * squares;
+	panels->takes_frame = kernels->ip_f32(shift, shift, dim) <= FAR_FRAME * FAR_FRAME * mean_square;
 	if (!panels->takes_frame)
 		return;
 	for (size_t j = 0; j < panels->ncentroids; j++)
@@ -312,18 +316,23 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 }
 
 /*
- * Might rounding have brought two scores of a row in the wrong order?  A value is off by its step / sqrt(12) at random, and
- * so a product by that times the length of the other vector.
+ * Variance of what rounding does to the squared distance of a row from centroid j: the row's step, and its square, which is that
+ * of its distance from the origin.  A value is off by its step / sqrt(12) at random, and so a product by that times the
+ * length of the other vector; a squared distance has the product twice.
  */
-static bool
-is_doubtful(const VqPanels *panels, float step, float square, const float *scores, uint32_t one, uint32_t other)
+static float
+distance_variance(const VqPanels *panels, size_t j, float step, float square)
 {
-	const VqColumns *columns = &panels->columns;
-	float		gap = scores[one] - scores[other];
-	float		variance = 2 * (columns->offsets[one] + columns->offsets[other]) * step * step +
-		square * (columns->steps[one] * columns->steps[one] + columns->steps[other] * columns->steps[other]);
+	float		centroid_step = panels->columns.steps[j];
 
-	return gap * gap < DOUBT * DOUBT / 12 * variance;
+	return (panels->squares[j] * step * step + square * centroid_step * centroid_step) / 3;
+}
+
+/* Might rounding have brought two distances with that difference in the wrong order?  variance is the sum of theirs. */
+static bool
+is_doubtful(float difference, float variance)
+{
+	return difference * difference < DOUBT * DOUBT * variance;
 }
 
 void
@@ -352,7 +361,9 @@ vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const VqRounde
 			labels[row] = one;
 			distances[row] = distance > 0 ? distance : 0;
 			if (at[i][1] < panels->ncentroids &&
-				is_doubtful(panels, rows->steps[row], squares[row], scores + i * ncolumns, one, at[i][1]))
+				is_doubtful(2 * (scores[i * ncolumns + one] - scores[i * ncolumns + at[i][1]]),
+							distance_variance(panels, one, rows->steps[row], squares[row]) +
+							distance_variance(panels, at[i][1], rows->steps[row], squares[row])))
 				compare_two(kernels, rows->rows + row * dim, panels->centroids, dim, one, at[i][1], labels + row,
 							distances + row);
 		}
@@ -360,20 +371,21 @@ vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const VqRounde
 }
 
 static void
-keep_nearest(VqNearest *nearest, uint32_t label, float distance)
+keep_nearest(VqNearest *nearest, uint32_t label, float distance, float variance)
 {
-	if (distance < nearest->distances[0])
+	size_t		place = distance < nearest->distances[0] ? 0 : 1;
+
+	if (!(distance < nearest->distances[place]))
+		return;
+	if (place == 0)
 	{
 		nearest->labels[1] = nearest->labels[0];
 		nearest->distances[1] = nearest->distances[0];
-		nearest->labels[0] = label;
-		nearest->distances[0] = distance;
+		nearest->variances[1] = nearest->variances[0];
 	}
-	else if (distance < nearest->distances[1])
-	{
-		nearest->labels[1] = label;
-		nearest->distances[1] = distance;
-	}
+	nearest->labels[place] = label;
+	nearest->distances[place] = distance;
+	nearest->variances[place] = variance;
 }
 
 /* Some rows side by side, in bytes as panels take them */
@@ -417,8 +429,18 @@ vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t fir
 			for (size_t k = 0; k < 2; k++)
 				if (at[i][k] < panels->ncentroids)
 					keep_nearest(&nearest[row_nos[first + i]], first_label + at[i][k],
-								 squares[first + i] - 2 * scores[i * ncolumns + at[i][k]]);
+								 squares[first + i] - 2 * scores[i * ncolumns + at[i][k]],
+								 distance_variance(panels, at[i][k], steps[i], squares[first + i]));
 	}
+}
+
+/* Are exact distances to be asked for? */
+static bool
+is_open(const VqNearest *nearest)
+{
+	return !(nearest->distances[0] < INFINITY) ||
+		(nearest->distances[1] < INFINITY &&
+		 is_doubtful(nearest->distances[1] - nearest->distances[0], nearest->variances[0] + nearest->variances[1]));
 }
 
 void
@@ -427,11 +449,14 @@ vq_panels_decide(const VqKernels *kernels, const float *centroids, size_t dim,
 {
 	for (size_t i = 0; i < nrows; i++)
 	{
-		if (i + ROWS_AHEAD < nrows)
+		if (i + ROWS_AHEAD < nrows && is_open(&nearest[i + ROWS_AHEAD]))
 			for (size_t k = 0; k < 2; k++)
 				touch_row(centroids + nearest[i + ROWS_AHEAD].labels[k] * dim, dim);
-		compare_two(kernels, rows + i * dim, centroids, dim, nearest[i].labels[0],
-					nearest[i].distances[1] < INFINITY ? nearest[i].labels[1] : nearest[i].labels[0],
-					labels + i, distances + i);
+		labels[i] = nearest[i].labels[0];
+		distances[i] = nearest[i].distances[0] > 0 ? nearest[i].distances[0] : 0;
+		if (is_open(&nearest[i]))
+			compare_two(kernels, rows + i * dim, centroids, dim, nearest[i].labels[0],
+						nearest[i].distances[1] < INFINITY ? nearest[i].labels[1] : nearest[i].labels[0],
+						labels + i, distances + i);
 	}
 }

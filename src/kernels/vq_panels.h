@@ -5,7 +5,7 @@
  *
  * What vq_kmeans_assign does with products of a library, for processors whose
  * kernel table has is_u8_fast.  Products of bytes choose two candidates for each
- * row, and differences in float32 choose between those (vq_panels_label: where it is in doubt).
+ * row, and differences in float32 choose between those (but for vq_panels_assign where it is in doubt).
  *
  * Rows and centroids are rounded after the mean of the centroids is taken off
  * both, each to steps of a 63rd of its largest value: what all centroids have in
@@ -31,7 +31,8 @@ typedef struct VqPanels
 
 	/* in the memory given by the caller */
 	const float *origin;		/* [dim], mean of the centroids, but for those far from all others */
-	VqColumns	columns;		/* offsets are |centroid - origin|^2 / 2 of what is in panels; infinity beyond */
+	const float *squares;		/* [ncolumns], |centroid - origin|^2 of what is in panels */
+	VqColumns	columns;		/* offsets are squares / 2, infinity beyond the centroids */
 } VqPanels;
 
 /* ncentroids, made up to a multiple of VQ_PANEL_COLUMNS */
@@ -106,15 +107,16 @@ typedef struct VqRoundedRows
 extern void vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const VqRoundedRows *rows, const float *squares,
 							size_t nrows, void *work, uint32_t *labels, float *distances);
 
-/* The nearest two so far of a row's centroids: labels, and squared distances but for rounding */
+/* The nearest two so far of a row's centroids: labels, squared distances but for rounding, and the variance of that */
 typedef struct VqNearest
 {
 	uint32_t	labels[2];
 	float		distances[2];
+	float		variances[2];
 } VqNearest;
 
 /* Before the first call of vq_panels_nearest */
-#define VQ_NEAREST_INIT ((VqNearest) {{0, 0}, {INFINITY, INFINITY}})
+#define VQ_NEAREST_INIT ((VqNearest) {{0, 0}, {INFINITY, INFINITY}, {0, 0}})
 
 /*
  * For centroids in several panels, which were moved to one frame: nearest[r] takes those
@@ -126,9 +128,8 @@ extern void vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, 
 							  void *work, VqNearest *nearest);
 
 /*
- * labels[i] = the nearer of nearest[i] (the lower one on a tie), 0 where there is none,
- * and distances[i] as vq_panels_assign; rows is float[nrows][dim], centroids float[][dim]
- * by label.
+ * labels[i] = the nearer of nearest[i] (the lower one on a tie), 0 where there is none, and distances[i], as vq_panels_label
+ * has them; rows is float[nrows][dim], centroids float[][dim] by label.
  */
 extern void vq_panels_decide(const VqKernels *kernels, const float *centroids, size_t dim,
 							 const float *rows, size_t nrows, const VqNearest *nearest,

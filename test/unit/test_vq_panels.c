@@ -18,6 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How far distances may be off, as a share of them: from differences, and of rounded vectors */
+#define EXACT	1e-5
+#define ROUNDED 0.01
+
 /* Rows and centroids, all in memory, and the results */
 typedef struct Fixture
 {
@@ -92,9 +96,9 @@ distance_between(const Fixture *fixture, size_t row, size_t centroid)
 	return distance;
 }
 
-/* Distances are right, and no more than a few rows miss their nearest centroid, by next to nothing */
+/* Distances are right to that share of them, and no more than a few rows miss their nearest centroid, by next to nothing */
 static void
-check_labels(const Fixture *fixture, const char *what)
+check_labels(const Fixture *fixture, const char *what, double precision)
 {
 	size_t		nwrong = 0;
 
@@ -109,7 +113,7 @@ check_labels(const Fixture *fixture, const char *what)
 		got = distance_between(fixture, i, fixture->labels[i]);
 		for (size_t j = 0; j < fixture->ncentroids; j++)
 			nearest = fmin(nearest, distance_between(fixture, i, j));
-		CHECK(fabs(fixture->distances[i] - got) <= 1e-5 * got, "%s: row %zu: got %g, want %g",
+		CHECK(fabs(fixture->distances[i] - got) <= precision * got, "%s: row %zu: got %g, want %g",
 			  what, i, fixture->distances[i], got);
 		CHECK(got <= nearest * 1.02, "%s: row %zu: %g away, nearest %g", what, i, got, nearest);
 		nwrong += got > nearest * (1 + 1e-6);
@@ -133,7 +137,7 @@ test_panels_find_the_nearest_and_its_distance(void)
 
 			fixture_open(&fixture, table_at(t), shapes[i][0], shapes[i][1], shapes[i][2], 0);
 			fixture_assign(&fixture);
-			check_labels(&fixture, table_at(t)->name);
+			check_labels(&fixture, table_at(t)->name, EXACT);
 			fixture_close(&fixture);
 		}
 }
@@ -195,7 +199,7 @@ test_what_centroids_have_in_common_costs_no_precision(void)
 
 		fixture_open(&fixture, table_at(t), 200, 40, 16, 300);
 		fixture_assign(&fixture);
-		check_labels(&fixture, table_at(t)->name);
+		check_labels(&fixture, table_at(t)->name, EXACT);
 		fixture_close(&fixture);
 	}
 }
@@ -348,7 +352,7 @@ test_the_nearest_of_several_panels_is_found(void)
 
 			fixture_open(&fixture, table_at(t), 150, 129, 100, 3);
 			ntake = fixture_decide(&fixture, parts[i], 0, all_rows(), 150);
-			check_labels(&fixture, table_at(t)->name);
+			check_labels(&fixture, table_at(t)->name, ROUNDED);
 			CHECK(ntake + (129 % parts[i] == 1) == npanels, "%s: %zu of %zu took the frame", table_at(t)->name, ntake,
 				  npanels);
 
@@ -375,10 +379,10 @@ test_a_frame_beside_the_panels_changes_no_label(void)
 		fixture_open(&fixture, table_at(t), 150, 129, 100, 3);
 		ntake = fixture_decide(&fixture, 30, 1, all_rows(), 150);
 		CHECK(ntake == 5, "%s: %zu of 5 took the frame", table_at(t)->name, ntake);
-		check_labels(&fixture, table_at(t)->name);
+		check_labels(&fixture, table_at(t)->name, ROUNDED);
 		ntake = fixture_decide(&fixture, 30, 1000, all_rows(), 150);
 		CHECK(ntake == 0, "%s: %zu took a frame far away", table_at(t)->name, ntake);
-		check_labels(&fixture, table_at(t)->name);
+		check_labels(&fixture, table_at(t)->name, ROUNDED);
 		fixture_close(&fixture);
 	}
 }
