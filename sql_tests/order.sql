@@ -57,6 +57,11 @@ SELECT count(*) AS rows, count(*) FILTER (WHERE d < d_before) AS wrong_numbers
 FROM (SELECT d, lag(d) OVER (ORDER BY n) AS d_before
 	  FROM (SELECT embedding <-> :query AS d, row_number() OVER (ORDER BY embedding <-> :query) AS n FROM items LIMIT 1500) s) s;
 
+-- So they are where the query is in the order of the ranks themselves
+SELECT count(*) AS rows, min(n), max(n), count(*) FILTER (WHERE d < d_before) AS wrong_numbers, count(*) FILTER (WHERE n <= n_before) AS wrong_order
+FROM (SELECT d, n, lag(d) OVER (ORDER BY n) AS d_before, lag(n) OVER () AS n_before
+	  FROM (SELECT embedding <-> :query AS d, row_number() OVER (ORDER BY embedding <-> :query) AS n FROM items ORDER BY n LIMIT 1400 OFFSET 100) s) s;
+
 -- The LIMIT may be around the query that has the ORDER BY
 SELECT out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:query) || ' AS d FROM items ORDER BY d) s LIMIT 1500') AS limit_around,
 	   out_of_order('SELECT d FROM (SELECT embedding <-> ' || quote_literal(:query) || ' AS d FROM items ORDER BY d, id) s LIMIT 1500') AS with_second_key;
@@ -211,6 +216,8 @@ FROM (VALUES ('partitions', 'SELECT id FROM parts ORDER BY $ LIMIT 5'),
 			 ('ranks', 'SELECT id, rank() OVER (ORDER BY $) FROM items ORDER BY $ LIMIT 5'),
 			 ('ranks of a page', 'SELECT id, rank() OVER (ORDER BY $) + 1 FROM items ORDER BY $ LIMIT 5 OFFSET 10'),
 			 ('ranks alone', 'SELECT row_number() OVER (ORDER BY $) FROM items LIMIT 5'),
+			 ('by rank', 'SELECT id, rank() OVER (ORDER BY $) AS r FROM items ORDER BY r LIMIT 5'),
+			 ('by number and id', 'SELECT id, row_number() OVER (ORDER BY $) AS n FROM items ORDER BY n, id LIMIT 5 OFFSET 5'),
 			 ('LIMIT around it', 'SELECT id FROM (SELECT id FROM items ORDER BY $) s LIMIT 5'),
 			 ('page of it', 'SELECT id + 1 FROM (SELECT id FROM items ORDER BY $) s LIMIT 5 OFFSET 5'),
 			 ('filter around it', 'SELECT id FROM (SELECT id, $ AS d FROM items ORDER BY $) s WHERE d < 5 LIMIT 5'),
@@ -222,6 +229,9 @@ FROM (VALUES ('offset', 'SELECT id FROM items ORDER BY $ OFFSET 10'),
 			 ('no order', 'SELECT id FROM (SELECT id FROM items ORDER BY $ OFFSET 0) s LIMIT 5'),
 			 ('ranks', 'SELECT id, rank() OVER (ORDER BY $) FROM items ORDER BY $'),
 			 ('total', 'SELECT id, count(*) OVER () FROM items ORDER BY $ LIMIT 5'),
+			 ('by last rank', 'SELECT id, rank() OVER (ORDER BY $) AS r FROM items ORDER BY r DESC LIMIT 5'),
+			 ('by rank and id', 'SELECT id, rank() OVER (ORDER BY $) AS r FROM items ORDER BY r, id LIMIT 5'),
+			 ('by rank of others', 'SELECT id, rank() OVER (ORDER BY $), row_number() OVER (ORDER BY id) AS n FROM items ORDER BY n LIMIT 5'),
 			 ('ranks of groups', 'SELECT id, rank() OVER (PARTITION BY id % 2 ORDER BY $) FROM items ORDER BY $ LIMIT 5'),
 			 ('ranks and count', 'SELECT id, rank() OVER (ORDER BY $), count(*) OVER () FROM items ORDER BY $ LIMIT 5')) q (what, query);
 RESET enable_hashjoin;

@@ -5,7 +5,8 @@
  *
  * Rows of a search are not quite in the order that its path promises
  * (ivfpq_scan.c).  So what a LIMIT has let through, mostly a few rows, is sorted,
- * and before it is ranked, where a query wants the ranks of its nearest rows.
+ * and before it is ranked, where a query wants the ranks of its nearest rows, by whose
+ * distance or rank it is sorted.
  * Without a LIMIT, who asked for the order has to live with it (needs_true_order in
  * ivfpq_cost.c says who does), but not a query around this one that groups, joins,
  * numbers or sorts by the distance: the promise is taken back.
@@ -386,6 +387,23 @@ is_other_window_function(Node *node, void *arg)
 	return expression_tree_walker(node, is_other_window_function, arg);
 }
 
+/*
+ * Whether the first thing that a query sorts by is the rank in its only window, ascending, and the rest does not matter: a window
+ * gives its rows in that order
+ */
+static bool
+is_sorted_by_rank(const PlannerInfo *root)
+{
+	const Query *query = root->parse;
+	const WindowFunc *rank;
+
+	if (query->sortClause == NIL || root->sort_pathkeys == NIL || VQ_IS_DESCENDING(linitial_node(PathKey, root->sort_pathkeys)))
+		return false;
+	rank = (const WindowFunc *) get_sortgroupclause_expr(linitial_node(SortGroupClause, query->sortClause),
+														 root->processed_tlist);
+	return IsA(rank, WindowFunc) && (list_length(query->sortClause) == 1 || rank->winfnoid == F_ROW_NUMBER);
+}
+
 bool
 ivfpq_ranks_limited(const PlannerInfo *root)
 {
@@ -394,7 +412,8 @@ ivfpq_ranks_limited(const PlannerInfo *root)
 	return list_length(query->windowClause) == 1 &&
 		linitial_node(WindowClause, query->windowClause)->partitionClause == NIL &&
 		rows_of_limit(query) != NULL && !query->hasTargetSRFs && root->window_pathkeys != NIL &&
-		(root->sort_pathkeys == NIL || compare_pathkeys(root->window_pathkeys, root->sort_pathkeys) == PATHKEYS_EQUAL) &&
+		(root->sort_pathkeys == NIL || compare_pathkeys(root->window_pathkeys, root->sort_pathkeys) == PATHKEYS_EQUAL ||
+		 is_sorted_by_rank(root)) &&
 		!is_other_window_function((Node *) root->processed_tlist, NULL);
 }
 
@@ -441,6 +460,26 @@ mended_limit(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, const FinalPa
 	return result;
 }
 
+/* Rows that are ranked in the order of a search, as rows in the order of their ranks, where a query wants the first of these */
+static void
+add_ranked(PlannerInfo *root, const RelOptInfo *input_rel, RelOptInfo *output_rel)
+{
+	ListCell   *cell;
+
+	if (!is_sorted_by_rank(root) || !ivfpq_ranks_limited(root))
+		return;
+	foreach(cell, input_rel->pathlist)
+	{
+		Path	   *path = lfirst(cell);
+
+		if (!IsA(below_projections(path), WindowAggPath) || !is_search_order(path))
+			continue;
+		path = (Path *) create_projection_path(root, output_rel, path, root->upper_targets[UPPERREL_ORDERED]);
+		path->pathkeys = root->sort_pathkeys;
+		add_path(output_rel, path);
+	}
+}
+
 static void
 mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, RelOptInfo *output_rel, void *extra)
 {
@@ -448,6 +487,8 @@ mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, Re
 
 	if (next_hook)
 		next_hook(root, stage, input_rel, output_rel, extra);
+	if (stage == UPPERREL_ORDERED)
+		add_ranked(root, input_rel, output_rel);
 	if (stage != UPPERREL_FINAL)
 		return;
 	foreach(cell, output_rel->pathlist)
