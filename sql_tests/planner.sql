@@ -169,6 +169,24 @@ SELECT chosen('SELECT id FROM narrow WHERE id <= 10000 ORDER BY embedding <-> ''
 	   chosen('SELECT id FROM narrow WHERE id <= 70 ORDER BY embedding <-> ''{1,1,1,1,1,1,1,1}'' LIMIT 10') AS few;
 DROP TABLE narrow;
 
+-- The same of an index that is not trained, where all rows of a condition on an attribute cost little
+CREATE TABLE untrained AS
+SELECT i AS id, i % 50 AS part, CASE WHEN i % 7 > 0 THEN array[sin(i), cos(i), i]::real[] END AS embedding, repeat('x', 1200) AS body
+FROM generate_series(1, 500) i;
+CREATE INDEX untrained_index ON untrained USING ivfpq (embedding, part);
+ANALYZE untrained;
+\set nearest 'FROM untrained WHERE part = 3 ORDER BY embedding <-> ''{1,2,3}'''
+SELECT chosen('SELECT id ' || :'nearest' || ' LIMIT 5') AS five;
+SELECT count(*) FROM untrained WHERE id NOT IN (SELECT id :nearest);
+SELECT count(*) FROM untrained WHERE id NOT IN (SELECT id FROM untrained WHERE part = 3);
+
+-- Who disables sorting gets the search, without the rows that have no vector
+SELECT count(*) FROM (SELECT id :nearest OFFSET 0) s;
+SET enable_sort = off;
+SELECT count(*) FROM (SELECT id :nearest OFFSET 0) s;
+RESET enable_sort;
+DROP TABLE untrained;
+
 SELECT ivfpq_check('large_index'), ivfpq_check('small_index'), ivfpq_check('toasted_index');
 DROP TABLE large, small, toasted;
 DROP FUNCTION chosen, cost, uses_index;

@@ -89,13 +89,13 @@ struct IvfpqAssigner
 	size_t		chunk;			/* rows at a time without groups */
 	size_t		dealt_rows;		/* and with groups */
 	float	   *work;
-	float	   *products;		/* [dealt_rows][columns], as many columns as scores have */
+	float	   *products;		/* [scored_rows()][columns], as many columns as scores have */
 	uint32	   *dealt;			/* [dealt_rows * depth], rows by group */
 	float	   *dealt_squares;	/* the same, of their distances from the group's origin */
 	uint32	   *dealt_starts;	/* [ngroups + 1] */
 	uint32	   *nearest_groups; /* [dealt_rows][depth], ngroups for no further one */
 	float	   *squares;		/* [dealt_rows][depth], with products of bytes */
-	uint32		(*best)[2];		/* [dealt_rows] */
+	uint32		(*best)[2];		/* [scored_rows()] */
 	VqNearest  *nearest;		/* [dealt_rows], with products of bytes */
 	float	   *gathered;		/* [gathered_rows()][dim], always numbers */
 	uint32	   *gathered_labels;	/* [GATHERED_ROWS] */
@@ -178,11 +178,18 @@ picked_rows(size_t dim)
 	return Min(PICKED_ROWS, Max(MIN_PICKED_ROWS, PICKED_BYTES / (dim * sizeof(float))));
 }
 
-/* What comes with them, but for the scores of groups */
+/* Those of them that have scores of groups at a time */
+static size_t
+scored_rows(size_t dim)
+{
+	return vq_kernels->is_u8_fast ? Min(ROUNDED_ROWS, dealt_rows(dim)) : dealt_rows(dim);
+}
+
+/* What comes with rows that are dealt out, and with scores */
 static size_t
 dealt_row_bytes(size_t dim, uint32 depth)
 {
-	return depth * (2 * sizeof(uint32) + 2 * sizeof(float)) + 2 * sizeof(uint32) + sizeof(VqNearest) +
+	return depth * (2 * sizeof(uint32) + 2 * sizeof(float)) + sizeof(VqNearest) +
 		(vq_kernels->is_u8_fast ? vq_panels_row_bytes(dim) + sizeof(float) : 0);
 }
 
@@ -213,13 +220,13 @@ ivfpq_assigner_create(const IvfpqLists *lists, uint32 depth)
 		assigner->centres = ivfpq_alloc_array(ngroups, dim * sizeof(float));
 		assigner->centre_norms = ivfpq_alloc_array(ngroups, sizeof(float));
 		nrows = assigner->dealt_rows = dealt_rows(dim);
-		assigner->products = ivfpq_alloc_array(nrows, vq_panels_columns(ngroups) * sizeof(float));
+		assigner->products = ivfpq_alloc_array(scored_rows(dim), vq_panels_columns(ngroups) * sizeof(float));
 		assigner->dealt = ivfpq_alloc_array(nrows, depth * sizeof(uint32));
 		assigner->dealt_squares = ivfpq_alloc_array(nrows, depth * sizeof(float));
 		assigner->dealt_starts = ivfpq_alloc_array(ngroups + 1, sizeof(uint32));
 		assigner->nearest_groups = ivfpq_alloc_array(nrows, depth * sizeof(uint32));
 		assigner->squares = ivfpq_alloc_array(nrows, depth * sizeof(float));
-		assigner->best = ivfpq_alloc_array(nrows, sizeof(*assigner->best));
+		assigner->best = ivfpq_alloc_array(scored_rows(dim), sizeof(*assigner->best));
 		assigner->nearest = ivfpq_alloc_array(nrows, sizeof(VqNearest));
 		assigner->bytes = ivfpq_alloc_array(nrows, vq_kernels->is_u8_fast ? vq_panels_row_bytes(dim) : 0);
 		assigner->steps = ivfpq_alloc_array(nrows, sizeof(float));
@@ -254,7 +261,8 @@ ivfpq_assigner_bytes(size_t nlists, size_t dim)
 		work = vq_kmeans_assign_floats(Max(GATHERED_ROWS, ivfpq_chunk_rows(nlists, dim)), nlists) * sizeof(float);
 	return sizeof(IvfpqAssigner) + nlists * sizeof(float) + picked_rows(dim) * dim * sizeof(float) +
 		ngroups * (dim + 1) * sizeof(float) + gathered_rows() * dim * sizeof(float) + GATHERED_ROWS * 2 * sizeof(float) +
-		dealt_rows(dim) * (vq_panels_columns(ngroups) * sizeof(float) + dealt_row_bytes(dim, IVFPQ_ASSIGNED_GROUPS)) +
+		scored_rows(dim) * (vq_panels_columns(ngroups) * sizeof(float) + 2 * sizeof(uint32)) +
+		dealt_rows(dim) * dealt_row_bytes(dim, IVFPQ_ASSIGNED_GROUPS) +
 		work;
 }
 
@@ -492,13 +500,14 @@ static void
 assign_without_groups(IvfpqAssigner *assigner, const float *rows, size_t nrows,
 					  uint32 *labels, float *distances)
 {
-	size_t		padded = Max(nrows, enough_rows(assigner, assigner->nlists));
+	size_t		padded;
 
 	if (assigner->panels)
 	{
 		vq_panels_assign(vq_kernels, &assigner->panels[0], rows, nrows, assigner->work, labels, distances);
 		return;
 	}
+	padded = Max(nrows, enough_rows(assigner, assigner->nlists));
 	if (padded == nrows)
 	{
 		vq_kmeans_assign(vq_kernels, ivfpq_blas(), rows, nrows, assigner->centroids,

@@ -235,7 +235,7 @@ is_limited(const PlannerInfo *root)
  * of its own table.  So elsewhere all of it is made to cost more than reading the table, and without a LIMIT more than
  * reading and sorting it.
  * Before version 18 that has a price of its own if the user disables it; from then on the index is read in a join if the user has
- * disabled all other ways.
+ * disabled all other ways.  Who disables sorting has asked for the index.
  */
 static Cost
 least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
@@ -255,6 +255,10 @@ least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 	if (is_limited(root))
 		return 1.01 * table;
 	VQ_COST_SORT(&sort, root, table, rel->rows, rel->reltarget->width);
+#if PG_VERSION_NUM < 180000
+	if (!enable_sort)
+		sort.total_cost -= disable_cost;
+#endif
 	return 1.01 * sort.total_cost;
 }
 
@@ -266,6 +270,15 @@ static bool
 wants_all(const PlannerInfo *root)
 {
 	return !is_limited(root) && root->parent_root != NULL && root->tuple_fraction == 0.5;
+}
+
+/* What all of a search costs at least, and its first rows, where the query wants all */
+static void
+raise_costs(PlannerInfo *root, const RelOptInfo *rel, double seq_page, Cost *startup, Cost *total)
+{
+	*total = Max(*total, least_total(root, rel, seq_page));
+	if (wants_all(root))
+		*startup = *total;
 }
 
 /* amcostestimate */
@@ -351,7 +364,8 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		heap_pages = index_pages_fetched(rows * loop_count, rel->pages, info->pages, root) / loop_count;
 		*startup = info->pages * seq_page + heap_pages * heap_random_page + info->tuples * cpu_operator_cost +
 			rows * (row_cost + 2.0 * cpu_operator_cost * log2(Max(rows, 2.0)));
-		*total = Max(*startup, least_total(root, rel, heap_seq_page));
+		*total = *startup;
+		raise_costs(root, rel, heap_seq_page, startup, total);
 		*selectivity = indexed_fraction * passing;
 		*pages = info->pages;
 		return;
@@ -405,7 +419,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	/*
 	 * The rest: the lists after the first ones, and one comparison for each
 	 * row.  The pages of the table are not in it, because the server charges
-	 * them itself for the rows that it is given; visit_cost is what that falls short by.
+	 * them itself for the rows that it is given; visit_cost is what that falls short by if all are looked at.
 	 */
 	visit_cost = Max(0.0, TUPLES_PER_VISIT * cpu_tuple_cost - rel->pages * heap_random_page / Max(1.0, rel->tuples));
 	*total = *startup +
@@ -413,10 +427,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		info->tuples * shape.reach_fraction *
 		(entry_cost + passing * (row_cost + visit_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
 
-	*total = Max(*total, least_total(root, rel, heap_seq_page));
-	if (wants_all(root))
-		*startup = *total;
-
+	raise_costs(root, rel, heap_seq_page, startup, total);
 	*selectivity = indexed_fraction * shape.reach_fraction * passing;
 	*pages = probed_pages;
 }

@@ -1,14 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * ivfpq_kmeans.c
- *	  k-means of parts of a sample, each with centroids of its own.
+ *	  k-means of parts of a sample, or of centroids, each with centroids of its own.
  *
  * An iteration looks at every row, and most of them stay where they are.  So
  * rows are rounded to bytes once, about an origin that stays (vq_panels.h), and
  * only those that have changed their centroid are read again, to be moved from
  * one sum to another.  As many parts are clustered side by side as have their
  * bytes in the cache of a processor: then members wait for each other less
- * often.  Rows beyond that are rounded in each iteration.
+ * often.  Rows beyond that are rounded in each iteration.  (Sums that only change lose
+ * what is 10^13 times smaller than a row that came and went; the iterations over all
+ * lists, after these, make theirs anew.)
  *
  * Where products of bytes are not fast, products of a library take the rows as
  * they are.
@@ -31,6 +33,9 @@
 #define BATCH_BYTES			(1536 * 1024)
 
 #define SETTLED				0.998	/* error, relative to the iteration before */
+
+/* Rows that are rounded anew each time, together, unless they take more than BATCH_BYTES */
+#define MIN_CHUNK_ROWS		96
 
 /*
  * A part while it is clustered.  Behind sums are the number of rows of each, and the error: they are added up over the
@@ -146,6 +151,7 @@ alloc_work(Work *work, const IvfpqPart *parts, size_t nparts)
 		work->products = ivfpq_alloc_array(vq_kmeans_assign_floats(work->chunk, largest), sizeof(float));
 		return;
 	}
+	work->chunk = Min(work->chunk, Max(MIN_CHUNK_ROWS, BATCH_BYTES / row_bytes));
 	work->panels = ivfpq_alloc_array(vq_panels_bytes(largest, dim), 1);
 	work->panels_work = ivfpq_alloc_array(vq_panels_work_bytes(largest, dim), 1);
 	work->most_rounded = Min(nrows, BATCH_BYTES / (row_bytes + 2 * sizeof(float)));
@@ -243,7 +249,13 @@ label_part(const Work *work, PartState *state)
 		CHECK_FOR_INTERRUPTS();
 	}
 	for (uint32 j = 0; j < part->ncentroids; j++)
+	{
 		state->sums[nsums + j] = sums.counts[j];
+
+		/* what moves have left by rounding goes with the last row */
+		if (sums.counts[j] == 0)
+			memset(state->sums + j * work->dim, 0, work->dim * sizeof(double));
+	}
 	state->sums[nsums + part->ncentroids] = sums.error;
 	state->is_begun = true;
 }
@@ -260,7 +272,7 @@ update_part(const Work *work, PartState *state, VqRng *rng)
 
 	for (uint32 j = 0; j < part->ncentroids; j++)
 		sums.counts[j] = (uint64) counts[j];
-	is_settled = vq_kmeans_update(&sums, rng, part->centroids) == 0 && error > state->previous * SETTLED;
+	is_settled = vq_kmeans_update(&sums, rng, part->centroids) == 0 && (error == 0 || error > state->previous * SETTLED);
 	state->previous = error;
 	return is_settled;
 }

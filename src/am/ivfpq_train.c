@@ -184,8 +184,8 @@ print_of(const float *x, size_t dim, float square)
 }
 
 /*
- * Of equal rows as many are kept as a list has on average: all of them come to one list, and more of them would have lists of
- * their own that nothing comes to.  Rows are counted by their prints, which labels have, and those of a print that there are
+ * Of equal rows as many are kept as a list has on average (at least MIN_COPIES by each member): all of them come to one list,
+ * and more of them would have lists of their own that nothing comes to.  Rows are counted by their prints, which labels have, and those of a print that there are
  * too many of by all of their values.  A counter has one or two rows, and if it has too many of different ones, a row less
  * is no matter.
  */

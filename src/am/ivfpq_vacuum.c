@@ -63,15 +63,20 @@ has_idle_dim(Relation index)
  * present one and not have written its entry yet; but it holds a lock on the
  * index from before until after that.  So the index must be seen to be empty
  * under a lock that no insert allows.  We do not wait for it, nor does anybody
- * wait long for us, as hardly any index needs a second look.
+ * wait long for us, as hardly any index needs a second look, and that is without
+ * VACUUM's delays.
  */
 static void
 forget_idle_dim(Relation index)
 {
+	bool		may_delay = VacuumCostActive;
+
 	if (!has_idle_dim(index) || !ConditionalLockRelation(index, ShareLock))
 		return;
+	VacuumCostActive = false;	/* which VACUUM sets when it begins, and clears when it fails */
 	if (has_idle_dim(index))
 		ivfpq_meta_forget_dim(index);
+	VacuumCostActive = may_delay;
 	UnlockRelation(index, ShareLock);
 }
 

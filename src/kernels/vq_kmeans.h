@@ -9,7 +9,7 @@
  *		choose initial centroids (distinct random rows)
  *		repeat
  *			vq_kmeans_norms
- *			for each chunk: vq_kmeans_assign, vq_kmeans_accumulate
+ *			for each chunk: vq_kmeans_assign, vq_kmeans_accumulate (or _move, of sums that stay)
  *			vq_kmeans_update
  *
  *-------------------------------------------------------------------------

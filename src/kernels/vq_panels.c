@@ -316,16 +316,17 @@ vq_panels_assign(const VqKernels *kernels, const VqPanels *panels,
 }
 
 /*
- * Variance of what rounding does to the squared distance of a row from centroid j: the row's step, and its square, which is that
- * of its distance from the origin.  A value is off by its step / sqrt(12) at random, and so a product by that times the
- * length of the other vector; a squared distance has the product twice.
+ * Variance of what rounding does to the squared distance of a row, by its step, from centroid j.  A value is off by its step /
+ * sqrt(12) at random, and so a product by that times the length of the other vector, which a squared distance has twice: what
+ * the row is off by with the centroid, and what the centroid is off by with the difference of both, as its
+ * square is that of the rounded one.
  */
 static float
-distance_variance(const VqPanels *panels, size_t j, float step, float square)
+distance_variance(const VqPanels *panels, size_t j, float step, float distance)
 {
 	float		centroid_step = panels->columns.steps[j];
 
-	return (panels->squares[j] * step * step + square * centroid_step * centroid_step) / 3;
+	return (panels->squares[j] * step * step + (distance > 0 ? distance : 0) * centroid_step * centroid_step) / 3;
 }
 
 /* Might rounding have brought two distances with that difference in the wrong order?  variance is the sum of theirs. */
@@ -356,15 +357,17 @@ vq_panels_label(const VqKernels *kernels, const VqPanels *panels, const VqRounde
 		{
 			size_t		row = first + i;
 			uint32_t	one = at[i][0] < panels->ncentroids ? at[i][0] : 0;
+			uint32_t	other = at[i][1] < panels->ncentroids ? at[i][1] : one;
 			float		distance = squares[row] - 2 * scores[i * ncolumns + one];
+			float		other_distance = squares[row] - 2 * scores[i * ncolumns + other];
 
 			labels[row] = one;
 			distances[row] = distance > 0 ? distance : 0;
-			if (at[i][1] < panels->ncentroids &&
-				is_doubtful(2 * (scores[i * ncolumns + one] - scores[i * ncolumns + at[i][1]]),
-							distance_variance(panels, one, rows->steps[row], squares[row]) +
-							distance_variance(panels, at[i][1], rows->steps[row], squares[row])))
-				compare_two(kernels, rows->rows + row * dim, panels->centroids, dim, one, at[i][1], labels + row,
+			if (other != one &&
+				is_doubtful(other_distance - distance,
+							distance_variance(panels, one, rows->steps[row], distance) +
+							distance_variance(panels, other, rows->steps[row], other_distance)))
+				compare_two(kernels, rows->rows + row * dim, panels->centroids, dim, one, other, labels + row,
 							distances + row);
 		}
 	}
@@ -428,9 +431,12 @@ vq_panels_nearest(const VqKernels *kernels, const VqPanels *panels, uint32_t fir
 		for (size_t i = 0; i < count; i++)
 			for (size_t k = 0; k < 2; k++)
 				if (at[i][k] < panels->ncentroids)
-					keep_nearest(&nearest[row_nos[first + i]], first_label + at[i][k],
-								 squares[first + i] - 2 * scores[i * ncolumns + at[i][k]],
-								 distance_variance(panels, at[i][k], steps[i], squares[first + i]));
+				{
+					float		distance = squares[first + i] - 2 * scores[i * ncolumns + at[i][k]];
+
+					keep_nearest(&nearest[row_nos[first + i]], first_label + at[i][k], distance,
+								 distance_variance(panels, at[i][k], steps[i], distance));
+				}
 	}
 }
 

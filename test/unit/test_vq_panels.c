@@ -189,6 +189,50 @@ test_rounded_rows_find_nearly_the_nearest(void)
 		}
 }
 
+/* Rows nearly in the middle between all centroids: what rounding does to these moves one in twenty, if scores alone decide */
+static void
+test_exact_distances_decide_where_rounding_may_have(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		size_t		nrows = 1000;
+		size_t		dim = 64;
+		uint8_t    *bytes = malloc(nrows * vq_panels_row_bytes(dim));
+		float	   *steps = malloc(nrows * sizeof(float));
+		float	   *squares = malloc(nrows * sizeof(float));
+		float	   *origin = calloc(dim, sizeof(float));
+		size_t		nwrong = 0;
+		Fixture		fixture;
+
+		fixture_open(&fixture, table_at(t), nrows, 16, dim, 0);
+		for (size_t i = 0; i < nrows * dim; i++)
+			fixture.rows[i] *= 0.05f;
+		vq_panels_round(table_at(t), origin, fixture.rows, nrows, dim, bytes, steps);
+		for (size_t r = 0; r < nrows; r++)
+			squares[r] = vq_kernels_scalar.l2sq_f32(fixture.rows + r * dim, origin, dim);
+		vq_panels_pack_about(table_at(t), origin, fixture.centroids, fixture.ncentroids, dim, fixture.memory, &fixture.panels);
+		vq_panels_label(table_at(t), &fixture.panels, &(VqRoundedRows) {fixture.rows, bytes, steps}, squares, nrows,
+						fixture.work, fixture.labels, fixture.distances);
+		for (size_t r = 0; r < nrows; r++)
+		{
+			double		got = distance_between(&fixture, r, fixture.labels[r]);
+
+			for (size_t j = 0; j < fixture.ncentroids; j++)
+				if (distance_between(&fixture, r, j) < got * (1 - 1e-6))
+				{
+					nwrong++;
+					break;
+				}
+		}
+		CHECK(nwrong * 100 <= nrows, "%s: %zu of %zu are not with the nearest", table_at(t)->name, nwrong, nrows);
+		fixture_close(&fixture);
+		free(bytes);
+		free(steps);
+		free(squares);
+		free(origin);
+	}
+}
+
 /* Rounded as they are, these would all be equal */
 static void
 test_what_centroids_have_in_common_costs_no_precision(void)
@@ -455,6 +499,7 @@ suite_vq_panels(void)
 {
 	RUN_TEST(test_panels_find_the_nearest_and_its_distance);
 	RUN_TEST(test_rounded_rows_find_nearly_the_nearest);
+	RUN_TEST(test_exact_distances_decide_where_rounding_may_have);
 	RUN_TEST(test_what_centroids_have_in_common_costs_no_precision);
 	RUN_TEST(test_a_row_goes_where_it_goes_alone);
 	RUN_TEST(test_panels_take_the_lower_of_equal_centroids);
