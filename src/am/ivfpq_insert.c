@@ -154,6 +154,20 @@ nearest_list(Relation index, const InsertState *state)
 	return nearest;
 }
 
+/* The first row says how many dimensions there are: a build would fail that has more sub-quantisers */
+static void
+check_m(Relation index, uint32 dim)
+{
+	uint32		m = ivfpq_options(index)->m;
+
+	if (m > dim)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("number of sub-quantisers must not exceed the number of dimensions"),
+				 errdetail("Vectors have %u dimensions, and \"m\" of index \"%s\" is %u.", dim, RelationGetRelationName(index), m),
+				 errhint("Use ALTER INDEX ... SET (m = ...) with at most %u, or 0 for as many as a build chooses.", dim)));
+}
+
 bool
 ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 			Relation heap, IndexUniqueCheck check_unique,
@@ -181,8 +195,10 @@ ivfpqinsert(Relation index, Datum *values, bool *isnull, ItemPointer tid,
 	if (state->model->meta.dim == 0)
 	{
 		uint32		declared = ivfpq_declared_dim(index);
+		uint32		dim = declared > 0 ? declared : vector.dim;
 
-		state->model->meta.dim = ivfpq_meta_set_dim(index, declared > 0 ? declared : vector.dim);
+		check_m(index, dim);
+		state->model->meta.dim = ivfpq_meta_set_dim(index, dim);
 	}
 	ivfpq_check_dim(index, state->model->meta.dim, vector.dim);
 

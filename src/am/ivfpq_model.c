@@ -345,6 +345,8 @@ ivfpq_report_dim(Relation index, uint32 index_dim, int dim, bool may_be_outdated
 			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions. "
 					 "If the table has none of %u, as its first rows were rolled back or deleted, VACUUM it; if that does not help, REINDEX the index.",
 					 index_dim) :
+			 ivfpq_options(index)->dims == index_dim ?
+			 errhint("All vectors of an indexed column, and the queries to it, have the number of dimensions that storage parameter \"dims\" says.") :
 			 ivfpq_declared_dim(index) == index_dim ?
 			 errhint("All vectors of an indexed column, and the queries to it, have the same number of dimensions. "
 					 "Of a column with several, index each by a partial index.") :

@@ -122,7 +122,7 @@ report_outgrown(const IndexVacuumInfo *info, const IndexBulkDeleteResult *stats)
 			 errdetail("It was built on " UINT64_FORMAT " rows, too few to train on.", meta.build_rows) :
 			 errdetail("It was built on " UINT64_FORMAT " rows.", meta.build_rows),
 			 started == IVFPQ_AUTOREINDEX_STARTED ?
-			 errhint("A background worker rebuilds it after this VACUUM.") :
+			 errhint("A background worker rebuilds it after this VACUUM. If it cannot, the server's log says why.") :
 			 started == IVFPQ_AUTOREINDEX_NO_WORKER ?
 			 errhint("Use REINDEX INDEX CONCURRENTLY to train it on the rows that are there now, or "
 					 "increase \"max_worker_processes\" so that VACUUM finds a background worker for it.") :

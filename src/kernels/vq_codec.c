@@ -438,12 +438,15 @@ vq_codec_query(const VqKernels *kernels, const VqCodec *codec,
 	return status;
 }
 
+/* A product is known but for the sums that it comes from: where the centroid is very long, that is much, and the list may be the best */
 float
 vq_codec_list_value(const VqCodec *codec, const VqQuery *query,
 					float distance_sq, float centroid_norm_sq)
 {
+	double		norms_sq = (double) query->q_norm_sq + centroid_norm_sq;
+
 	if (codec->metric == VQ_METRIC_IP)
-		return (float) (((double) distance_sq - query->q_norm_sq - centroid_norm_sq) / 2);
+		return (float) ((distance_sq - norms_sq) / 2 - MARGIN / 4 * (distance_sq + norms_sq));
 	return distance_sq;
 }
 
@@ -458,12 +461,10 @@ vq_codec_list_bound(const VqCodec *codec, const VqQuery *query,
 					float epsilon, VqBound *bound)
 {
 	double		distance = sqrt((double) distance_sq);
-	double		margin;
+	double		margin = 0;		/* of inner products it is in the value */
 	float		lut_error;
 
-	if (codec->metric == VQ_METRIC_IP)
-		margin = MARGIN / 4 * ((double) distance_sq + query->q_norm_sq + centroid_norm_sq);
-	else
+	if (codec->metric != VQ_METRIC_IP)
 		margin = MARGIN * distance_sq + MARGIN / 4 * distance *
 			(sqrt((double) query->q_norm_sq) + sqrt((double) centroid_norm_sq));
 	bound->base = (float) (vq_codec_list_value(codec, query, distance_sq, centroid_norm_sq) - margin);

@@ -180,7 +180,8 @@ extern void vq_codec_query_tables(const VqKernels *kernels, const VqCodec *codec
 
 /*
  * The order in which lists are probed, and B of the table above: from
- * distance_sq = |q' - c|^2 and centroid_norm_sq = |c|^2.
+ * distance_sq = |q' - c|^2 and centroid_norm_sq = |c|^2.  Of inner products
+ * it is less by what float32 may have lost of these.
  */
 extern float vq_codec_list_value(const VqCodec *codec, const VqQuery *query,
 								 float distance_sq, float centroid_norm_sq);

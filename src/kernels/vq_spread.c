@@ -38,6 +38,9 @@ const double vq_recalls[VQ_NRECALLS] = {0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0
 #define FIRST_JUDGE			3
 #define LAST_JUDGE			6
 
+/* Of the sum of the squared lengths of two vectors, what their product is less than if the angle is not known */
+#define UNKNOWN_ANGLE		1e-6
+
 #define LAST				(VQ_NRECALLS - 1)
 
 _Static_assert(LAST_JUDGE < VQ_NRECALLS, "powers are judged by what is measured");
@@ -50,9 +53,12 @@ vq_list_distance(VqMetric metric, double distance_sq, double query_norm_sq, doub
 	if (metric != VQ_METRIC_IP)
 		return sqrt(distance_sq);
 
-	/* of inner products it is the angle that says how near: that of the lists in the order of these */
+	/*
+	 * Of inner products it is the angle that says how near: that of the lists in the order of these.  Squares of float32 do not
+	 * tell it where one vector is very much longer than the other.
+	 */
 	norms = sqrt(query_norm_sq * centroid_norm_sq);
-	if (!(norms > 0))
+	if (!(norms > UNKNOWN_ANGLE * (query_norm_sq + centroid_norm_sq)))
 		return 1.0;
 	return sqrt(fmax(0.0, 1.0 - (query_norm_sq + centroid_norm_sq - distance_sq) / (2 * norms)));
 }

@@ -417,7 +417,7 @@ SKIP:
 		CREATE INDEX widest_v ON widest USING ivfpq (v array_l2_ops) WITH (lists = 10)});
 
 	cmp_ok($wide_peak, '>', $wide_mb * 1024 / 2, 'memory for wide vectors was seen');
-	cmp_ok($wide_peak, '<', ($wide_mb + 10) * 1024, "it is within maintenance_work_mem = $wide_mb MB");
+	cmp_ok($wide_peak, '<', ($wide_mb + 4) * 1024, "it is within maintenance_work_mem = $wide_mb MB");
 	$session->quit;
 	$node->safe_psql('postgres', 'DROP TABLE wide, widest');
 }
