@@ -172,7 +172,7 @@ RESET ROLE;
 GRANT pg_stat_scan_tables TO regress_vqpg_reader;
 SET ROLE regress_vqpg_reader;
 SELECT queries_asked FROM ivfpq_recall('items_index', nprobes => '{50}', sample => 10);
-SELECT queries_asked FROM ivfpq_recall('items_index', 'SELECT q FROM queries', nprobes => '{50}');
+SELECT queries_asked FROM ivfpq_recall('items_index', 'SELECT q FROM queries; ', nprobes => '{50}');
 RESET ROLE;
 
 -- What belongs to an index runs as its owner, and may not become somebody else; what the caller gives as the caller

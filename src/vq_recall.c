@@ -162,6 +162,7 @@ static void
 run_queries(const RecallState *state, const char *text)
 {
 	SPIPlanPtr	plan = SPI_prepare(text, 0, NULL);
+	int			length = strlen(text);
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare: %s: %s", SPI_result_code_string(SPI_result), text);
@@ -171,8 +172,10 @@ run_queries(const RecallState *state, const char *text)
 				 errmsg("\"queries\" must be one statement that selects vectors")));
 	SPI_freeplan(plan);
 
-	/* it may end with a comment */
-	run(psprintf("SELECT CAST(query AS %s) FROM (%s\n) AS queries (query)", format_type_be_qualified(state->type), text));
+	/* it may end with a semicolon, or a comment */
+	while (length > 0 && strchr("; \t\r\n", text[length - 1]) != NULL)
+		length--;
+	run(psprintf("SELECT CAST(query AS %s) FROM (%.*s\n) AS queries (query)", format_type_be_qualified(state->type), length, text));
 }
 
 /* Keep the queries that a statement has returned: a vector, and where it was taken from if that is known */
