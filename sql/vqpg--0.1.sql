@@ -378,14 +378,65 @@ CREATE OPERATOR CLASS oid_ops
 	OPERATOR 5 >,
 	FUNCTION 3 pg_catalog.int8(oid);
 
+CREATE OPERATOR FAMILY datetime_ops USING ivfpq;
 CREATE OPERATOR CLASS date_ops
-	DEFAULT FOR TYPE date USING ivfpq AS
+	DEFAULT FOR TYPE date USING ivfpq FAMILY datetime_ops AS
 	OPERATOR 1 <,
 	OPERATOR 2 <=,
 	OPERATOR 3 =,
 	OPERATOR 4 >=,
 	OPERATOR 5 >,
 	FUNCTION 3 ivfpq_attribute(date);
+
+CREATE OPERATOR CLASS timestamp_ops
+	DEFAULT FOR TYPE timestamp USING ivfpq FAMILY datetime_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(timestamp);
+
+CREATE OPERATOR CLASS timestamptz_ops
+	DEFAULT FOR TYPE timestamptz USING ivfpq FAMILY datetime_ops AS
+	OPERATOR 1 <,
+	OPERATOR 2 <=,
+	OPERATOR 3 =,
+	OPERATOR 4 >=,
+	OPERATOR 5 >,
+	FUNCTION 3 ivfpq_attribute(timestamptz);
+
+ALTER OPERATOR FAMILY datetime_ops USING ivfpq ADD
+	OPERATOR 1 < (date, timestamp),
+	OPERATOR 2 <= (date, timestamp),
+	OPERATOR 3 = (date, timestamp),
+	OPERATOR 4 >= (date, timestamp),
+	OPERATOR 5 > (date, timestamp),
+	OPERATOR 1 < (date, timestamptz),
+	OPERATOR 2 <= (date, timestamptz),
+	OPERATOR 3 = (date, timestamptz),
+	OPERATOR 4 >= (date, timestamptz),
+	OPERATOR 5 > (date, timestamptz),
+	OPERATOR 1 < (timestamp, date),
+	OPERATOR 2 <= (timestamp, date),
+	OPERATOR 3 = (timestamp, date),
+	OPERATOR 4 >= (timestamp, date),
+	OPERATOR 5 > (timestamp, date),
+	OPERATOR 1 < (timestamp, timestamptz),
+	OPERATOR 2 <= (timestamp, timestamptz),
+	OPERATOR 3 = (timestamp, timestamptz),
+	OPERATOR 4 >= (timestamp, timestamptz),
+	OPERATOR 5 > (timestamp, timestamptz),
+	OPERATOR 1 < (timestamptz, date),
+	OPERATOR 2 <= (timestamptz, date),
+	OPERATOR 3 = (timestamptz, date),
+	OPERATOR 4 >= (timestamptz, date),
+	OPERATOR 5 > (timestamptz, date),
+	OPERATOR 1 < (timestamptz, timestamp),
+	OPERATOR 2 <= (timestamptz, timestamp),
+	OPERATOR 3 = (timestamptz, timestamp),
+	OPERATOR 4 >= (timestamptz, timestamp),
+	OPERATOR 5 > (timestamptz, timestamp);
 
 CREATE OPERATOR CLASS time_ops
 	DEFAULT FOR TYPE time USING ivfpq AS
@@ -395,24 +446,6 @@ CREATE OPERATOR CLASS time_ops
 	OPERATOR 4 >=,
 	OPERATOR 5 >,
 	FUNCTION 3 ivfpq_attribute(time);
-
-CREATE OPERATOR CLASS timestamp_ops
-	DEFAULT FOR TYPE timestamp USING ivfpq AS
-	OPERATOR 1 <,
-	OPERATOR 2 <=,
-	OPERATOR 3 =,
-	OPERATOR 4 >=,
-	OPERATOR 5 >,
-	FUNCTION 3 ivfpq_attribute(timestamp);
-
-CREATE OPERATOR CLASS timestamptz_ops
-	DEFAULT FOR TYPE timestamptz USING ivfpq AS
-	OPERATOR 1 <,
-	OPERATOR 2 <=,
-	OPERATOR 3 =,
-	OPERATOR 4 >=,
-	OPERATOR 5 >,
-	FUNCTION 3 ivfpq_attribute(timestamptz);
 
 CREATE OPERATOR CLASS text_ops
 	DEFAULT FOR TYPE text USING ivfpq AS

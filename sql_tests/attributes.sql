@@ -75,6 +75,95 @@ SELECT * FROM unnest(ARRAY[
 	'ts >= ''2020-01-01 15:00''', 'ts = ''2020-01-01 02:00''', 'ts < ''1900-01-01''', 'tz = ''2020-01-01 02:00+00''', 'tz > ''2020-01-01 14:00+00''', 'tz = ''infinity''',
 	't = ''12:03''', 't < ''11:57''', 'd = ''2020-01-03'' AND t = ''12:02'''
 	]) condition, LATERAL compare(condition);
+-- Dates and times of different types, by the session's time zone: about changes of zones, the first and last there are, and beyond
+CREATE TABLE times (id int GENERATED ALWAYS AS IDENTITY, embedding real[] DEFAULT '{0.1,0.2}', d date, ts timestamp, tz timestamptz);
+INSERT INTO times (d, ts, tz)
+SELECT (tz AT TIME ZONE 'UTC')::date, tz AT TIME ZONE 'UTC', tz
+FROM unnest(ARRAY['2024-03-31 01:00Z', '2024-10-27 01:00Z', '2011-12-30 10:00Z', '2018-11-04 03:00Z', '2024-03-30 22:00Z', '2024-10-26 21:00Z', '2021-04-10 00:00Z']::timestamptz[]) change,
+	 unnest(ARRAY[0, 0.000001, -0.000001, 1800, -1800, 3600, 7199, 7200, -10800, 50400, -36000, 86400, -90000, 604800, -604800]) seconds,
+	 LATERAL (SELECT change + seconds * interval '1 second' AS tz) r;
+INSERT INTO times (d, ts, tz)
+SELECT tz AT TIME ZONE 'UTC', tz AT TIME ZONE 'UTC', tz
+FROM unnest('{infinity,-infinity,4714-11-24 00:00:00Z BC,4714-11-24 10:00Z BC,4714-11-25 00:00Z BC,4714-11-27 00:00Z BC,0044-03-15 00:00Z BC,
+	294276-12-30 00:00Z,294276-12-31 00:00Z,294276-12-31 10:00Z,294276-12-31 23:59:59.999999Z}'::timestamptz[]) tz;
+INSERT INTO times (d) SELECT unnest('{294277-01-01,294277-01-02,5874897-12-31,NULL}'::date[]);
+CREATE INDEX times_index ON times USING ivfpq (embedding, d, ts, tz);
+ANALYZE times;
+SET enable_seqscan = off;
+SELECT condition_of('SELECT id FROM times WHERE ' || condition || ' ORDER BY embedding <-> ''{1,2}'' LIMIT 3') FROM unnest(ARRAY[
+	'tz > current_date - 7', 'tz <= localtimestamp', 'ts > now() - interval ''1 hour''', 'ts < current_date', 'd >= now() - interval ''10 years''', 'd = ''2024-02-01''::timestamp',
+	'now() > d', 'tz BETWEEN date ''2024-02-01'' AND timestamp ''2024-02-02''', 'd IN (now(), ''2024-02-01'')', 'ts = ANY (ARRAY[current_date, NULL])', 'tz < ANY (''{2024-02-01}''::timestamp[])']) condition;
+
+-- Each type with each other in a zone: how many conditions have others of the rows with a vector in the index than in the table, how many were tried, and whether
+-- few rows were looked at in vain.  The last zone is as far off as there can be, and changes sides.
+CREATE FUNCTION compare_times(zone text, OUT differ int, OUT conditions int, OUT few_in_vain boolean) LANGUAGE plpgsql AS $$
+DECLARE
+	operands text[];
+	operand text;
+	by_table int[];
+	by_index int[];
+	found bigint := 0;
+	in_vain bigint := 0;
+	c record;
+BEGIN
+	differ := 0;
+	conditions := 0;
+	FOR c IN SELECT l.name, r.name AS other, r.type, operator FROM (VALUES ('d', 'date'), ('ts', 'timestamp'), ('tz', 'timestamptz')) l (name, type),
+			(VALUES ('d', 'date'), ('ts', 'timestamp'), ('tz', 'timestamptz')) r (name, type), unnest('{<,<=,=,>=,>}'::text[]) operator WHERE l.name <> r.name
+	LOOP
+		SET LOCAL timezone = 'UTC';
+		EXECUTE format('SELECT array_agg(DISTINCT %I::text) FROM times WHERE %1$I IS NOT NULL', c.other) INTO operands;
+		PERFORM set_config('timezone', zone, true);
+		EXECUTE format('PREPARE wanted(%s) AS SELECT (SELECT array_agg(id ORDER BY id) FROM times WHERE %I %s $1),
+			(SELECT array_agg(id ORDER BY id) FROM (SELECT id FROM times WHERE %2$I %s $1 ORDER BY embedding <-> ''{1,2}'' LIMIT 1000) q)', c.type, c.name, c.operator);
+		EXECUTE format('PREPARE wanted_of(%s[]) AS SELECT (SELECT array_agg(id ORDER BY id) FROM times WHERE %I %s ANY ($1)),
+			(SELECT array_agg(id ORDER BY id) FROM (SELECT id FROM times WHERE %2$I %s ANY ($1) ORDER BY embedding <-> ''{1,2}'' LIMIT 1000) q)', c.type, c.name, c.operator);
+		FOR operand IN SELECT format('wanted(%L)', o) FROM unnest(operands) o
+			UNION ALL SELECT format('wanted_of(%L)', array_agg(o) || NULL::text) FROM unnest(operands) WITH ORDINALITY u (o, n) GROUP BY n % 20
+			UNION ALL VALUES ('wanted(NULL)'), ('wanted_of(NULL)'), ('wanted_of(''{}'')'), ('wanted_of(''{NULL}'')')
+		LOOP
+			EXECUTE 'EXECUTE ' || operand INTO by_table, by_index;
+			conditions := conditions + 1;
+			differ := differ + (by_table IS DISTINCT FROM by_index)::int;
+			IF by_table IS NOT NULL THEN
+				found := found + cardinality(by_table);
+				in_vain := in_vain + (SELECT codes_scored FROM ivfpq_last_scan()) - coalesce(cardinality(by_index), 0);
+			END IF;
+		END LOOP;
+		DEALLOCATE wanted;
+		DEALLOCATE wanted_of;
+	END LOOP;
+	few_in_vain := in_vain < found / 100;
+END $$;
+SET plan_cache_mode = force_generic_plan;
+SET jit = off;
+SELECT * FROM unnest('{UTC,Europe/Berlin,Pacific/Apia,America/Sao_Paulo,Asia/Beirut,"A+167B-167,J100/0,J102/0"}'::text[]) zone, LATERAL compare_times(zone);
+
+-- In the zone that the session has when a search begins, not when it was planned
+PREPARE of_day(date) AS SELECT min(tz AT TIME ZONE 'UTC'), max(tz AT TIME ZONE 'UTC'), count(*) FROM (SELECT tz FROM times WHERE tz > $1 AND tz <= $1 + 1 ORDER BY embedding <-> '{1,2}' LIMIT 1000) q;
+PREPARE at_moment(timestamptz) AS SELECT array_agg(DISTINCT ts) FROM (SELECT ts FROM times WHERE ts = $1 ORDER BY embedding <-> '{1,2}' LIMIT 1000) q;
+PREPARE until_moment(timestamptz) AS SELECT max(d) FROM (SELECT d FROM times WHERE d <= $1 ORDER BY embedding <-> '{1,2}' LIMIT 1000) q;
+SELECT condition_of('EXECUTE of_day(''2024-03-31'')'), condition_of('EXECUTE at_moment(now())'), condition_of('EXECUTE until_moment(now())');
+EXECUTE of_day('2024-03-31');
+EXECUTE at_moment('2024-03-31 01:00Z');
+EXECUTE until_moment('2018-11-04 02:59:59.999999Z');
+SET timezone = 'Europe/Berlin';
+EXECUTE of_day('2024-03-31');
+EXECUTE at_moment('2024-03-31 01:00Z');
+SET timezone = 'America/Sao_Paulo';
+EXECUTE of_day('2024-03-31');
+EXECUTE until_moment('2018-11-04 02:59:59.999999Z');
+EXECUTE until_moment('2018-11-04 03:00Z');
+SET timezone = 'Pacific/Apia';
+EXECUTE of_day('2024-03-31');
+EXECUTE until_moment('2011-12-30 09:59:59.999999Z');
+EXECUTE until_moment('2011-12-30 10:00Z');
+SET timezone = 'UTC';
+RESET jit;
+RESET plan_cache_mode;
+RESET enable_seqscan;
+DROP TABLE times;
+DROP FUNCTION compare_times;
 SELECT * FROM unnest(ARRAY[
 	's = ''word 3''', 's IN (''word 3'', ''word 4'', ''none'')', 's > ''word 3''', 's LIKE ''word 1%''', 's <> ''word 3''', 's = ''word 3'' COLLATE "C"', 'c = ''c3''', 'v = ''v3''', 'u = ''eccbc87e-4b5c-e2fe-2830-8fd9f2a7baf3''',
 	'm = ''happy''', 'm > ''sad''', 'o = 103', 'o > 114', 's = ''word 3'' AND m = ''ok'''

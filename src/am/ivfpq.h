@@ -33,7 +33,7 @@
  *
  * Columns after the first are attributes.  Strategies of their classes are those of B-trees, then && and @>.  The third
  * support function, of a value, gives the number that stands for it: int4 or int8, which is the same for equal
- * values, and does not descend as values ascend if the class has one of <, <=, >= and >.  If the class has && or @> it has bits that each element of a value sets, and is
+ * values, of other types too (but for the extension's own of dates and times, which ivfpq_datetime.c converts), and does not descend as values ascend if the class has one of <, <=, >= and >.  If the class has && or @> it has bits that each element of a value sets, and is
  * not negative; and a value of one element is an array of it.
  */
 #define IVFPQ_DISTANCE_STRATEGY		1
@@ -432,6 +432,26 @@ extern void ivfpq_attributes_of(Relation index, const VqBlockShape *shape, const
 /* What the search keys ask of attributes, palloc'd; false if no row can pass */
 extern bool ivfpq_attributes_wanted(IndexScanDesc scan, const VqBlockShape *shape,
 									VqCondition **conditions, uint32 *nconditions);
+
+/* Numbers, palloc'd as they come; all zero to begin with */
+typedef struct IvfpqNumbers
+{
+	int64	   *values;
+	size_t		count;
+	size_t		room;
+} IvfpqNumbers;
+
+extern void ivfpq_numbers_add(IvfpqNumbers *numbers, int64 number);
+
+/* ivfpq_datetime.c: conditions between different types of dates and times, whose numbers are days or microseconds */
+extern bool ivfpq_is_datetime(Oid type);
+
+/*
+ * Add the numbers that values of a column have which may equal a value of another type, given by its number: what is
+ * less than that is less than the greatest of them, and what is greater than the least.  For a date between
+ * two midnights it is the one before or, to be rounded up, the one after.
+ */
+extern void ivfpq_datetime_numbers(int64 number, Oid type, Oid column_type, bool round_up, IvfpqNumbers *numbers);
 
 /* ivfpq_list.c */
 

@@ -6,7 +6,7 @@
  *
  * Blocks keep a number for the value of each such column (vq_attribute.h).  The third
  * support function of a column's operator class says which: integers and times are
- * their own numbers, others have one of the same order, a hash, or bits for their elements.  So an entry whose numbers
+ * their own numbers (ivfpq_datetime.c has them in those of each other), others have one of the same order, a hash, or bits for their elements.  So an entry whose numbers
  * do not pass is none of a row that passes, and no more is claimed: the executor tries
  * the conditions again on each row that comes out.
  *
@@ -274,7 +274,15 @@ typedef struct Operand
 	FmgrInfo   *function;		/* gives the number of a value of this type */
 	FmgrInfo	other;			/* that one, where it is not the column's type */
 	bool		is_wide;
+	bool		is_other_datetime;	/* its numbers are to be converted to those of the column */
 } Operand;
+
+/* Whether a support function is the extension's own of a type whose values are integers */
+static bool
+is_value_itself(const FmgrInfo *function)
+{
+	return function->fn_addr == ivfpq_attribute_int4 || function->fn_addr == ivfpq_attribute_int8;
+}
 
 static void
 read_operand(Relation index, const ScanKeyData *key, Operand *operand)
@@ -284,6 +292,7 @@ read_operand(Relation index, const ScanKeyData *key, Operand *operand)
 	Oid			function;
 
 	operand->type = OidIsValid(key->sk_subtype) ? key->sk_subtype : own_type;
+	operand->is_other_datetime = false;
 	if (operand->type == own_type)
 	{
 		operand->function = index_getprocinfo(index, key->sk_attno, IVFPQ_ATTRIBUTE_PROC);
@@ -296,6 +305,11 @@ read_operand(Relation index, const ScanKeyData *key, Operand *operand)
 	fmgr_info(function, &operand->other);
 	operand->function = &operand->other;
 	operand->is_wide = get_func_rettype(function) == INT8OID;
+
+	/* users' functions give numbers that are those of the column's type already */
+	operand->is_other_datetime = ivfpq_is_datetime(own_type) && ivfpq_is_datetime(operand->type) &&
+		is_value_itself(operand->function) &&
+		is_value_itself(index_getprocinfo(index, key->sk_attno, IVFPQ_ATTRIBUTE_PROC));
 }
 
 /* The elements of an array */
@@ -330,30 +344,58 @@ compare_numbers(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
+void
+ivfpq_numbers_add(IvfpqNumbers *numbers, int64 number)
+{
+	if (numbers->count == numbers->room)
+	{
+		numbers->room = Max(numbers->room * 2, 8);
+		numbers->values = numbers->values == NULL ? palloc(numbers->room * sizeof(int64)) :
+			repalloc_huge(numbers->values, numbers->room * sizeof(int64));
+	}
+	numbers->values[numbers->count++] = number;
+}
+
+/*
+ * The numbers that values of the column have which may equal this one.  Where a date has to be before a time of the day, or not
+ * before it, it is the next day's.
+ */
+static void
+add_numbers(Relation index, const ScanKeyData *key, const Operand *operand, Datum value, IvfpqNumbers *numbers)
+{
+	int64		number = number_of(operand->function, index->rd_indcollation[key->sk_attno - 1], operand->is_wide, value);
+
+	if (operand->is_other_datetime)
+		ivfpq_datetime_numbers(number, operand->type, index->rd_opcintype[key->sk_attno - 1],
+							   key->sk_strategy == BTLessStrategyNumber || key->sk_strategy == BTGreaterEqualStrategyNumber,
+							   numbers);
+	else
+		ivfpq_numbers_add(numbers, number);
+}
+
 /* The numbers of a key's value, or of those in its array that are not NULL, ascending and each once; returns how many */
 static size_t
-read_numbers(Relation index, const ScanKeyData *key, int64 **numbers)
+read_numbers(Relation index, const ScanKeyData *key, int64 **values)
 {
-	Oid			collation = index->rd_indcollation[key->sk_attno - 1];
 	Operand		operand;
 	Elements	elements;
-	size_t		count = 0;
+	IvfpqNumbers numbers = {0};
 
 	read_operand(index, key, &operand);
 	if ((key->sk_flags & SK_SEARCHARRAY) == 0)
+		add_numbers(index, key, &operand, key->sk_argument, &numbers);
+	else
 	{
-		*numbers = palloc(sizeof(int64));
-		**numbers = number_of(operand.function, collation, operand.is_wide, key->sk_argument);
-		return 1;
+		read_elements(key->sk_argument, &elements);
+		for (int i = 0; i < elements.count; i++)
+			if (!elements.nulls[i])
+				add_numbers(index, key, &operand, elements.values[i], &numbers);
 	}
-
-	read_elements(key->sk_argument, &elements);
-	*numbers = palloc(Max(elements.count, 1) * sizeof(int64));
-	for (int i = 0; i < elements.count; i++)
-		if (!elements.nulls[i])
-			(*numbers)[count++] = number_of(operand.function, collation, operand.is_wide, elements.values[i]);
-	qsort(*numbers, count, sizeof(int64), compare_numbers);
-	return qunique(*numbers, count, sizeof(int64), compare_numbers);
+	*values = numbers.values;
+	if (numbers.count == 0)
+		return 0;
+	qsort(numbers.values, numbers.count, sizeof(int64), compare_numbers);
+	return qunique(numbers.values, numbers.count, sizeof(int64), compare_numbers);
 }
 
 /* Whether numbers are the same for equal values only, as far as is known: users' functions need not be so */
@@ -369,7 +411,7 @@ is_one_to_one(const FmgrInfo *function)
 		case F_INT8_OID:
 			return true;
 		default:
-			return function->fn_addr == ivfpq_attribute_int4 || function->fn_addr == ivfpq_attribute_int8 ||
+			return is_value_itself(function) ||
 				function->fn_addr == ivfpq_attribute_float4 || function->fn_addr == ivfpq_attribute_float8;
 	}
 }
