@@ -329,11 +329,11 @@ distance_variance(const VqPanels *panels, size_t j, float step, float distance)
 	return (panels->squares[j] * step * step + (distance > 0 ? distance : 0) * centroid_step * centroid_step) / 3;
 }
 
-/* Might rounding have brought two distances with that difference in the wrong order?  variance is the sum of theirs. */
+/* Might rounding have brought two distances with that difference in the wrong order?  variance is the sum of theirs; both may be infinite. */
 static bool
 is_doubtful(float difference, float variance)
 {
-	return difference * difference < DOUBT * DOUBT * variance;
+	return !(difference * difference > DOUBT * DOUBT * variance);
 }
 
 void

@@ -411,6 +411,25 @@ test_the_nearest_of_several_panels_is_found(void)
 		}
 }
 
+/* So it is where the squares of squared distances are beyond float32 */
+static void
+test_the_nearest_of_huge_centroids_is_found(void)
+{
+	for (size_t t = 0; table_at(t) != NULL; t++)
+	{
+		Fixture		fixture;
+
+		fixture_open(&fixture, table_at(t), 150, 129, 100, 3);
+		for (size_t k = 0; k < 150 * 100; k++)
+			fixture.rows[k] *= 1e12f;
+		for (size_t k = 0; k < 129 * 100; k++)
+			fixture.centroids[k] *= 1e12f;
+		fixture_decide(&fixture, 30, 0, all_rows(), 150);
+		check_labels(&fixture, table_at(t)->name, ROUNDED);
+		fixture_close(&fixture);
+	}
+}
+
 /* What one panel has of its own does not count against rows that are rounded about another place */
 static void
 test_a_frame_beside_the_panels_changes_no_label(void)
@@ -505,6 +524,7 @@ suite_vq_panels(void)
 	RUN_TEST(test_panels_take_the_lower_of_equal_centroids);
 	RUN_TEST(test_scores_order_centroids_by_distance);
 	RUN_TEST(test_the_nearest_of_several_panels_is_found);
+	RUN_TEST(test_the_nearest_of_huge_centroids_is_found);
 	RUN_TEST(test_a_frame_beside_the_panels_changes_no_label);
 	RUN_TEST(test_rows_that_are_not_named_have_no_nearest);
 	RUN_TEST(test_fewer_centroids_need_no_more_workspace);
