@@ -121,7 +121,7 @@ SELECT abs(mean / nprobe - 1) < 0.05 AS is_mean FROM reading, ivfpq_index_info('
 -- Without nprobes, values of ivfpq.recall are measured that take different numbers of lists
 SELECT count(*) BETWEEN 3 AND 6 AS several, min(target) AS least, bool_and(nprobe > 0) AS lists, bool_and(recall >= target - 0.05) AS found,
 	   max(queries_asked) AS queries_asked
-FROM ivfpq_recall('uneven_index', sample => 50);
+FROM ivfpq_recall('uneven_index', sample => 300);
 
 -- Trained on three rows a list, as with little memory: these are nearer to their lists than others.  What rows are near is
 -- found by products of bytes where the processor is fast with them, or by those of a library; for all distances
