@@ -50,7 +50,7 @@
  * its page be in memory: the page is looked up, pinned and locked, and the executor called.  The server charges the pages of the
  * table, but spreads them over all of its rows, which is next to nothing where a page has many (README, Cost).
  */
-#define TUPLES_PER_VISIT	25
+#define TUPLES_PER_VISIT	30
 
 /* Assumed of an index that cannot be read, as it does not exist */
 #define HYPOTHETICAL_FRACTION	0.02
