@@ -273,6 +273,13 @@ test_distances_of_ranks_are_measured(void)
 	for (int i = 1; i < VQ_SPREAD_RANKS - 1; i++)
 		CHECK(fabs(distances[i] - sqrt(((2 << i) - 1) / (double) n)) < 1e-3, "rank %d: %g", 2 << i, distances[i]);
 	CHECK(vq_list_distance(VQ_METRIC_IP, 5, 0, 5) == 1, "of a query of zeroes: %g", vq_list_distance(VQ_METRIC_IP, 5, 0, 5));
+
+	/* squares that a vector 10^8 times as long leaves nothing of, whatever their last bits say */
+	for (int bits = -3; bits <= 3; bits++)
+		CHECK(vq_list_distance(VQ_METRIC_IP, 1e16 * (1 + bits * 1e-7), 1, 1e16) == 1, "of one of immense length: %g",
+			  vq_list_distance(VQ_METRIC_IP, 1e16 * (1 + bits * 1e-7), 1, 1e16));
+	CHECK(fabs(vq_list_distance(VQ_METRIC_IP, 1e6 + 1 - 2e3, 1, 1e6)) < 1e-3, "of the same direction: %g",
+		  vq_list_distance(VQ_METRIC_IP, 1e6 + 1 - 2e3, 1, 1e6));
 	CHECK(vq_list_distance(VQ_METRIC_COSINE, 9, 1, 1) == 3, "from its square: %g", vq_list_distance(VQ_METRIC_COSINE, 9, 1, 1));
 }
 
