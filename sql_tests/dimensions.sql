@@ -96,12 +96,22 @@ CREATE TABLE items AS SELECT i AS id, array_fill(i::real, '{4000}') AS embedding
 CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 4000);
 CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 4001);
 
-
 -- The hints are right
 CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 993);
 CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 992, lists = 1);
 SELECT m, code_bytes FROM ivfpq_index_info('items_index');
 SELECT ivfpq_check('items_index', true, true);
+DROP TABLE items;
+
+-- Vectors out of line leave as much room
+CREATE TABLE items (id int, embedding real[]) WITH (autovacuum_enabled = off);
+ALTER TABLE items ALTER embedding SET STORAGE EXTERNAL;
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 993);
+CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 992, lists = 1, autoreindex = off);
+INSERT INTO items SELECT i, (SELECT array_agg((hashint8(i * 1000 + j) % 1000)::real) FROM generate_series(1, 1000) j) FROM generate_series(1, 520) i;
+REINDEX INDEX items_index;
+SELECT m, code_bytes, ivfpq_check('items_index', true, true) FROM ivfpq_index_info('items_index');
+SELECT count(*) FILTER (WHERE found = i.id) FROM items i, LATERAL (SELECT id FROM items ORDER BY embedding <-> i.embedding LIMIT 1) n (found) WHERE i.id <= 20;
 DROP TABLE items;
 
 -- An index on an empty table takes its dimension from the first row, even from one that is rolled back

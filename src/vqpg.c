@@ -27,6 +27,7 @@ _PG_init(void)
 {
 	vq_guc_init(IVFPQ_MAX_LISTS);
 	ivfpq_init_reloptions();
+	ivfpq_init_first();
 	ivfpq_init_order();
 	ivfpq_init_paths();
 	ivfpq_init_executor();

@@ -128,7 +128,8 @@ extern uint32 ivfpq_search_nprobe(Relation index, const IvfpqMetaPageData *meta,
 extern uint32 ivfpq_default_nprobe(Relation index, const IvfpqMetaPageData *meta, bool *by_recall);
 extern void ivfpq_init_reloptions(void);	/* once per process, from _PG_init */
 
-/* ivfpq_order.c and ivfpq_paths.c (ivfpq_planner.h has the rest of them) */
+/* ivfpq_first.c, ivfpq_order.c and ivfpq_paths.c (ivfpq_planner.h has the rest of them) */
+extern void ivfpq_init_first(void); /* once per process, from _PG_init */
 extern void ivfpq_init_order(void); /* once per process, from _PG_init */
 extern void ivfpq_init_paths(void); /* likewise */
 extern void ivfpq_init_executor(void);	/* likewise */

@@ -150,7 +150,7 @@ needs_true_order(const PlannerInfo *root, const RelOptInfo *rel)
 	ListCell   *cell;
 
 	if (root->parse->groupClause || root->group_pathkeys != NIL || root->parse->distinctClause ||
-		(root->parse->hasWindowFuncs && !ivfpq_ranks_limited(root)))
+		(root->parse->hasWindowFuncs && ivfpq_rows_ranked(root) == NULL))
 		return true;
 #if PG_VERSION_NUM >= 170000
 	/* a branch with an ORDER BY of its own has its order mended like any query */
@@ -220,13 +220,15 @@ is_lookup(PlannerInfo *root, const IndexPath *path)
 		bms_is_subset(pull_varnos(root, (Node *) path->indexorderbys), path->indexinfo->rel->relids);
 }
 
-/* Is there a LIMIT, which may turn out to be NULL later? */
+/* Is there a LIMIT, which may turn out to be NULL later, or one of ranks? */
 static bool
 is_limited(const PlannerInfo *root)
 {
 	const Const *limit = (const Const *) root->parse->limitCount;
 
-	return limit != NULL && !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
+	if (limit == NULL)
+		return root->parse->hasWindowFuncs && ivfpq_rows_ranked(root) != NULL;
+	return !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
 }
 
 /*

@@ -16,16 +16,11 @@
 #include "postgres.h"
 
 #include "am/ivfpq_planner.h"
-#include "catalog/pg_type.h"
-#include "common/int.h"
-#include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "optimizer/planner.h"
-#include "utils/fmgroids.h"
 
 static create_upper_paths_hook_type next_hook;
 
@@ -101,7 +96,7 @@ bound_searches(PlannerInfo *root, Path *path)
 		ivfpq_bound_search(root, (IndexPath *) path);
 
 	/* a window looks at rows that no LIMIT above it asks for */
-	if (IsA(path, WindowAggPath) && !ivfpq_ranks_limited(root))
+	if (IsA(path, WindowAggPath) && ivfpq_rows_ranked(root) == NULL)
 		return;
 	if (IsA(path, SubqueryScanPath))
 		root = path->parent->subroot;
@@ -155,58 +150,6 @@ are_locked(const Path *path)
 		if (are_locked(lfirst(cell)))
 			return true;
 	return false;
-}
-
-static Node *
-make_int8(int64 value)
-{
-	return (Node *) makeConst(INT8OID, -1, InvalidOid, sizeof(int64), Int64GetDatum(value), false, FLOAT8PASSBYVAL);
-}
-
-/* LEAST (which passes over NULL) or COALESCE of a number of rows and another */
-static Node *
-least(Node *rows, int64 other)
-{
-	MinMaxExpr *result = makeNode(MinMaxExpr);
-
-	result->minmaxtype = INT8OID;
-	result->op = IS_LEAST;
-	result->args = list_make2(rows, make_int8(other));
-	result->location = -1;
-	return (Node *) result;
-}
-
-static Node *
-coalesce(Node *rows, int64 other)
-{
-	CoalesceExpr *result = makeNode(CoalesceExpr);
-
-	result->coalescetype = INT8OID;
-	result->args = list_make2(rows, make_int8(other));
-	result->location = -1;
-	return (Node *) result;
-}
-
-/*
- * How many rows a query's LIMIT and OFFSET look at, as an expression that may be computed
- * twice; NULL if it has no LIMIT, or there is no such expression
- */
-static Node *
-rows_of_limit(const Query *query)
-{
-	const int64 most = PG_INT64_MAX / 2;	/* of which a sum of two is a number as well */
-	Node	   *count = query->limitCount;
-	Node	   *offset = query->limitOffset;
-
-	if (count == NULL || query->limitOption != LIMIT_OPTION_COUNT ||
-		contain_volatile_functions(count) || contain_volatile_functions(offset))
-		return NULL;
-	if (offset == NULL)
-		return count;
-	return eval_const_expressions(NULL, (Node *)
-								  makeFuncExpr(F_INT8PL, INT8OID,
-											   list_make2(least(count, most), least(coalesce(offset, 0), most)),
-											   InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL));
 }
 
 /*
@@ -312,37 +255,30 @@ with_input(const Path *path, Path *input)
 			break;
 	}
 #undef COPY_WITH_INPUT
+	result->rows = Min(result->rows, input->rows);
 	result->startup_cost = input->startup_cost;
 	result->total_cost = input->total_cost + input->rows * cpu_tuple_cost;
 	return result;
 }
 
 /*
- * Of a query whose LIMIT is over the ranks of a search: rank its first rows, in their order,
- * instead of all as they come; NULL if it is none
+ * Of a query that wants the first ranks of a search, from a window or the LIMIT above it: rank its first rows, in their
+ * order, instead of all as they come; NULL if it is none
  */
 static Path *
-mended_ranks(PlannerInfo *root, LimitPath *limit, int64 estimate)
+mended_ranks(PlannerInfo *root, Path *ranks)
 {
-	Path	   *path = below_projections(limit->subpath);
+	Path	   *path = below_projections(IsA(ranks, LimitPath) ? ((LimitPath *) ranks)->subpath : ranks);
+	Node	   *rows;
 	Path	   *first;
 
-	if (!IsA(path, WindowAggPath) || !is_search_order(path) || !ivfpq_ranks_limited(root))
+	if (!IsA(path, WindowAggPath) || !is_search_order(path))
 		return NULL;
-	first = first_sorted(root, ((WindowAggPath *) path)->subpath, rows_of_limit(root->parse), estimate,
-						 root->window_pathkeys);
-	return first ? with_input(&limit->path, first) : NULL;
-}
-
-/* Whether an expression is computed from what only its own level of the query knows */
-static bool
-is_of_one_level(Node *node, void *arg)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, Param))
-		return ((Param *) node)->paramkind != PARAM_EXTERN;
-	return IsA(node, SubPlan) || expression_tree_walker(node, is_of_one_level, arg);
+	rows = ivfpq_rows_ranked(root);
+	if (rows == NULL)
+		return NULL;
+	first = first_sorted(root, ((WindowAggPath *) path)->subpath, rows, ivfpq_rows_estimated(root, rows), root->window_pathkeys);
+	return first ? with_input(ranks, first) : NULL;
 }
 
 /*
@@ -353,14 +289,14 @@ static Path *
 mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 {
 	Path	   *path = below_projections(limit->subpath);
-	Node	   *rows = rows_of_limit(root->parse);
+	Node	   *rows = ivfpq_rows_of_limit(root->parse);
 	Path	   *search;
 	Path	   *first;
 	PlannerInfo *subroot;
 
 	/* not what this query computes and that one could not */
 	if (!IsA(path, SubqueryScanPath) || path->parent->baserestrictinfo != NIL || rows == NULL ||
-		is_of_one_level(rows, NULL))
+		ivfpq_is_of_one_level(rows))
 		return NULL;
 
 	/* its order was taken back when it was planned */
@@ -373,55 +309,11 @@ mended_subquery(PlannerInfo *root, LimitPath *limit, int64 estimate)
 	return first ? with_input(&limit->path, first) : NULL;
 }
 
-static bool
-is_other_window_function(Node *node, void *arg)
-{
-	if (node == NULL)
-		return false;
-	if (IsA(node, WindowFunc))
-	{
-		Oid			function = ((WindowFunc *) node)->winfnoid;
-
-		return function != F_ROW_NUMBER && function != F_RANK_ && function != F_DENSE_RANK_;
-	}
-	return expression_tree_walker(node, is_other_window_function, arg);
-}
-
-/*
- * Whether the first thing that a query sorts by is the rank in its only window, ascending, and the rest does not matter: a window
- * gives its rows in that order
- */
-static bool
-is_sorted_by_rank(const PlannerInfo *root)
-{
-	const Query *query = root->parse;
-	const WindowFunc *rank;
-
-	if (query->sortClause == NIL || root->sort_pathkeys == NIL || VQ_IS_DESCENDING(linitial_node(PathKey, root->sort_pathkeys)))
-		return false;
-	rank = (const WindowFunc *) get_sortgroupclause_expr(linitial_node(SortGroupClause, query->sortClause),
-														 root->processed_tlist);
-	return IsA(rank, WindowFunc) && (list_length(query->sortClause) == 1 || rank->winfnoid == F_ROW_NUMBER);
-}
-
-bool
-ivfpq_ranks_limited(const PlannerInfo *root)
-{
-	const Query *query = root->parse;
-
-	return list_length(query->windowClause) == 1 &&
-		linitial_node(WindowClause, query->windowClause)->partitionClause == NIL &&
-		rows_of_limit(query) != NULL && !query->hasTargetSRFs && root->window_pathkeys != NIL &&
-		(root->sort_pathkeys == NIL || compare_pathkeys(root->window_pathkeys, root->sort_pathkeys) == PATHKEYS_EQUAL ||
-		 is_sorted_by_rank(root)) &&
-		!is_other_window_function((Node *) root->processed_tlist, NULL);
-}
-
 /* Of a query that has the ORDER BY and the LIMIT: the first rows in their order; NULL if it is none */
 static Path *
 mended_search(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, int64 estimate)
 {
-	Node	   *rows = rows_of_limit(root->parse);
+	Node	   *rows = ivfpq_rows_of_limit(root->parse);
 	Path	   *first = NULL;
 	LimitPath  *copy;
 
@@ -453,7 +345,7 @@ mended_limit(PlannerInfo *root, RelOptInfo *rel, LimitPath *limit, const FinalPa
 
 	if (are_locked(&limit->path))
 		return NULL;
-	result = mended_ranks(root, limit, estimate);
+	result = mended_ranks(root, &limit->path);
 	if (result == NULL)
 		result = root->sort_pathkeys != NIL ? mended_search(root, rel, limit, estimate) :
 			mended_subquery(root, limit, estimate);
@@ -466,7 +358,7 @@ add_ranked(PlannerInfo *root, const RelOptInfo *input_rel, RelOptInfo *output_re
 {
 	ListCell   *cell;
 
-	if (!is_sorted_by_rank(root) || !ivfpq_ranks_limited(root))
+	if (!ivfpq_is_sorted_by_rank(root) || ivfpq_rows_ranked(root) == NULL)
 		return;
 	foreach(cell, input_rel->pathlist)
 	{
@@ -500,6 +392,11 @@ mend_order(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, Re
 		{
 			bound_searches(root, path);
 			mended = mended_limit(root, output_rel, (LimitPath *) path, extra);
+		}
+		else if (root->parse->hasWindowFuncs)
+		{
+			bound_searches(root, path);
+			mended = mended_ranks(root, path);
 		}
 		if (mended == NULL && root->parent_root != NULL && is_search_order(path))
 			mended = unpromised(root, path);

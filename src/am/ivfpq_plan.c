@@ -130,6 +130,12 @@ ivfpq_plan_coarse_m(uint32 dim)
 	return fitting_m(dim, (VqBlockShape) {.nbits = IVFPQ_COARSE_NBITS}, dim < MIN_WIDE_DIM ? COARSE_DIMS : WIDE_COARSE_DIMS, VQ_BLOCK_LANES);
 }
 
+static bool
+fits_page(const VqBlockShape *shape)
+{
+	return vq_block_bytes(shape, VQ_BLOCK_LANES / 2) <= IVFPQ_PAGE_BYTES;
+}
+
 /* Entries that a page has room for, in blocks of at most so many */
 static size_t
 entries_in_page(const VqBlockShape *shape, size_t most)
@@ -239,6 +245,10 @@ ivfpq_plan_codes(IvfpqBuild *build)
 	build->plan.is_projected = wants_projection(build);
 	build->plan.shape.nbits = build->options->nbits;
 	settle_m(build);
+
+	/* searches do without places of vectors, if more slowly; not without the codes that were asked for */
+	if (build->plan.shape.has_chunk_tids && !fits_page(&build->plan.shape))
+		build->meta.has_chunk_tids = build->plan.shape.has_chunk_tids = false;
 	ivfpq_plan_check_m(build);
 	build->plan.nqueries = Max(MIN_QUERIES, Min(IVFPQ_QUERIES, QUERY_BYTES / (build->meta.dim * sizeof(float))));
 }
@@ -252,36 +262,38 @@ ivfpq_plan_query_bytes(const IvfpqBuild *build)
 	return nqueries * dim * sizeof(float) + vq_neighbours_bytes(nqueries, dim);
 }
 
+/* The greatest m that fits a page */
+static uint32
+most_m(VqBlockShape shape)
+{
+	size_t		row_bytes;
+
+	shape.m = 0;
+	row_bytes = (IVFPQ_PAGE_BYTES - vq_block_bytes(&shape, VQ_BLOCK_LANES / 2)) / (VQ_BLOCK_LANES / 2);
+	return row_bytes * 8 / shape.nbits;
+}
+
 void
 ivfpq_plan_check_m(const IvfpqBuild *build)
 {
 	uint32		dim = build->meta.dim;
-	uint32		m = build->options->m;
-	VqBlockShape set_shape = build->plan.shape;
-	const VqBlockShape *shape = &set_shape;
-	VqBlockShape without_codes;
+	VqBlockShape shape = build->plan.shape;
 
-	if (dim == 0)
-		return;
-	set_shape.m = m > 0 ? m : build->plan.shape.m;
-	set_shape.nbits = build->options->nbits;
-	without_codes = set_shape;
-	without_codes.m = 0;
-	if (shape->m > dim)
+	shape.m = build->options->m;
+	shape.nbits = build->options->nbits;
+	if (dim > 0 && shape.m > dim)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("number of sub-quantisers must not exceed the number of dimensions"),
-				 errdetail("Vectors have %u dimensions, and \"m\" is %u.", dim, m),
+				 errdetail("Vectors have %u dimensions, and \"m\" is %u.", dim, shape.m),
 				 errhint("Choose \"m\" of at most %u, or 0 for %u.", dim, auto_m(build))));
-	if (vq_block_bytes(shape, VQ_BLOCK_LANES / 2) > IVFPQ_PAGE_BYTES)
+	if (shape.m > 0 && !fits_page(&shape))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(shape)),
-				 errdetail("\"m\" is %u and \"nbits\" is %u.", m, shape->nbits),
-				 errhint("Choose \"m\" of at most %u, or 0 for %u.",
-						 (uint32) ((IVFPQ_PAGE_BYTES - vq_block_bytes(&without_codes, VQ_BLOCK_LANES / 2)) / (VQ_BLOCK_LANES / 2)) *
-						 8 / shape->nbits,
-						 auto_m(build))));
+				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(&shape)),
+				 errdetail("\"m\" is %u and \"nbits\" is %u.", shape.m, shape.nbits),
+				 dim > 0 ? errhint("Choose \"m\" of at most %u, or 0 for %u.", most_m(shape), auto_m(build)) :
+				 errhint("Choose \"m\" of at most %u, or 0 for as many as a build chooses.", most_m(shape))));
 }
 
 /* Lists and sample as they should be, and as a team of some size can have them */

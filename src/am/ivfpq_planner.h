@@ -2,7 +2,7 @@
  *
  * ivfpq_planner.h
  *	  What the files that help the planner promise each other: ivfpq_cost.c,
- *	  _order.c, _paths.c, _distance.c, _clauses.c and _filter.c.
+ *	  _first.c, _order.c, _paths.c, _distance.c, _clauses.c and _filter.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -13,15 +13,33 @@
 #include "nodes/pathnodes.h"
 
 /*----------
- * ivfpq_order.c
+ * ivfpq_first.c
  *----------
  */
 
 /*
- * Whether a query wants no more of its window than the ranks of the rows that its LIMIT lets
- * through, in the order of both: those are right if these rows are in order first, which they are made
+ * How many rows a query's LIMIT and OFFSET look at, as an expression that may be computed
+ * twice; NULL if it has no LIMIT, or there is no such expression
  */
-extern bool ivfpq_ranks_limited(const PlannerInfo *root);
+extern Node *ivfpq_rows_of_limit(const Query *query);
+
+/*
+ * The same where a query wants no more of its window than the ranks of its first rows, in the order of both: those that its
+ * LIMIT or a condition on their number lets through.  They are right if these rows are in order first, which they are made.
+ */
+extern Node *ivfpq_rows_ranked(const PlannerInfo *root);
+
+/* About how many rows an expression says, one at least; -1 if that is not known before it is computed */
+extern int64 ivfpq_rows_estimated(PlannerInfo *root, Node *rows);
+
+/*
+ * Whether the first thing that a query sorts by is the rank in its only window, ascending, and the rest does not matter:
+ * a window gives its rows in that order
+ */
+extern bool ivfpq_is_sorted_by_rank(const PlannerInfo *root);
+
+/* Whether an expression is computed from what only its own level of the query knows */
+extern bool ivfpq_is_of_one_level(Node *node);
 
 /*----------
  * ivfpq_distance.c

@@ -323,6 +323,7 @@ sub query_sql
 	$filter .= ' AND ' . random_limit($d) if chance(0.3);
 	my $rows = "$table t WHERE $filter AND $d <> 'NaN'";
 	my $search = "(SELECT $d AS d, id, note FROM $rows ORDER BY $d LIMIT $k)";
+	my $numbered = "(SELECT $d AS d, row_number() OVER (ORDER BY $d) AS n, rank() OVER (ORDER BY $d) AS r FROM $rows)";
 	my $query = pick(
 		"array_agg(d ORDER BY n, d) FROM generate_series(1, 3) n, LATERAL (SELECT $d AS d FROM $rows AND note % 3 <> n"
 		  . " ORDER BY $d LIMIT $k) s",
@@ -336,6 +337,9 @@ sub query_sql
 		"array_agg(d ORDER BY d, c) FROM (SELECT d, count(*) AS c FROM $search s GROUP BY d) s",
 		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY d) AS r FROM $search s) s",
 		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY $d) AS r FROM $rows ORDER BY $d LIMIT $k) s",
+		"array_agg(r) FROM (SELECT rank() OVER (ORDER BY $d) AS r FROM $rows ORDER BY r LIMIT $k) s",
+		"array_agg(d ORDER BY n) FROM $numbered s WHERE n <= $k",
+		"array_agg(r ORDER BY n) FROM $numbered s WHERE n < $k AND " . pick('true', "r < $k / 2"),
 		"ARRAY[max(n)] FROM (SELECT count(*) OVER () AS n FROM $rows ORDER BY $d LIMIT $k) s",
 		"array_agg(d ORDER BY d) FROM (SELECT b.d FROM (SELECT $d AS d FROM $rows) a FULL JOIN $search b ON a.d = b.d) s",
 		"array_agg(d) FROM (SELECT DISTINCT $d AS d FROM $rows ORDER BY 1 LIMIT $k) s",
