@@ -504,6 +504,10 @@ ivfpq_plan_lists(IvfpqBuild *build, int team_size)
 		ereport(NOTICE,
 				(errmsg("index \"%s\" is trained with less than it could use",
 						RelationGetRelationName(build->index)),
+				 sizes.stream_rows > 0 ?
+				 errdetail("%u lists are trained on %llu rows, and on about %llu that are read anew in each iteration; %.0f lists and %.0f rows were wanted.",
+						   sizes.nlists, (unsigned long long) sizes.train_rows, (unsigned long long) sizes.stream_rows,
+						   floor(sizes.wanted_lists), floor(sizes.wanted_rows)) :
 				 errdetail("%u lists are trained on %llu rows; %.0f lists and %.0f rows were wanted.",
 						   sizes.nlists, (unsigned long long) sizes.train_rows,
 						   floor(sizes.wanted_lists), floor(sizes.wanted_rows)),

@@ -126,9 +126,11 @@ sub build_hungry
 
 for my $kernel ('auto', 'scalar')
 {
-	my ($wanted) = build_hungry($kernel, 1) =~ /HINT:  Set "maintenance_work_mem" to (\d+) MB or more/;
+	my $said = build_hungry($kernel, 1);
+	my ($wanted) = $said =~ /HINT:  Set "maintenance_work_mem" to (\d+) MB or more/;
 
 	cmp_ok($wanted, '>', 50, "$kernel: 1 MB is not enough, and a message says what is");
+	like($said, qr/are trained on \d+ rows, and on about \d+ that are read anew in each iteration/, "$kernel: and what is done instead");
 	is(build_hungry($kernel, $wanted), '', "$kernel: that is enough");
 	like(build_hungry($kernel, $wanted - 4), qr/trained with less/, "$kernel: a little less is not");
 }
