@@ -251,9 +251,20 @@ ivfpq_rows_estimated(PlannerInfo *root, Node *rows)
 	return IsA(estimate, Const) && !estimate->constisnull ? Max(1, DatumGetInt64(estimate->constvalue)) : -1;
 }
 
+static bool
+has_search_index(const RelOptInfo *rel)
+{
+	ListCell   *cell;
+
+	foreach(cell, rel->indexlist)
+		if (lfirst_node(IndexOptInfo, cell)->amcostestimate == ivfpqcostestimate)
+			return true;
+	return false;
+}
+
 /*
- * Keep paths that are cheap to begin with, where a query wants few of its rows by their number: as soon as the server reads what
- * there is of its first relation, as it asks for the query's share of rows whenever it makes another
+ * Keep paths that are cheap to begin with, where a query wants few of its rows by their number: as soon as the server has read
+ * what there is of a table that may be searched, as it asks for the query's share of rows whenever it makes a relation
  */
 static void
 want_first_rows(VQ_RELATION_HOOK_PARAMETERS)
@@ -262,7 +273,7 @@ want_first_rows(VQ_RELATION_HOOK_PARAMETERS)
 
 	if (next_hook)
 		next_hook(VQ_RELATION_HOOK_ARGUMENTS);
-	if (root->tuple_fraction > 0 || !root->parse->hasWindowFuncs || !has_ranks(root))
+	if (root->tuple_fraction > 0 || !root->parse->hasWindowFuncs || !has_search_index(rel) || !has_ranks(root))
 		return;
 	rows = rows_of_number(root);
 	if (rows)

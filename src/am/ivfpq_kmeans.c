@@ -249,13 +249,7 @@ label_part(const Work *work, PartState *state)
 		CHECK_FOR_INTERRUPTS();
 	}
 	for (uint32 j = 0; j < part->ncentroids; j++)
-	{
 		state->sums[nsums + j] = sums.counts[j];
-
-		/* what moves have left by rounding goes with the last row */
-		if (sums.counts[j] == 0)
-			memset(state->sums + j * work->dim, 0, work->dim * sizeof(double));
-	}
 	state->sums[nsums + part->ncentroids] = sums.error;
 	state->is_begun = true;
 }

@@ -178,8 +178,12 @@ vq_kmeans_move(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, 
 			continue;
 		if (before[i] != VQ_NO_LABEL)
 		{
-			kernels->add_f64(sums->sums + before[i] * sums->dim, row, -1.0, sums->dim);
-			sums->counts[before[i]]--;
+			double	   *sum = sums->sums + before[i] * sums->dim;
+
+			if (--sums->counts[before[i]] > 0)
+				kernels->add_f64(sum, row, -1.0, sums->dim);
+			else
+				memset(sum, 0, sums->dim * sizeof(double));
 		}
 		kernels->add_f64(sums->sums + after[i] * sums->dim, row, 1.0, sums->dim);
 		sums->counts[after[i]]++;

@@ -61,7 +61,7 @@ extern void vq_kmeans_accumulate(const VqKernels *kernels, VqKmeansSums *sums, c
 
 /*
  * Rows go from the sums of the labels that they had to those of the labels that they have; such with the same label are
- * not read.
+ * not read.  What additions and subtractions leave by rounding goes with the last row of a label.
  */
 extern void vq_kmeans_move(const VqKernels *kernels, VqKmeansSums *sums, const float *rows, size_t nrows,
 						   const uint32_t *before, const uint32_t *after);

@@ -339,6 +339,27 @@ test_moved_rows_leave_the_sums_that_labels_say(void)
 }
 
 static void
+test_nothing_is_left_of_rows_that_have_gone(void)
+{
+	const uint32_t first[2] = {0, 0};
+	const uint32_t second[2] = {1, 1};
+	const uint32_t none[2] = {VQ_NO_LABEL, VQ_NO_LABEL};
+	const float rows[2] = {1e30f, 1};
+	Training	training;
+
+	/* 1e30 + 1 - 1e30 - 1 is not 0 */
+	training_open(&training, 2, 2, 1);
+	vq_kmeans_clear(&training.sums);
+	vq_kmeans_move(&vq_kernels_scalar, &training.sums, rows, 2, none, first);
+	vq_kmeans_move(&vq_kernels_scalar, &training.sums, rows, 2, first, second);
+	CHECK(training.sums.counts[0] == 0 && training.sums.sums[0] == 0, "%llu rows have the sum %g",
+		  (unsigned long long) training.sums.counts[0], training.sums.sums[0]);
+	CHECK(training.sums.counts[1] == 2 && training.sums.sums[1] == (double) 1e30f + 1, "%llu rows have the sum %g",
+		  (unsigned long long) training.sums.counts[1], training.sums.sums[1]);
+	training_close(&training);
+}
+
+static void
 test_empty_centroids_are_reseeded(void)
 {
 	Training	training;
@@ -559,6 +580,7 @@ suite_vq_kmeans(void)
 	RUN_TEST(test_training_separates_clusters);
 	RUN_TEST(test_means_are_exact);
 	RUN_TEST(test_moved_rows_leave_the_sums_that_labels_say);
+	RUN_TEST(test_nothing_is_left_of_rows_that_have_gone);
 	RUN_TEST(test_empty_centroids_are_reseeded);
 	RUN_TEST(test_splits_share_the_crowd_evenly);
 	RUN_TEST(test_equal_rows_end_and_stay_finite);
