@@ -294,7 +294,10 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
               + ", ".join(f"{stage} {1e6 * share / qps:.0f}" for stage, share in shares.items()))
     for name, condition, passing in conditions(arguments, server, data, metric, truth):
         judge = Judge(data, metric, arguments.k, passing)
+        plan = ""
         for forced in (False, True):
+            if forced and plan == contender.index:
+                continue
             plan, timing = contender.measure_filtered(condition, forced, arguments.seconds)
             quality = judge.judge(timing.ids)
             print(f"   {name}, {'index forced' if forced else 'planner decides'}:"

@@ -112,7 +112,7 @@ class PostgresContender(Contender):
         self._metric, self._k, self._options = metric, k, options
         self.column_type, self.k = kind.column_type, k
         self._table = table_for(kind.column_type)
-        self._index = self._table + "_embedding_idx"
+        self.index = self._table + "_embedding_idx"
         self._opclass = kind.opclass.format(metric=metric)
         version = server.create_extension(kind.extension)
         if version is None:
@@ -147,11 +147,11 @@ class PostgresContender(Contender):
             rows = self._data.base.rows
             options = f"lists={max(1, rows // 1000 if rows <= 1_000_000 else math.isqrt(rows))}"
         seconds, memory = server.create_index(self._table, kind.method, self._opclass, options)
-        sizes = server.row(f"SELECT pg_relation_size('{self._index}') AS index_bytes,"
+        sizes = server.row(f"SELECT pg_relation_size('{self.index}') AS index_bytes,"
                            f" pg_table_size('{self._table}') AS table_bytes")
         info = {}
         if kind.info and server.has_function(kind.info):
-            info = server.row(f"SELECT * FROM {kind.info}('{self._index}')")
+            info = server.row(f"SELECT * FROM {kind.info}('{self.index}')")
         lists = info.get("lists")
         if not lists and kind.method == "ivfflat":
             lists = int(options.split("lists=")[1].split(",")[0])
@@ -173,7 +173,7 @@ class PostgresContender(Contender):
         sql, setup = self.query_sql(), self.setup_sql(variant, knob)
         if not function or not self._server.has_function(function):
             return {}
-        if self._server.scan_of_plan(sql, setup, self._data.queries[0]) != self._index:
+        if self._server.scan_of_plan(sql, setup, self._data.queries[0]) != self.index:
             return {}
         return self._server.average_after(function, sql, setup, self._data.queries[:200])
 
@@ -249,14 +249,14 @@ class PostgresContender(Contender):
         two, _ = self.inserts(seconds, 2)
         self._server.execute(f"VACUUM {self._table}")
         vacuumed, _ = self.inserts(seconds)
-        self._server.execute(f"DROP INDEX {self._index}")
+        self._server.execute(f"DROP INDEX {self.index}")
         _, plain_wal = self.inserts(seconds)
         return {"inserts_per_second": one, "inserts_per_second_2_clients": two,
                 "inserts_per_second_after_vacuum": vacuumed,
                 "wal_bytes_per_insert": wal - plain_wal}
 
     def close(self) -> None:
-        self._server.execute(f"DROP INDEX IF EXISTS {self._index}")
+        self._server.execute(f"DROP INDEX IF EXISTS {self.index}")
         self._server.execute(f"VACUUM {self._table}")
 
 
