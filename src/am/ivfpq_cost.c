@@ -220,17 +220,6 @@ is_lookup(PlannerInfo *root, const IndexPath *path)
 		bms_is_subset(pull_varnos(root, (Node *) path->indexorderbys), path->indexinfo->rel->relids);
 }
 
-/* Is there a LIMIT, which may turn out to be NULL later, or one of ranks? */
-static bool
-is_limited(const PlannerInfo *root)
-{
-	const Const *limit = (const Const *) root->parse->limitCount;
-
-	if (limit == NULL)
-		return root->parse->hasWindowFuncs && ivfpq_rows_ranked(root) != NULL;
-	return !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
-}
-
 /*
  * A search that finds few rows, by a condition on an attribute, costs little to the end; but as it leaves out rows
  * without a vector, and what settings keep it from, it is none to be taken for other things than the order and the LIMIT
@@ -246,7 +235,7 @@ least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 	Path		sort;
 	Cost		table;
 
-	if (is_limited(root) && is_alone)
+	if (ivfpq_is_limited(root) && is_alone)
 		return 0;
 	table = rel->pages * seq_page + rel->baserestrictcost.startup +
 		rel->tuples * (cpu_tuple_cost + rel->baserestrictcost.per_tuple);
@@ -254,7 +243,7 @@ least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 	if (!enable_seqscan && !is_alone)
 		table += disable_cost;
 #endif
-	if (is_limited(root))
+	if (ivfpq_is_limited(root))
 		return 1.01 * table;
 	VQ_COST_SORT(&sort, root, table, rel->rows, rel->reltarget->width);
 #if PG_VERSION_NUM < 180000
@@ -265,22 +254,23 @@ least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 }
 
 /*
- * The first rows cost less than all of them, which pays where a LIMIT is around the query, or a cursor.  But the server
- * also supposes that half of the rows do for IN (SELECT ...) (make_subplan), which may want all.
+ * Does a query want only rows without a vector, of which an index has none, so that others might have some?
  */
 static bool
-wants_all(const PlannerInfo *root)
+wants_no_vector(const IndexPath *path)
 {
-	return !is_limited(root) && root->parent_root != NULL && root->tuple_fraction == 0.5;
-}
+	const Node *key = (const Node *) linitial_node(TargetEntry, path->indexinfo->indextlist)->expr;
+	ListCell   *cell;
 
-/* What all of a search costs at least, and its first rows, where the query wants all */
-static void
-raise_costs(PlannerInfo *root, const RelOptInfo *rel, double seq_page, Cost *startup, Cost *total)
-{
-	*total = Max(*total, least_total(root, rel, seq_page));
-	if (wants_all(root))
-		*startup = *total;
+	foreach(cell, path->indexinfo->rel->baserestrictinfo)
+	{
+		const NullTest *test = (const NullTest *) lfirst_node(RestrictInfo, cell)->clause;
+
+		if (IsA(test, NullTest) && test->nulltesttype == IS_NULL &&
+			(equal(test->arg, key) || equal(test->arg, linitial(path->indexorderbys))))
+			return true;
+	}
+	return false;
 }
 
 /* amcostestimate */
@@ -315,13 +305,14 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	*correlation = 0.0;
 
 	/*
-	 * Only for ORDER BY one distance, and nothing that builds on it.  The server
+	 * Only for ORDER BY one distance, and nothing that builds on it or wants all rows.  The server
 	 * also asks for paths without any order, for partial indexes, and with two
 	 * keys that both match the one column.  From 18 on it looks at disabled_nodes before the cost, and
 	 * a sequential scan that the user disabled has one.  The cost is finite, as the
 	 * planner subtracts costs.
 	 */
-	if (list_length(path->indexorderbys) != 1 || has_key_of_query(path) || is_lookup(root, path) || needs_true_order(root, rel))
+	if (list_length(path->indexorderbys) != 1 || has_key_of_query(path) || is_lookup(root, path) || needs_true_order(root, rel) ||
+		!ivfpq_wants_first(root) || wants_no_vector(path))
 	{
 		*startup = *total = NEVER_COST;
 		*selectivity = 0.0;
@@ -367,7 +358,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		*startup = info->pages * seq_page + heap_pages * heap_random_page + info->tuples * cpu_operator_cost +
 			rows * (row_cost + 2.0 * cpu_operator_cost * log2(Max(rows, 2.0)));
 		*total = *startup;
-		raise_costs(root, rel, heap_seq_page, startup, total);
+		*total = Max(*total, least_total(root, rel, heap_seq_page));
 		*selectivity = indexed_fraction * passing;
 		*pages = info->pages;
 		return;
@@ -429,7 +420,7 @@ ivfpqcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 		info->tuples * shape.reach_fraction *
 		(entry_cost + passing * (row_cost + visit_cost + discount * compared * ceil(toasted / BLCKSZ) * seq_page));
 
-	raise_costs(root, rel, heap_seq_page, startup, total);
+	*total = Max(*total, least_total(root, rel, heap_seq_page));
 	*selectivity = indexed_fraction * shape.reach_fraction * passing;
 	*pages = probed_pages;
 }

@@ -243,6 +243,40 @@ ivfpq_rows_ranked(const PlannerInfo *root)
 	return rows ? rows : rows_of_number(root);
 }
 
+bool
+ivfpq_is_limited(const PlannerInfo *root)
+{
+	const Const *limit = (const Const *) root->parse->limitCount;
+
+	if (limit == NULL)
+		return root->parse->hasWindowFuncs && ivfpq_rows_ranked(root) != NULL;
+	return !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
+}
+
+bool
+ivfpq_wants_first(const PlannerInfo *root)
+{
+	/* the server hands a query's share of rows on to the one in its FROM, where it can, and gives one to EXISTS and NOT IN, too */
+	if (root->parent_root != NULL && root->tuple_fraction == 0)
+		return ivfpq_is_limited(root);
+	while (!ivfpq_is_limited(root))
+	{
+		const PlannerInfo *around = root->parent_root;
+
+		/* a cursor, if any */
+		if (around == NULL)
+			return true;
+
+		/* those are planned before the relations of the query around them */
+		if (around->simple_rel_array == NULL)
+			return false;
+		if (around->parse->hasWindowFuncs && !has_ranks(around))
+			return false;
+		root = around;
+	}
+	return true;
+}
+
 int64
 ivfpq_rows_estimated(PlannerInfo *root, Node *rows)
 {

@@ -29,6 +29,15 @@ extern Node *ivfpq_rows_of_limit(const Query *query);
  */
 extern Node *ivfpq_rows_ranked(const PlannerInfo *root);
 
+/* Is there a LIMIT, which may turn out to be NULL later, or one of ranks? */
+extern bool ivfpq_is_limited(const PlannerInfo *root);
+
+/*
+ * Whether a query may want its first rows alone: for a LIMIT of its own or of one that reads it in its order, or for a cursor.
+ * Others want all rows, though it be to see if there is one, and a search leaves out those without a vector.
+ */
+extern bool ivfpq_wants_first(const PlannerInfo *root);
+
 /* About how many rows an expression says, one at least; -1 if that is not known before it is computed */
 extern int64 ivfpq_rows_estimated(PlannerInfo *root, Node *rows);
 

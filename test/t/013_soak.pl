@@ -341,6 +341,9 @@ sub query_sql
 		"array_agg(d ORDER BY n) FROM $numbered s WHERE n <= $k",
 		"array_agg(r ORDER BY n) FROM $numbered s WHERE n < $k AND " . pick('true', "r < $k / 2"),
 		"ARRAY[max(n)] FROM (SELECT count(*) OVER () AS n FROM $rows ORDER BY $d LIMIT $k) s",
+		"ARRAY[max(n)] FROM (SELECT count(*) OVER () AS n FROM (SELECT id FROM $table t WHERE $filter ORDER BY $d) s LIMIT $k) s",
+		"ARRAY[count(*)] FROM generate_series(1, 3) n WHERE n = 7 OR EXISTS (SELECT FROM (SELECT note FROM $table t WHERE $filter"
+		  . " ORDER BY $d) s WHERE note % 50 = n - 1)",
 		"array_agg(d ORDER BY d) FROM (SELECT b.d FROM (SELECT $d AS d FROM $rows) a FULL JOIN $search b ON a.d = b.d) s",
 		"array_agg(d) FROM (SELECT DISTINCT $d AS d FROM $rows ORDER BY 1 LIMIT $k) s",
 		"array_agg(d) FROM (SELECT $d AS d FROM $rows ORDER BY $d FETCH FIRST $k ROWS WITH TIES) s",
