@@ -256,10 +256,6 @@ ivfpq_is_limited(const PlannerInfo *root)
 bool
 ivfpq_wants_first(const PlannerInfo *root)
 {
-	/* all rows at the price of all (least_total in ivfpq_cost.c), which nobody pays who has not disabled the other ways */
-	if (root->tuple_fraction == 0)
-		return true;
-
 	/* the server hands a query's share of rows on to the one in its FROM, where it can, and gives one to EXISTS and NOT IN, too */
 	while (!ivfpq_is_limited(root))
 	{
