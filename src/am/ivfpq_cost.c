@@ -253,9 +253,7 @@ least_total(PlannerInfo *root, const RelOptInfo *rel, double seq_page)
 	return 1.01 * sort.total_cost;
 }
 
-/*
- * Does a query want only rows without a vector, of which an index has none, so that others might have some?
- */
+/* Does a query want only rows without a vector, of which an index has none? */
 static bool
 wants_no_vector(const IndexPath *path)
 {
