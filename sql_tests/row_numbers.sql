@@ -11,12 +11,12 @@ CREATE INDEX items_index ON items USING ivfpq (embedding);
 ANALYZE items;
 \set distance 'embedding <-> ''{1,1,1,1,2,2,2,2,0,0,0,0,3,3,3,3}'''
 \set numbered '(SELECT id, kind, ' :distance ' AS d, row_number() OVER (ORDER BY ' :distance ') AS n, rank() OVER (ORDER BY ' :distance ') AS r FROM items)'
-CREATE FUNCTION uses_index(query text) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE FUNCTION plan_has(query text, what text DEFAULT 'items_index') RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
 	plan text;
 BEGIN
 	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
-	RETURN plan LIKE '%items_index%';
+	RETURN position(what IN plan) > 0;
 END $$;
 
 -- The nodes of a plan, first inputs only; EXPLAIN itself shows windows in ways of its version
@@ -43,14 +43,14 @@ FROM (SELECT n, r, d, lag(d) OVER (ORDER BY n) AS d_before, rank() OVER (ORDER B
 SELECT kind, count(*) > 0 AS found, max(n) <= 100 AS numbered FROM :numbered s WHERE n <= 100 AND kind > 4 GROUP BY kind ORDER BY kind;
 
 -- What says it, and what does not
-SELECT condition, uses_index(format('SELECT id FROM (SELECT id, kind, row_number() OVER w AS n, rank() OVER w AS r FROM items WINDOW w AS (ORDER BY %s)) s WHERE %s',
+SELECT condition, plan_has(format('SELECT id FROM (SELECT id, kind, row_number() OVER w AS n, rank() OVER w AS r FROM items WINDOW w AS (ORDER BY %s)) s WHERE %s',
 									:'distance', condition)) AS by_index
 FROM unnest('{n <= 10,n < 10,10 >= n,10 > n,n = 10,n BETWEEN 5 AND 10,n <= 10::smallint,n <= 10::bigint,n <= 10 AND kind = 3,n <= 10 AND n <= 5,r <= 10 AND n <= 5,
 			  n > 10,n <> 10,r <= 10,n <= kind,n <= 10.5,n <= 10 OR kind = 3,n + 1 <= 10,n <= (SELECT 10),n <= random() * 10}'::text[]) WITH ORDINALITY c (condition, i)
 ORDER BY i;
 
 -- Of which windows
-SELECT what, uses_index(format('SELECT * FROM (%s) s WHERE n <= 10', replace(query, '$', :'distance'))) AS by_index
+SELECT what, plan_has(format('SELECT * FROM (%s) s WHERE n <= 10', replace(query, '$', :'distance'))) AS by_index
 FROM (VALUES (1, 'alone', 'SELECT row_number() OVER (ORDER BY $) AS n FROM items'),
 			 (2, 'by number', 'SELECT id, row_number() OVER (ORDER BY $) AS n FROM items ORDER BY n'),
 			 (3, 'by distance', 'SELECT id, row_number() OVER (ORDER BY $) AS n FROM items ORDER BY $'),
@@ -64,7 +64,7 @@ FROM (VALUES (1, 'alone', 'SELECT row_number() OVER (ORDER BY $) AS n FROM items
 			 (11, 'of groups of rows', 'SELECT id, row_number() OVER (ORDER BY $) AS n FROM items GROUP BY id, embedding')) q (i, what, query)
 ORDER BY i;
 SET enable_seqscan = off;
-SELECT uses_index(format('SELECT n FROM (SELECT id, row_number() OVER (ORDER BY %s) AS n FROM items ORDER BY id) s WHERE n <= 10', :'distance')) AS whatever_is_disabled;
+SELECT plan_has(format('SELECT n FROM (SELECT id, row_number() OVER (ORDER BY %s) AS n FROM items ORDER BY id) s WHERE n <= 10', :'distance')) AS whatever_is_disabled;
 RESET enable_seqscan;
 
 -- Numbers that are known later: none, NULL and less than none
@@ -80,18 +80,12 @@ EXECUTE numbered (2147483647);
 DEALLOCATE numbered;
 
 -- A threshold beside it ends the search
-CREATE FUNCTION ends_search(query text) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE
-	plan text;
-BEGIN
-	EXECUTE 'EXPLAIN (FORMAT json) ' || query INTO plan;
-	RETURN plan LIKE '%"Index Cond": "(embedding @<= %';
-END $$;
-SELECT ends_search(format('SELECT id FROM (SELECT id, row_number() OVER (ORDER BY %1$s) AS n FROM items WHERE %1$s < 3) s WHERE n <= 10', :'distance'));
+SELECT plan_has(format('SELECT id FROM (SELECT id, row_number() OVER (ORDER BY %1$s) AS n FROM items WHERE %1$s < 3) s WHERE n <= 10', :'distance'),
+				'"Index Cond": "(embedding @<= ') AS ends_search;
 SELECT count(*), max(d) < 3 AS within FROM (SELECT :distance AS d, row_number() OVER (ORDER BY :distance) AS n FROM items WHERE :distance < 3) s WHERE n <= 1500;
 
 -- Hybrid search: ranks of two kinds, put together
-SELECT uses_index(format('WITH near AS (SELECT id, row_number() OVER (ORDER BY %s) AS n FROM items), new AS (SELECT id, row_number() OVER (ORDER BY id DESC) AS n FROM items)
+SELECT plan_has(format('WITH near AS (SELECT id, row_number() OVER (ORDER BY %s) AS n FROM items), new AS (SELECT id, row_number() OVER (ORDER BY id DESC) AS n FROM items)
 	SELECT id, coalesce(1.0 / (60 + near.n), 0) + coalesce(1.0 / (60 + new.n), 0) AS score
 	FROM (SELECT * FROM near WHERE n <= 20) near FULL JOIN (SELECT * FROM new WHERE n <= 20) new USING (id)
 	ORDER BY score DESC LIMIT 10', :'distance'));
@@ -115,4 +109,4 @@ SELECT shape(format('SELECT id FROM (SELECT id, row_number() OVER (ORDER BY %s) 
 SELECT count(*) FROM (SELECT id, row_number() OVER (ORDER BY :distance) AS n FROM parts) s WHERE n <= 100;
 
 DROP TABLE items, parts;
-DROP FUNCTION uses_index, shape, ends_search;
+DROP FUNCTION plan_has, shape;
