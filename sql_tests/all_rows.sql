@@ -22,6 +22,23 @@ DECLARE c CURSOR FOR SELECT count(*) OVER () AS n FROM nearest;
 FETCH 1 FROM c;
 COMMIT;
 
+-- By the numbers of another order
+SELECT id, min(n), max(n) FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM
+	(SELECT i.id FROM items i, generate_series(1, 20) g ORDER BY :distance) s LIMIT 60) s GROUP BY id ORDER BY id;
+
+-- Without a LIMIT, however much dearer it is to sort what becomes of the rows
+CREATE TABLE made AS SELECT i.id FROM items i, generate_series(1, 20) g ORDER BY :distance;
+SELECT count(*) FROM made;
+DROP TABLE made;
+CREATE TABLE made AS SELECT i.id FROM items i LEFT JOIN LATERAL unnest(i.embedding) x ON true ORDER BY :distance;
+SELECT count(DISTINCT id) FROM made;
+DROP TABLE made;
+SET work_mem = '64kB';
+CREATE TABLE made AS SELECT (id || 'x')::varchar(1000) AS a, (id || 'y')::varchar(1000) AS b FROM items ORDER BY :distance;
+SELECT count(*) FROM made;
+DROP TABLE made;
+RESET work_mem;
+
 -- By EXISTS and NOT EXISTS
 SELECT EXISTS (SELECT FROM nearest WHERE id % 5 = 2) AS by_id, EXISTS (SELECT FROM nearest WHERE d IS NULL) AS by_distance,
 	   EXISTS (SELECT FROM nearest_to('{1,1,1,1,2,2,2,2}') WHERE id % 5 = 2) AS of_function,
@@ -44,6 +61,7 @@ SET enable_seqscan = off;
 SET enable_sort = off;
 SELECT count(*) FROM generate_series(1, 10000) i WHERE i NOT IN (SELECT id FROM nearest);
 SELECT count(*) OVER () AS n FROM nearest LIMIT 1;
+SELECT id, row_number() OVER (ORDER BY id) AS n FROM nearest LIMIT 3;
 RESET enable_sort;
 
 -- Nor are those rows looked for where there are none

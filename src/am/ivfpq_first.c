@@ -17,6 +17,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
 #include "optimizer/tlist.h"
@@ -253,22 +254,33 @@ ivfpq_is_limited(const PlannerInfo *root)
 	return !(IsA(limit, Const) && limit->constisnull);	/* LIMIT ALL */
 }
 
+/* Are the numbers in a query's only window those of its rows as they come? */
+static bool
+numbers_rows_as_they_come(const PlannerInfo *root)
+{
+	return has_ranks(root) && linitial_node(WindowClause, root->parse->windowClause)->orderClause == NIL;
+}
+
 bool
 ivfpq_wants_first(const PlannerInfo *root)
 {
+	/* all rows, which is a search only for who has disabled the other ways, at a price of its own (least_total in ivfpq_cost.c) */
+	if (root->tuple_fraction == 0 && !ivfpq_is_limited(root))
+		return !enable_seqscan || !enable_sort;
+
 	/* the server hands a query's share of rows on to the one in its FROM, where it can, and gives one to EXISTS and NOT IN, too */
 	while (!ivfpq_is_limited(root))
 	{
 		const PlannerInfo *around = root->parent_root;
 
-		/* a cursor, if any */
+		/* a cursor's */
 		if (around == NULL)
 			return true;
 
 		/* those are planned before the relations of the query around them */
 		if (around->simple_rel_array == NULL)
 			return false;
-		if (around->parse->hasWindowFuncs && !has_ranks(around))
+		if (around->parse->hasWindowFuncs && !numbers_rows_as_they_come(around))
 			return false;
 		root = around;
 	}

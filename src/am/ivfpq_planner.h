@@ -33,8 +33,8 @@ extern Node *ivfpq_rows_ranked(const PlannerInfo *root);
 extern bool ivfpq_is_limited(const PlannerInfo *root);
 
 /*
- * Whether a query that the server plans for its first rows does want these alone: for a LIMIT of its own or of one that reads it in
- * its order, or for a cursor.  Others want all rows, though it be to see if there is one, and a search leaves out those without a vector.
+ * Whether a query wants its first rows alone: for a LIMIT of its own or of one that reads it in its order, or for a cursor.
+ * Others want all rows, though it be to see if there is one, and a search leaves out those without a vector.
  */
 extern bool ivfpq_wants_first(const PlannerInfo *root);
 
