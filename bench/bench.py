@@ -299,14 +299,15 @@ def measure_extras(contender: PostgresContender, arguments: argparse.Namespace, 
             if forced and plan == contender.index:
                 continue
             plan, timing = contender.measure_filtered(condition, forced, arguments.seconds)
-            quality = judge.judge(timing.ids)
+            answers = timing.asked_ids
+            quality = judge.judge(answers)
             print(f"   {name}, {'index forced' if forced else 'planner decides'}:"
                   f" {plan}, recall {quality.recall:.4f}, {timing.queries_per_second:.1f} q/s,"
                   f" p95 {timing.percentile_ms(95):.2f} ms,"
-                  f" {quality.short} of {len(data.queries)} queries short of rows")
+                  f" {quality.short} of {len(answers)} queries short of rows")
             extras.setdefault("conditions", []).append({
                 "condition": name, "forced": forced, "plan": plan, "recall": quality.recall,
-                "short": quality.short, "qps": timing.queries_per_second,
+                "asked": len(answers), "short": quality.short, "qps": timing.queries_per_second,
                 "p50_ms": timing.percentile_ms(50), "p95_ms": timing.percentile_ms(95)})
     if arguments.cold and cluster:
         extras["cold_seconds"] = contender.cold(

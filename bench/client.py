@@ -20,6 +20,11 @@ class Timing:
     latencies: np.ndarray       # seconds, of all clients one after the other
     queries_per_second: float
 
+    @property
+    def asked_ids(self) -> np.ndarray:
+        """The answers to the queries of one client that were asked before its time was over."""
+        return self.ids[:len(self.latencies)]
+
     def percentile_ms(self, percent: float) -> float:
         return 1e3 * float(np.percentile(self.latencies, percent))
 
@@ -54,13 +59,15 @@ class Client:
         return path
 
     def run(self, sql: str, column_type: str, k: int, setup: str = "", clients: int = 1,
-            seconds: float = 1.0, warmup: int = 20, limit: int = 0) -> Timing:
+            seconds: float = 1.0, warmup: int = 20, limit: int = 0,
+            most_seconds: float = 0) -> Timing:
         path = self._parameters(column_type)
         output = os.path.join(self._folder, "timing")
         subprocess.run(
             [self._program, "-q", sql, "-s", setup, "-p", path, "-o", output,
              "-b", str(self._param_bytes[column_type]), "-k", str(k), "-c", str(clients),
-             "-t", str(seconds), "-w", str(warmup), "-n", str(limit)], check=True)
+             "-t", str(seconds), "-w", str(warmup), "-n", str(limit),
+             "-T", str(most_seconds)], check=True)
         with open(output, "rb") as file:
             queries, k, clients = np.fromfile(file, np.int64, 3)
             runs = np.fromfile(file, [("count", np.int64), ("start", float), ("end", float)],

@@ -14,7 +14,7 @@
  * each other, so the clock sees neither connecting nor planning for the first
  * time.  Connection i starts at query i * nqueries / nclients and goes round
  * until the time is over and the connections together have answered every
- * query at least once.
+ * query at least once, or until the most time that it may take is over.
  *
  * Output, in the machine's byte order:
  *
@@ -30,6 +30,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,7 @@ typedef struct Options
 	int64_t		warmup;			/* untimed queries of each connection */
 	int64_t		limit;			/* timed queries of each connection; 0: by time */
 	double		seconds;
+	double		most_seconds;	/* of the clock, and of warming up; 0: no end */
 } Options;
 
 typedef struct Client
@@ -201,6 +203,12 @@ wait_for_others(const Run *run)
 	}
 }
 
+static bool
+is_over(const Options *options, double elapsed)
+{
+	return options->most_seconds > 0 && elapsed >= options->most_seconds;
+}
+
 static void
 run_client(const Run *run, int64_t number)
 {
@@ -213,12 +221,13 @@ run_client(const Run *run, int64_t number)
 	double		before,
 				after;
 
-	for (int64_t i = 0; i < options->warmup; i++)
+	before = now_seconds();
+	for (int64_t i = 0; i < options->warmup && !is_over(options, now_seconds() - before); i++)
 		ask(connection, run, (first + i) % run->nqueries);
 	wait_for_others(run);
 
 	client->start = after = now_seconds();
-	while (client->count < MAX_LATENCIES)
+	while (client->count < MAX_LATENCIES && !is_over(options, after - client->start))
 	{
 		if (options->limit > 0 ? client->count >= options->limit :
 			client->count >= share && after - client->start >= options->seconds)
@@ -282,7 +291,7 @@ parse_options(int argc, char **argv)
 	Options		options = {.setup = "", .nclients = 1, .k = 10, .seconds = 1};
 	int			letter;
 
-	while ((letter = getopt(argc, argv, "q:s:p:o:b:k:c:w:n:t:")) != -1)
+	while ((letter = getopt(argc, argv, "q:s:p:o:b:k:c:w:n:t:T:")) != -1)
 	{
 		switch (letter)
 		{
@@ -296,13 +305,14 @@ parse_options(int argc, char **argv)
 			case 'w': options.warmup = strtol(optarg, NULL, 10); break;
 			case 'n': options.limit = strtol(optarg, NULL, 10); break;
 			case 't': options.seconds = strtod(optarg, NULL); break;
+			case 'T': options.most_seconds = strtod(optarg, NULL); break;
 			default: exit(2);
 		}
 	}
 	if (options.sql == NULL || options.param_path == NULL || options.out_path == NULL ||
 		options.param_bytes == 0 || options.k < 0 || options.nclients < 1)
 		fail("usage", "-q SQL -p PARAMETERS -b BYTES_EACH -o OUTPUT [-s SETUP] [-k ROWS] "
-			 "[-c CLIENTS] [-w WARMUP] [-t SECONDS | -n QUERIES]");
+			 "[-c CLIENTS] [-w WARMUP] [-t SECONDS | -n QUERIES] [-T MOST_SECONDS]");
 	return options;
 }
 

@@ -272,7 +272,8 @@ class Judge:
                 self.limit[i] = distances(metric, data.queries[i], data.base.take(ids)).max()
 
     def judge(self, answers: np.ndarray) -> Quality:
-        """answers: int64[queries][>= k], row numbers, -1 where a row is missing."""
+        """answers: int64[queries][>= k], row numbers, -1 where a row is missing; may be those of
+        the first queries only."""
         hits = short = repeated = disordered = 0
         for i, answer in enumerate(answers[:, :self.k]):
             answer = answer[answer >= 0]
@@ -285,7 +286,7 @@ class Judge:
             short += len(answer) < self.expected[i]
             repeated += len(ids) < len(answer)
             disordered += bool(np.any(np.diff(exact) < -slack))
-        return Quality(hits / max(1, self.expected.sum()), int(short), int(repeated),
+        return Quality(hits / max(1, self.expected[:len(answers)].sum()), int(short), int(repeated),
                        int(disordered))
 
 
