@@ -177,3 +177,11 @@ SELECT train_rows BETWEEN 2000 AND 2100 AS few_copies, (SELECT count(*) < 5 FROM
 FROM ivfpq_index_info('copies_index');
 SELECT count(*) FROM (SELECT id FROM copies ORDER BY embedding <-> '{1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}' LIMIT 2900) s JOIN copies USING (id) WHERE id % 5 < 3;
 DROP TABLE copies;
+
+-- Whether there are rows enough for codes is counted where an estimate leaves it open, or VACUUM would have the index rebuilt for ever
+CREATE TABLE sparse (id int, embedding real[], note text) WITH (autovacuum_enabled = off);
+INSERT INTO sparse SELECT i, CASE WHEN i / 85 % 10 = 0 THEN ARRAY[sin(i), cos(i * 1.3)] END, repeat('x', 100) FROM generate_series(1, 100800) i;
+CREATE INDEX sparse_index ON sparse USING ivfpq (embedding) WITH (nbits = 8, autoreindex = off);
+SELECT rows, lists > 1 AS has_codes, advice FROM ivfpq_index_info('sparse_index');
+VACUUM sparse;
+DROP TABLE sparse;

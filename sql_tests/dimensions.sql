@@ -101,6 +101,12 @@ CREATE INDEX ON items USING ivfpq (embedding) WITH (m = 993);
 CREATE INDEX items_index ON items USING ivfpq (embedding) WITH (m = 992, lists = 1);
 SELECT m, code_bytes FROM ivfpq_index_info('items_index');
 SELECT ivfpq_check('items_index', true, true);
+
+-- What no build takes cannot be set, nor be met by a TRUNCATE later on
+ALTER INDEX items_index SET (m = 993);
+ALTER INDEX items_index SET (nbits = 8);
+ALTER INDEX items_index SET (nbits = 8, m = 496);
+TRUNCATE items;
 DROP TABLE items;
 
 -- Vectors out of line leave as much room

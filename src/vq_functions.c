@@ -310,7 +310,7 @@ advice(Relation index, const IvfpqMetaPageData *meta, const IvfpqOptions *option
 	initStringInfo(&sentences);
 	if (meta->codec == IVFPQ_CODEC_NONE)
 	{
-		if (total->rows >= IVFPQ_ROWS_PER_CODE * (1 << options->nbits))
+		if (total->rows >= ivfpq_coded_rows(options))
 			appendStringInfo(&sentences, "The index was built on " UINT64_FORMAT
 							 " rows, too few to train on, and compares each of its " INT64_FORMAT
 							 " rows exactly. REINDEX it. ",

@@ -48,7 +48,7 @@
 #define IVFPQ_MAX_LISTS				262144
 #define IVFPQ_MAX_TRAIN_ROWS		(256 * IVFPQ_MAX_LISTS)
 
-/* An index is trained if there are at least this many rows for each value of a code */
+/* An index is trained if there are at least this many rows for each value of a code (ivfpq_coded_rows) */
 #define IVFPQ_ROWS_PER_CODE			32
 
 /* Centroids are coded too, from this many lists on, with codes of this kind */
@@ -89,6 +89,13 @@ typedef enum IvfpqRotation
 	IVFPQ_ROTATION_HADAMARD,
 	IVFPQ_ROTATION_LEARNED		/* that one, and codes of the directions in which residuals vary most */
 } IvfpqRotation;
+
+/* An index is trained from so many rows on */
+static inline int
+ivfpq_coded_rows(const IvfpqOptions *options)
+{
+	return IVFPQ_ROWS_PER_CODE << options->nbits;
+}
 
 /* The blocks of an index's lists */
 static inline VqBlockShape

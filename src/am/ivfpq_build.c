@@ -567,7 +567,7 @@ ivfpqbuild(Relation heap, Relation index, IndexInfo *info)
 
 	begin_phase(&build, IVFPQ_PHASE_SAMPLING);
 	ivfpq_sample_estimate(&build);
-	is_coded = build.plan.estimated_rows >= IVFPQ_ROWS_PER_CODE * (1 << build.options->nbits);
+	is_coded = build.plan.estimated_rows >= ivfpq_coded_rows(build.options);
 	build.meta.has_chunk_tids &= is_coded;
 	build.plan.shape = ivfpq_block_shape(&build.meta);
 	if (is_coded)

@@ -101,6 +101,9 @@ extern void ivfpq_plan_codes(IvfpqBuild *build);
 /* ERROR if the options' m does not suit the dimension, where that is known */
 extern void ivfpq_plan_check_m(const IvfpqBuild *build);
 
+/* ERROR if a code of so many sub-quantisers does not fit a page, with whatever else the shape says that a row has */
+extern void ivfpq_plan_check_code(const VqBlockShape *shape);
+
 /* No projection after all */
 extern void ivfpq_plan_all_dimensions(IvfpqBuild *build);
 

@@ -15,7 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "am/ivfpq.h"
+#include "am/ivfpq_build.h"
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
 
@@ -64,8 +64,8 @@ static const IntOption int_options[] = {
 };
 
 /*
- * Changing one disturbs nobody: a search reads nprobe once, and the others
- * matter to the next REINDEX.
+ * Changing one disturbs nobody: a search reads nprobe once, a build all of them
+ * when it begins, and but for autoreindex the others matter to the next REINDEX.
  */
 void
 ivfpq_init_reloptions(void)
@@ -115,6 +115,10 @@ ivfpqoptions(Datum reloptions, bool validate)
 				 errmsg("value %d out of bounds for option \"nbits\"", options->nbits),
 				 errdetail("Valid values are 4 and 8."),
 				 errhint("Codes of 4 bits are searched faster; \"m\" sets their size.")));
+
+	/* now, and not when a TRUNCATE or a restore builds the index; its dimensions and further columns may allow for less */
+	if (validate && options != NULL)
+		ivfpq_plan_check_code(&(VqBlockShape) {.m = options->m, .nbits = options->nbits});
 	return (bytea *) options;
 }
 

@@ -42,6 +42,7 @@ typedef struct BuildShared
 	Oid			heap_oid;
 	Oid			index_oid;
 	bool		is_concurrent;
+	IvfpqOptions options;		/* the leader's: ALTER INDEX may change those of an index that is built concurrently */
 
 	/* written before the team begins */
 	IvfpqBuildPlan plan;
@@ -100,7 +101,7 @@ ivfpq_parallel_launch(IvfpqBuild *build, int nworkers)
 		return 1;
 	EnterParallelMode();
 	parallel = palloc0(sizeof(IvfpqParallel));
-	parallel->context = context = CreateParallelContext("vqpg", "ivfpq_build_worker", nworkers);
+	parallel->context = context = CreateParallelContext("$libdir/vqpg", "ivfpq_build_worker", nworkers);
 
 	/* as the server's own builds: concurrent ones index what a snapshot sees */
 	parallel->snapshot = build->info->ii_Concurrent ? RegisterSnapshot(GetTransactionSnapshot()) : SnapshotAny;
@@ -126,6 +127,7 @@ ivfpq_parallel_launch(IvfpqBuild *build, int nworkers)
 	parallel->shared->heap_oid = RelationGetRelid(build->heap);
 	parallel->shared->index_oid = RelationGetRelid(build->index);
 	parallel->shared->is_concurrent = build->info->ii_Concurrent;
+	parallel->shared->options = *build->options;
 	parallel->team = allocate(context, KEY_TEAM, ivfpq_team_bytes(nworkers + 1));
 	ivfpq_team_init(parallel->team, nworkers + 1);
 	build->parallel_scan = allocate(context, KEY_SCAN, scan_bytes);
@@ -217,6 +219,7 @@ ivfpq_build_worker(dsm_segment *segment, shm_toc *toc)
 	InstrStartParallelQuery();
 
 	ivfpq_build_init(&build, heap, index, info);
+	*build.options = shared->options;
 	build.parallel_scan = shm_toc_lookup(toc, KEY_SCAN, false);
 	build.shared_sort = shm_toc_lookup(toc, KEY_SORT, false);
 	tuplesort_attach_shared(build.shared_sort, segment);

@@ -287,13 +287,18 @@ ivfpq_plan_check_m(const IvfpqBuild *build)
 				 errmsg("number of sub-quantisers must not exceed the number of dimensions"),
 				 errdetail("Vectors have %u dimensions, and \"m\" is %u.", dim, shape.m),
 				 errhint("Choose \"m\" of at most %u, or 0 for %u.", dim, auto_m(build))));
-	if (shape.m > 0 && !fits_page(&shape))
+	ivfpq_plan_check_code(&shape);
+}
+
+void
+ivfpq_plan_check_code(const VqBlockShape *shape)
+{
+	if (shape->m > 0 && !fits_page(shape))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(&shape)),
-				 errdetail("\"m\" is %u and \"nbits\" is %u.", shape.m, shape.nbits),
-				 dim > 0 ? errhint("Choose \"m\" of at most %u, or 0 for %u.", most_m(shape), auto_m(build)) :
-				 errhint("Choose \"m\" of at most %u, or 0 for as many as a build chooses.", most_m(shape))));
+				 errmsg("codes of %zu bytes do not fit a page", vq_code_bytes(shape)),
+				 errdetail("\"m\" is %u and \"nbits\" is %u.", shape->m, shape->nbits),
+				 errhint("Choose \"m\" of at most %u, or 0 for as many as a build chooses.", most_m(*shape))));
 }
 
 /* Lists and sample as they should be, and as a team of some size can have them */
@@ -375,12 +380,16 @@ find_sizes(const IvfpqBuild *build, int team_size, Sizes *sizes)
 	sizes->nlists = most_lists;
 
 	/* with fewer lists less is reserved, but no more lists are then made for that */
-	for (int round = 0; round < 2; round++)
+	for (;;)
 	{
+		uint32		room_lists;
+
 		sizes->reserved = reserved_bytes(build, team_size, sizes->nlists);
 		limit = Max((double) maintenance_work_mem * 1024, 2 * sizes->reserved) - sizes->reserved;
-		if (sizes->nlists > limit / 2 / list_bytes)
-			sizes->nlists = Max(1, (uint32) (limit / 2 / list_bytes));
+		room_lists = Max(1, (uint32) Min(limit / 2 / list_bytes, IVFPQ_MAX_LISTS));
+		if (sizes->nlists <= room_lists)
+			break;
+		sizes->nlists = room_lists;
 	}
 
 	sizes->wanted_rows = sizes->needed_rows = most_rows = build->options->train_rows;

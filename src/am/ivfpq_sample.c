@@ -209,7 +209,10 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 	build->plan.heap_blocks = RelationGetNumberOfBlocks(build->heap);
 	build->takes_dead_dim = false;
 
-	/* Of a partial index few blocks may have rows, and all of them: look at more, then at all */
+	/*
+	 * Of a partial index few blocks may have rows, and all of them: look at more, then at all; and so where it
+	 * decides whether there will be codes, as VACUUM goes by what the index has (ivfpq_outgrown)
+	 */
 	for (;;)
 	{
 		state.nseen = 0;
@@ -226,9 +229,9 @@ ivfpq_sample_estimate(IvfpqBuild *build)
 			build->takes_dead_dim = true;
 			continue;
 		}
-		if (state.nseen >= COUNTED_ROWS || share >= 1.0)
+		if (share >= 1.0 || (state.nseen >= COUNTED_ROWS && fabs(log2(state.nseen / share / ivfpq_coded_rows(build->options))) > 1.0))
 			break;
-		max_blocks = max_blocks == COUNTING_BLOCKS && state.nseen > 0 ?
+		max_blocks = max_blocks == COUNTING_BLOCKS && state.nseen > 0 && state.nseen < COUNTED_ROWS ?
 			(BlockNumber) Min(SPARE_COUNT * max_blocks * COUNTED_ROWS / state.nseen, build->plan.heap_blocks) :
 			build->plan.heap_blocks;
 	}

@@ -62,6 +62,7 @@ for my $case ([ '4MB', 3 ], [ '8MB', 2 ], [ '80MB', 1 ])
 
 	is(build(7, "SET min_parallel_table_scan_size = '$threshold'; CREATE INDEX wide_v ON wide USING ivfpq (v) WITH (lists = 20)",
 			"threshold $threshold"), $team, "a team of $team");
+	ok_check($node, 'wide_v', 'true', "threshold $threshold");
 	$node->safe_psql('postgres', 'DROP INDEX wide_v');
 }
 is(build(7, q{SET min_parallel_table_scan_size = '4MB'; CREATE INDEX wide_v ON wide USING ivfpq (v) WITH (lists = 20);
@@ -271,35 +272,49 @@ my $files = files();
 my $long = 'CREATE INDEX items_v ON items USING ivfpq (v array_l2_ops) WITH (lists = 4000, m = 32, nbits = 8)';
 
 # Cancelled in each phase: soon, whatever the members are doing
+# (phases are short: the server itself waits for them)
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION builder_in(wanted text) RETURNS int LANGUAGE plpgsql AS $$
+	DECLARE
+		build record;
+		has_begun boolean := false;
+	BEGIN
+		FOR attempt IN 1 .. 1000000 LOOP
+			PERFORM pg_stat_clear_snapshot();
+			SELECT pid, phase INTO build FROM pg_stat_progress_create_index;
+			IF build.phase = 'building index: ' || wanted THEN
+				RETURN build.pid;
+			END IF;
+			EXIT WHEN has_begun AND build.pid IS NULL;
+			has_begun := build.pid IS NOT NULL;
+		END LOOP;
+		RETURN NULL;
+	END $$});
 for my $phase ('sampling', 'clustering', 'training codes', 'encoding', 'writing')
 {
-	my $session = $node->background_psql('postgres', on_error_stop => 0);
-	my $is_reached = 0;
+	my $is_cancelled = 0;
 
-	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
-	for my $attempt (1 .. 2000)
+	for (my $attempt = 0; $attempt < 10 && !$is_cancelled; $attempt++)
 	{
-		my $pid = $node->safe_psql('postgres', qq{
-			SELECT pid FROM pg_stat_progress_create_index WHERE phase = 'building index: $phase'});
+		my $session = $node->background_psql('postgres', on_error_stop => 0);
 
-		if ($pid ne '')
+		$node->safe_psql('postgres', 'DROP INDEX IF EXISTS items_v');
+		$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
+		my $is_told = $node->safe_psql('postgres', "SELECT pg_cancel_backend(builder_in('$phase'))");
+		my $told = time;
+
+		$session->query('SELECT 1');
+		$is_cancelled = $is_told eq 't' && $session->{stderr} =~ /canceling statement due to user request/;
+		if ($is_cancelled)
 		{
-			my $told = time;
-
-			$is_reached = 1;
-			$node->safe_psql('postgres', "SELECT pg_cancel_backend($pid)");
-			$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index');
 			cmp_ok(time - $told, '<', 3, "a build stops soon in phase $phase");
 			note('it took ' . (time - $told) . ' s');
-			last;
 		}
-		last if $attempt > 20 && $node->safe_psql('postgres', 'SELECT count(*) FROM pg_stat_progress_create_index') eq '0';
-		usleep(2000);
+		$session->quit;
 	}
-	note("phase $phase was too short to be met") unless $is_reached;
-	$session->quit;
+	ok($is_cancelled, "a build was cancelled in phase $phase");
 	no_workers("is left after a cancel in phase $phase");
-	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS items_v');
+	is($node->safe_psql('postgres', q{SELECT count(*) FROM pg_class WHERE relname = 'items_v'}), '0', 'and no index');
 	is(files(), $files, "no file is left after a cancel in phase $phase");
 }
 
@@ -308,11 +323,10 @@ for my $phase ('sampling', 'clustering', 'training codes', 'encoding', 'writing'
 	my $session = $node->background_psql('postgres', on_error_stop => 0);
 
 	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
-	ok( $node->poll_query_until('postgres', q{
-			SELECT count(*) > 0 FROM pg_stat_progress_create_index WHERE phase = 'building index: clustering'}),
-		'a build is clustering');
-	$node->safe_psql('postgres', q{
-		SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'parallel worker' LIMIT 1});
+	like($node->safe_psql('postgres', q{
+			SELECT builder_in('clustering');
+			SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'parallel worker' LIMIT 1}),
+		qr/^\d+\nt$/, 'a build is clustering');
 	ok( $node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index'),
 		'it ends with its worker');
 	$session->quit;
@@ -449,6 +463,34 @@ $load->finish;
 unlike($$load_err, qr/ERROR/, 'no statement of the load fails');
 
 #
+# Its storage parameters may be changed meanwhile: all members go by those that it began with
+#
+
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION held_up(v real[]) RETURNS real[] LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+	BEGIN
+		IF (pg_stat_file('held_up', true)).size IS NOT NULL THEN
+			PERFORM pg_sleep(0.01);
+		END IF;
+		RETURN v;
+	END $$});
+append_to_file($node->data_dir . '/held_up', '');
+my $builder = $node->background_psql('postgres', on_error_stop => 0);
+$builder->query_until(qr/start/, "\\echo start\n" . workers(2) . "SET client_min_messages = debug1;
+	CREATE INDEX CONCURRENTLY held_v ON items USING ivfpq (held_up(v)) WITH (lists = 150);\n");
+ok( $node->poll_query_until('postgres', q{
+		SELECT count(*) > 0 FROM pg_stat_progress_create_index WHERE phase = 'building index: sampling'}),
+	'a build samples');
+$node->safe_psql('postgres', 'ALTER INDEX held_v SET (rotation = none, m = 3)');
+unlink $node->data_dir . '/held_up';
+$builder->query('RESET client_min_messages');
+like($builder->{stderr}, qr/built by a team of 3/, 'and goes on with workers');
+$builder->quit;
+is($node->safe_psql('postgres', q{SELECT m > 3 AND rotation <> 'none' FROM ivfpq_index_info('held_v')}), 't', 'as it began');
+ok_check($node, 'held_v', 'true', 'built while its storage parameters changed');
+$node->safe_psql('postgres', 'DROP INDEX held_v');
+
+#
 # kill -9, of a worker and of the server, in the middle of a build
 #
 
@@ -457,9 +499,7 @@ for my $victim ('worker', 'server')
 	my $session = $node->background_psql('postgres', on_error_stop => 0, on_error_die => 0);
 
 	$session->query_until(qr/start/, "\\echo start\n" . workers(2) . "$long;\n");
-	ok( $node->poll_query_until('postgres', q{
-			SELECT count(*) > 0 FROM pg_stat_progress_create_index WHERE phase = 'building index: clustering'}),
-		"a build is clustering when the $victim is killed");
+	isnt($node->safe_psql('postgres', q{SELECT builder_in('clustering')}), '', "a build is clustering when the $victim is killed");
 	if ($victim eq 'worker')
 	{
 		my $pid = $node->safe_psql('postgres',
