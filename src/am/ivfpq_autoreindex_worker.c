@@ -56,9 +56,11 @@
 
 #include "base/vqpg_compat.h"
 
-/* How long the worker waits for those who use a table, seconds, and when it builds for any lock, milliseconds */
+/*
+ * How long the worker waits for those who use a table, and, when it has built, for any of those whom REINDEX waits for,
+ * seconds.  What has been built is lost when that is over.
+ */
 #define QUIET_TIMEOUT	3600
-#define LOCK_TIMEOUT_MS	"600000"
 
 typedef enum CandidateState
 {
@@ -89,10 +91,25 @@ static MemoryContext worker_context;
 static List *relations_made;
 static object_access_hook_type next_object_access_hook;
 
+/* The name of one that has not been looked at is not known */
 static void
 show_index(void *arg)
 {
-	errcontext("automatic reindex of index %s", ((const Candidate *) arg)->quoted);
+	const Candidate *candidate = arg;
+
+	if (candidate->quoted)
+		errcontext("automatic reindex of index %s", candidate->quoted);
+	else
+		errcontext("automatic reindex of the index with OID %u", candidate->index);
+}
+
+/* In the context of the worker, for what is to outlive the transaction */
+static void
+begin_transaction(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(worker_context);
 }
 
 /* object_access_hook */
@@ -143,12 +160,10 @@ look_for_deadlocks(bool enable)
 
 /* Run a command that has transactions of its own.  An error is logged, and makes it false. */
 static bool
-run_command(const char *verb, const char *name, Candidate *candidate)
+run_command(const char *verb, const char *name)
 {
-	ErrorContextCallback callback = {.callback = show_index,.arg = candidate,.previous = error_context_stack};
 	volatile bool done = false;
 
-	error_context_stack = &callback;
 	look_for_deadlocks(true);
 	PG_TRY();
 	{
@@ -161,9 +176,9 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 		statement->utilityStmt = linitial_node(RawStmt, pg_parse_query(command))->stmt;
 
 		debug_query_string = command;
+		SetCurrentStatementStartTimestamp();
 		pgstat_report_activity(STATE_RUNNING, command);
-		StartTransactionCommand();
-		MemoryContextSwitchTo(worker_context);	/* the command has transactions of its own */
+		begin_transaction();
 
 		/* a portal, as event triggers want one for the snapshots of what they do */
 		portal = CreatePortal("", true, true);
@@ -182,7 +197,6 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 	PG_END_TRY();
 	look_for_deadlocks(false);
 	QueryCancelPending = false; /* whoever has waited, does not any more */
-	error_context_stack = callback.previous;
 	debug_query_string = NULL;
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(worker_context);
@@ -190,12 +204,12 @@ run_command(const char *verb, const char *name, Candidate *candidate)
 }
 
 static void
-drop_leftovers(Candidate *candidate)
+drop_leftovers(const Candidate *candidate)
 {
 	ListCell   *cell;
 
 	foreach(cell, candidate->leftovers)
-		(void) run_command("DROP INDEX CONCURRENTLY", lfirst(cell), candidate);
+		(void) run_command("DROP INDEX CONCURRENTLY", lfirst(cell));
 }
 
 static void
@@ -251,17 +265,18 @@ find_names(Candidate *candidate)
 }
 
 /*
- * Whether an index that may be rebuilt has outgrown its build, and as which file.  False if it, or its
+ * Whether an index may be rebuilt, and has outgrown its build, and as which file.  False if it, or its
  * table, is gone.  In a transaction, with locks on both.
  */
 static bool
-has_outgrown(const Candidate *candidate, Oid *file)
+has_outgrown(const Candidate *candidate, bool *may_rebuild, Oid *file)
 {
 	Relation	heap = try_table_open(candidate->heap, NoLock);
 	Relation	index = heap != NULL ? try_relation_open(candidate->index, NoLock) : NULL;
 	bool		result = false;
 
-	if (index != NULL && ivfpq_may_rebuild(index))
+	*may_rebuild = index != NULL && ivfpq_may_rebuild(index);
+	if (*may_rebuild)
 	{
 		IvfpqMetaPageData meta;
 
@@ -280,14 +295,19 @@ has_outgrown(const Candidate *candidate, Oid *file)
 static void
 look_at(Candidate *candidate)
 {
+	bool		may_rebuild;
+	bool		is_outgrown;
+
 	if (!ConditionalLockRelationOid(candidate->heap, AccessShareLock) ||
 		!ConditionalLockRelationOid(candidate->index, AccessShareLock))
 		return;
 	candidate->state = CANDIDATE_DONE;
 	if (!find_names(candidate))
 		return;
-	candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name, NIL);
-	if (has_outgrown(candidate, &candidate->file))
+	is_outgrown = has_outgrown(candidate, &may_rebuild, &candidate->file);
+	if (may_rebuild)
+		candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name, NIL);
+	if (is_outgrown)
 		candidate->state = CANDIDATE_OUTGROWN;
 	else if (candidate->leftovers != NIL)
 		candidate->state = CANDIDATE_LEFT;
@@ -305,14 +325,14 @@ is_free(Candidate *candidate)
 	return have_users_ended(candidate) && ConditionalLockRelationOid(candidate->heap, ShareUpdateExclusiveLock);
 }
 
-/* Whether a candidate is still what it was when it was looked at, but for its name.  As is_free. */
+/* Whether a candidate is still what it was when it was looked at, but for its name.  In a transaction, with locks on both. */
 static bool
 is_still_wanted(Candidate *candidate)
 {
+	bool		may_rebuild;
 	Oid			file = InvalidOid;
 
-	return ConditionalLockRelationOid(candidate->index, AccessShareLock) && find_names(candidate) &&
-		has_outgrown(candidate, &file) && file == candidate->file;
+	return find_names(candidate) && has_outgrown(candidate, &may_rebuild, &file) && file == candidate->file;
 }
 
 /* Code of an index may have released our locks (pg_advisory_unlock_all).  False if another worker works now. */
@@ -331,10 +351,11 @@ static void
 rebuild(Candidate *candidate)
 {
 	relations_made = NIL;
-	if (run_command("REINDEX INDEX CONCURRENTLY", candidate->quoted, candidate))
+	if (run_command("REINDEX INDEX CONCURRENTLY", candidate->quoted))
 	{
 		ereport(LOG,
-				(errmsg("index %s has been rebuilt, as it had outgrown its build", candidate->quoted)));
+				(errmsg("index %s has been rebuilt, as it had outgrown its build", candidate->quoted),
+				 errhidecontext(true)));
 		candidate->state = CANDIDATE_DONE;
 	}
 	else
@@ -345,19 +366,32 @@ rebuild(Candidate *candidate)
 	}
 }
 
+/* Those who use its table have been waited for long enough */
+static void
+give_up(Candidate *candidate)
+{
+	ereport(LOG,
+			(candidate->state == CANDIDATE_NEW ? errmsg("an index has not been looked at") :
+			 candidate->state == CANDIDATE_LEFT ? errmsg("what a REINDEX has left of index %s has not been dropped", candidate->quoted) :
+			 errmsg("index %s has not been rebuilt, though it has outgrown its build", candidate->quoted),
+			 errdetail("Its table has been used by a transaction, a snapshot or a lock for longer than %d minutes.", QUIET_TIMEOUT / 60),
+			 errhint("End transactions that stay open; the next VACUUM tries again.")));
+	candidate->state = CANDIDATE_DONE;
+}
+
 /* What can be done for a candidate without waiting */
 static void
 try_candidate(Candidate *candidate)
 {
+	bool		is_left = candidate->state == CANDIDATE_LEFT;
 	bool		may_begin = false;
 
-	StartTransactionCommand();
-	MemoryContextSwitchTo(worker_context);
+	begin_transaction();
 	if (candidate->state == CANDIDATE_NEW)
 		look_at(candidate);
-	else if (is_free(candidate))
+	else if (is_free(candidate) && (is_left || ConditionalLockRelationOid(candidate->index, AccessShareLock)))
 	{
-		may_begin = candidate->state == CANDIDATE_LEFT || is_still_wanted(candidate);
+		may_begin = is_left || is_still_wanted(candidate);
 		if (may_begin)
 			candidate->leftovers = ivfpq_find_leftovers(candidate->heap, candidate->name, candidate->made);
 		else
@@ -374,14 +408,17 @@ try_candidate(Candidate *candidate)
 		else
 			candidate->state = CANDIDATE_DONE;
 	}
-	else if (++candidate->waited > QUIET_TIMEOUT)
-		candidate->state = CANDIDATE_DONE;
+	else if (candidate->state != CANDIDATE_DONE && ++candidate->waited > QUIET_TIMEOUT)
+		give_up(candidate);
 }
 
 /* An error, of an index that is damaged say, ends the work on one candidate only */
 static void
 advance(Candidate *candidate)
 {
+	ErrorContextCallback callback = {.callback = show_index,.arg = candidate,.previous = error_context_stack};
+
+	error_context_stack = &callback;
 	PG_TRY();
 	{
 		try_candidate(candidate);
@@ -392,6 +429,7 @@ advance(Candidate *candidate)
 		candidate->state = CANDIDATE_DONE;
 	}
 	PG_END_TRY();
+	error_context_stack = callback.previous;
 }
 
 /* All indexes of the database that are ours */
@@ -404,8 +442,7 @@ find_candidates(void)
 	HeapTuple	tuple;
 	Oid			am;
 
-	StartTransactionCommand();
-	MemoryContextSwitchTo(worker_context);
+	begin_transaction();
 	am = get_index_am_oid("ivfpq", true);
 	pg_class = table_open(RelationRelationId, AccessShareLock);
 	scan = systable_beginscan(pg_class, InvalidOid, false, NULL, 0, NULL);
@@ -508,7 +545,7 @@ ivfpq_autoreindex_main(Datum arg)
 #if PG_VERSION_NUM >= 170000
 	set_option("transaction_timeout", "0");
 #endif
-	set_option("lock_timeout", LOCK_TIMEOUT_MS);
+	set_option("lock_timeout", psprintf("%ds", QUIET_TIMEOUT));
 	set_option("log_lock_waits", "off");	/* it would say so each time that it looks */
 	if (!begin_work())
 		return;

@@ -169,8 +169,12 @@ ok($node->poll_query_until('postgres',
 		q{SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex' AND wait_event = 'Extension')}),
 	'the worker waits');
 is(indexes('slow'), 'slow_v true, slow_v_ccnew false', 'for a transaction that has read the table');
+my $ended = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
 $writer->query_safe('COMMIT');
 wait_until_build();
+is($node->safe_psql('postgres', qq{
+		SELECT query_start > '$ended' AND xact_start > '$ended' FROM pg_stat_activity WHERE backend_type = 'ivfpq reindex'}),
+	't', 'its transaction has not begun before');
 is(indexes('slow'), 'slow_v true, slow_v_ccnew false', 'the worker builds');
 
 # A transaction that writes to the table meanwhile is waited for, and who waits for the worker need not
@@ -265,20 +269,22 @@ is($node->safe_psql('postgres', 'SELECT string_agg(name, $$ $$ ORDER BY name) FR
 	'public.slow_w_ccnew1 public.slow_w_ccold', 'and the trigger has noted it');
 $node->safe_psql('postgres', 'DROP EVENT TRIGGER note_dropped');
 
-# Invalid indexes that it has not made are left alone
+# Invalid indexes that it has not made are left alone, and those of an index that it may not rebuild
 $node->safe_psql('postgres', q{
 	CREATE TABLE kept (id bigint, v real[], note int);
 	CREATE INDEX kept_v ON kept USING ivfpq (v);
 	CREATE INDEX kept_v_ccnew1 ON kept (id);
 	CREATE INDEX kept_w ON kept USING ivfpq (v) WITH (autoreindex = off);
 	CREATE INDEX kept_v_ccnewer ON kept USING ivfpq (v) WITH (autoreindex = off);
+	CREATE INDEX kept_x ON kept USING ivfpq (v) WITH (autoreindex = off);
+	CREATE INDEX kept_x_ccnew ON kept USING ivfpq (v) WITH (autoreindex = off);
 	UPDATE pg_index SET indisvalid = false
-	WHERE indexrelid IN ('kept_v_ccnew1'::regclass, 'kept_w'::regclass, 'kept_v_ccnewer'::regclass)});
+	WHERE indexrelid IN ('kept_v_ccnew1'::regclass, 'kept_w'::regclass, 'kept_v_ccnewer'::regclass, 'kept_x_ccnew'::regclass)});
 fill('kept', 12000);
 vacuum('kept');
 wait_until_trained('kept_v', 'beside invalid indexes');
 ok(wait_until_no_worker(), 'the worker ends');
-is(indexes('kept'), 'kept_v true, kept_v_ccnew1 false, kept_v_ccnewer false, kept_w false',
+is(indexes('kept'), 'kept_v true, kept_v_ccnew1 false, kept_v_ccnewer false, kept_w false, kept_x true, kept_x_ccnew false',
 	'indexes of others are left');
 
 # One worker does all tables, as many as there may be
@@ -359,9 +365,9 @@ ok(wait_until_no_worker(), 'the worker ends');
 is(indexes('grown'), 'grown_v true', 'there is one index');
 ok_check($node, 'grown_v', 'true', 'reindexed twice');
 
-# The worker is not in the role that the database is set to
+# The worker is not in the role that the database is set to, nor is it read only
 {
-	local $ENV{PGOPTIONS} = '-c role=none';
+	local $ENV{PGOPTIONS} = '-c role=none -c default_transaction_read_only=off';
 
 	$node->append_conf('postgresql.conf', "autovacuum = off\n");
 	$node->reload;
@@ -370,11 +376,12 @@ ok_check($node, 'grown_v', 'true', 'reindexed twice');
 		CREATE TABLE foreign_to_it (id bigint, v real[], note int);
 		CREATE INDEX foreign_v ON foreign_to_it USING ivfpq (v)});
 	fill('foreign_to_it', 12000);
-	$node->safe_psql('postgres', 'ALTER DATABASE postgres SET role = bystander');
+	$node->safe_psql('postgres',
+		'ALTER DATABASE postgres SET role = bystander; ALTER DATABASE postgres SET default_transaction_read_only = on');
 	like(vacuum('foreign_to_it'), qr/HINT:  A background worker/, 'a worker for a table that the role does not own');
-	wait_until_trained('foreign_v', 'role of the database');
+	wait_until_trained('foreign_v', 'settings of the database');
 	ok(wait_until_no_worker(), 'and it ends');
-	$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET role; DROP TABLE foreign_to_it; DROP ROLE bystander');
+	$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET ALL; DROP TABLE foreign_to_it; DROP ROLE bystander');
 }
 
 # Without a process to spare VACUUM says what to do
