@@ -36,6 +36,7 @@
 #define ERROR_ROUNDING		0.01
 #define VECTOR_ROUNDING		4e-6
 #define FACTOR_ROUNDING		1e-3
+#define S_ROUNDING			2
 
 typedef struct CodesCheck
 {
@@ -131,6 +132,21 @@ are_codes_near(CodesCheck *check, double residual)
 		ERROR_ROUNDING + VECTOR_ROUNDING * lengths / residual;
 }
 
+/*
+ * Whether S could be that of a row whose residual has this length.  It is left out where E for all of the residual is no
+ * larger than with it, or it is out of range, either of which rounding may decide.
+ */
+static bool
+is_s_near(const VqCodec *codec, const VqFactors *factors, const VqFactors *new_factors, double residual)
+{
+	int			larger = Max(factors->s, new_factors->s);
+
+	if (factors->s > 0 && new_factors->s > 0)
+		return abs(factors->s - new_factors->s) <= S_ROUNDING + larger * FACTOR_ROUNDING;
+	return factors->s == new_factors->s || larger >= UINT16_MAX - S_ROUNDING ||
+		vq_codec_unpack_e(Min(factors->e, new_factors->e)) >= (codec->metric == VQ_METRIC_IP ? 1 : 2) * residual * (1 - FACTOR_ROUNDING);
+}
+
 static void
 check_code(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const VqVector *vector, const VqFactors *factors)
 {
@@ -162,6 +178,11 @@ check_code(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const VqVector
 			report_code(check, blkno, tid, "the code is another's");
 		return;
 	}
+	if (!is_s_near(codec, factors, &new_factors, sqrt(residual)))
+		report_code(check, blkno, tid, psprintf("factor S is %g and not %g", factors->s / VQ_S_ONE, new_factors.s / VQ_S_ONE));
+	if (abs(factors->e - new_factors.e) > 1)
+		report_code(check, blkno, tid, psprintf("factor E is %g and not %g", vq_codec_unpack_e(factors->e),
+												vq_codec_unpack_e(new_factors.e)));
 	if (factors->s != new_factors.s)
 		return;
 
@@ -170,9 +191,6 @@ check_code(CodesCheck *check, BlockNumber blkno, ItemPointer tid, const VqVector
 		fabs(new_factors.a);
 	if (!(fabs((double) factors->a - new_factors.a) <= FACTOR_ROUNDING * scale))
 		report_code(check, blkno, tid, psprintf("factor A is %g and not %g", factors->a, new_factors.a));
-	if (abs(factors->e - new_factors.e) > 1)
-		report_code(check, blkno, tid, psprintf("factor E is %g and not %g", vq_codec_unpack_e(factors->e),
-												vq_codec_unpack_e(new_factors.e)));
 }
 
 static void

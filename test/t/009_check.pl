@@ -189,6 +189,10 @@ my @only_codes = (
 	[ 'codes', qr/entry that does not stand for its row.*is another's/s, $codes, "\xA5" x (6 * $first[0]{capacity}) ],
 	[ 'attribute', qr/attribute 1 is -77 and not/, $first[0]{at} + 12, pack('l', -77) ],
 	[ 'factor A', qr/factor A is/, $first[0]{a}, pack('f', 2 + unpack('f', substr($sound, $first[0]{a}, 4))) ],
+	[ 'factor S', qr/factor S is/, $first[0]{a} + 4 * $first[0]{capacity}, pack('S', 60000) ],
+	[ 'factor S of 0', qr/factor S is/, $first[0]{a} + 4 * $first[0]{capacity}, pack('S', 0) ],
+	[ 'factor E', qr/factor E is/, $first[0]{at} + 12 + 24 * $first[0]{capacity}, pack('C', 255) ],
+	[ 'factor E of 0', qr/factor E is/, $first[0]{at} + 12 + 24 * $first[0]{capacity}, pack('C', 0) ],
 	[ 'seed', qr/entry that does not stand for its row/, $contents + 16, pack('L', 4711) ]);
 
 sub check_error
@@ -241,6 +245,16 @@ for my $damage (@damages, @only_heap)
 
 	like($error, $message, "$name: found");
 	like($error, qr/(XX00[12]|0A000)/, "$name: has the SQLSTATE of damage");
+	if ($name eq 'format version')
+	{
+		for my $statement ("SELECT id FROM items ORDER BY v <-> test_vector(1, $dim) LIMIT 10",
+			"INSERT INTO items SELECT -1, test_vector(1, $dim), 0", 'VACUUM (INDEX_CLEANUP ON) items')
+		{
+			my ($code, $out, $err) = $node->psql('postgres', $statement);
+
+			like($err, qr/unsupported format.*REINDEX/s, "$name: told by $statement");
+		}
+	}
 	is(check_error('false'), '', "$name: found with heapallindexed only")
 	  if grep { $_ == $damage } @only_heap;
 	my $size = $node->safe_psql('postgres', q{SELECT pg_relation_size('items')});
