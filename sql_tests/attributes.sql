@@ -351,7 +351,19 @@ SELECT condition_of('SELECT id FROM tenants WHERE spy(meta) ORDER BY embedding <
 SELECT count(*) FROM (SELECT FROM tenants WHERE spy(meta) ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 30) q;
 SELECT count(*) FROM (SELECT FROM tenants WHERE meta @> '{"n": 8}' ORDER BY embedding <-> '{1,2,3,4,5,6,7,8}' LIMIT 30) q;
 SELECT rows_returned IS NULL AS is_secret FROM ivfpq_last_scan();
+SELECT condition_of('SELECT id FROM tenants WHERE meta @> ''{"n": 8}'' ORDER BY embedding <-> ''{1,2,3,4,5,6,7,8}'', id LIMIT 3');
 RESET ROLE;
+
+-- Values that are equal by their collation are
+CREATE COLLATION any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+CREATE TABLE words (id int, embedding real[], word text COLLATE any_case, tags text[] COLLATE any_case);
+INSERT INTO words SELECT i, ARRAY[i, 1], CASE i % 2 WHEN 0 THEN 'Word' ELSE 'wORD' END, ARRAY['Tag', 'other'] FROM generate_series(1, 100) i;
+CREATE INDEX ON words USING ivfpq (embedding, word, tags);
+SELECT count(*) FROM (SELECT FROM words WHERE word = 'WORD' AND tags @> '{TAG}' ORDER BY embedding <-> '{1,1}' LIMIT 200) q;
+SELECT count(*) FROM (SELECT FROM words WHERE word = ANY ('{WORD,none}') AND tags && '{TAG,none}' ORDER BY embedding <-> '{1,1}' LIMIT 200) q;
+SELECT count(*) FROM (SELECT FROM words WHERE word COLLATE "C" = 'WORD' ORDER BY embedding <-> '{1,1}' LIMIT 200) q;
+DROP TABLE words;
+DROP COLLATION any_case;
 
 -- What cannot be
 CREATE INDEX ON items USING ivfpq (a, embedding);

@@ -96,6 +96,8 @@ SELECT count(*) FROM (SELECT FROM secrets WHERE id = 18 AND category = 18 ORDER 
 SELECT * FROM ivfpq_last_scan();
 SELECT count(*) FROM (SELECT FROM secrets ORDER BY embedding <-> :query LIMIT 10) t;
 SELECT rows_returned > 0 AS is_told FROM ivfpq_last_scan();
+SELECT count(*) FROM (SELECT FROM secrets WHERE embedding <-> :query < 0.7 ORDER BY embedding <-> :query LIMIT 1000) t;
+SELECT * FROM ivfpq_last_scan();
 RESET ROLE;
 CREATE VIEW shown WITH (security_barrier) AS SELECT * FROM secrets WHERE costs_much(category) ORDER BY embedding <-> :query;
 GRANT SELECT ON shown TO regress_vqpg_reader;

@@ -91,6 +91,20 @@ BEGIN
 END $$;
 SELECT removed_by_filter() AS removed \gset
 SELECT :removed > 0 AS some, :removed = rows_filtered AS as_many FROM ivfpq_last_scan();
+
+-- Rows fetched before their turn are those of this search, and not of one before it that had another condition
+SET ivfpq.epsilon = 2;
+SELECT q, r, count(*), min(remainder), max(remainder) FROM (VALUES (1,0,1), (2,1,1000), (3,0,1), (4,2,1000), (5,0,1), (6,1,1000)) v (q, r, n),
+	LATERAL (SELECT remainder FROM items WHERE remainder = r ORDER BY embedding <-> embedding_of(5 + q / 3) LIMIT n) s
+GROUP BY q, r ORDER BY q;
+SET ivfpq.epsilon = 100;
+
+-- Values of more chunks than vectors have are read by the server
+CREATE TABLE longer (embedding real[]);
+ALTER TABLE longer ALTER embedding SET STORAGE EXTERNAL;
+INSERT INTO longer SELECT array_fill(i::real, '{400000}') FROM generate_series(1, 3) i;
+CREATE INDEX ON longer USING ivfpq (embedding);
+DROP TABLE longer;
 DROP VIEW searches;
 DROP TABLE items;
 DROP FUNCTION buffers_of, removed_by_filter;

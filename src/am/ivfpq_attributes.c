@@ -344,6 +344,16 @@ compare_numbers(const void *a, const void *b)
 	return (left > right) - (left < right);
 }
 
+/* Returns how many different ones there are, which come first */
+static size_t
+sort_numbers(int64 *numbers, size_t count)
+{
+	if (count == 0)
+		return 0;
+	qsort(numbers, count, sizeof(int64), compare_numbers);
+	return qunique(numbers, count, sizeof(int64), compare_numbers);
+}
+
 void
 ivfpq_numbers_add(IvfpqNumbers *numbers, int64 number)
 {
@@ -392,10 +402,7 @@ read_numbers(Relation index, const ScanKeyData *key, int64 **values)
 				add_numbers(index, key, &operand, elements.values[i], &numbers);
 	}
 	*values = numbers.values;
-	if (numbers.count == 0)
-		return 0;
-	qsort(numbers.values, numbers.count, sizeof(int64), compare_numbers);
-	return qunique(numbers.values, numbers.count, sizeof(int64), compare_numbers);
+	return sort_numbers(numbers.values, numbers.count);
 }
 
 /* Whether numbers are the same for equal values only, as far as is known: users' functions need not be so */
@@ -466,7 +473,7 @@ read_sets(Relation index, const ScanKeyData *key, int64 **sets)
 
 			(*sets)[count++] = number_of(operand.function, collation, operand.is_wide, PointerGetDatum(element));
 		}
-	return count;
+	return sort_numbers(*sets, count);
 }
 
 /* False if nothing passes */

@@ -152,6 +152,7 @@ vector_expression(IndexScanState *node)
 	return ExecPrepareExprList(list_make1(linitial(RelationGetIndexExpressions(index))), node->ss.ps.state);
 }
 
+/* context: IvfpqHiding of the plan */
 static bool
 tell_searches(PlanState *state, void *context)
 {
@@ -166,7 +167,7 @@ tell_searches(PlanState *state, void *context)
 		{
 			Told	   *told = palloc(sizeof(Told));
 
-			told->filter = ivfpq_filter_make(node);
+			told->filter = ivfpq_filter_make(node, context);
 			told->returned = distances_returned(node);
 			told->expressions = vector_expression(node);
 			node->iss_OrderByKeys[0].sk_func.fn_extra = told;
@@ -187,8 +188,9 @@ start_executor(QueryDesc *query, int eflags)
 	if (!(eflags & EXEC_FLAG_EXPLAIN_ONLY))
 	{
 		MemoryContext old = MemoryContextSwitchTo(query->estate->es_query_cxt);
+		IvfpqHiding hiding = IVFPQ_HIDING_UNKNOWN;
 
-		(void) tell_searches(query->planstate, NULL);
+		(void) tell_searches(query->planstate, &hiding);
 		MemoryContextSwitchTo(old);
 	}
 }

@@ -107,7 +107,7 @@ set_columns(IvfpqFilter *filter, TupleDesc desc, const Bitmapset *columns)
  * security, which partitions may have from their parent.
  */
 static bool
-may_hide_rows(const PlannedStmt *plan)
+hides_rows(const PlannedStmt *plan)
 {
 	ListCell   *cell;
 
@@ -126,6 +126,33 @@ may_hide_rows(const PlannedStmt *plan)
 		if (HeapTupleIsValid(tuple))
 			ReleaseSysCache(tuple);
 		if (has_row_security)
+			return true;
+	}
+	return false;
+}
+
+/* The same, looked up once for all searches of a plan */
+static bool
+may_hide_rows(const PlannedStmt *plan, IvfpqHiding *hiding)
+{
+	if (*hiding == IVFPQ_HIDING_UNKNOWN)
+		*hiding = hides_rows(plan) ? IVFPQ_HIDING : IVFPQ_NOT_HIDING;
+	return *hiding == IVFPQ_HIDING;
+}
+
+/* Whether search keys discard rows: by attributes, or by a threshold of the distance */
+static bool
+has_discarding_keys(const IndexScan *plan)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->indexqual)
+	{
+		/* that the vector is not NULL discards nothing; what else is about NULL is about an attribute */
+		Bitmapset  *columns = NULL;
+
+		pull_varattnos(lfirst(cell), INDEX_VAR, &columns);
+		if (!IsA(lfirst(cell), NullTest) || !bms_is_member(1 - FirstLowInvalidHeapAttributeNumber, columns))
 			return true;
 	}
 	return false;
@@ -154,13 +181,12 @@ conditions_on_attributes(const IndexScan *plan)
 }
 
 IvfpqFilter *
-ivfpq_filter_make(IndexScanState *node)
+ivfpq_filter_make(IndexScanState *node, IvfpqHiding *hiding)
 {
 	PlanState  *state = &node->ss.ps;
 	Relation	index = node->iss_RelationDesc;
 	Bitmapset  *vector = columns_of_vector(index->rd_index->indkey.values[0], RelationGetIndexExpressions(index), 1);
 	Bitmapset  *columns = NULL;
-	List	   *on_attributes = conditions_on_attributes((IndexScan *) state->plan);
 	List	   *conditions;
 	List	   *clauses = NIL;
 	bool		is_complete = true;
@@ -168,7 +194,7 @@ ivfpq_filter_make(IndexScanState *node)
 	IvfpqFilter *filter;
 	ListCell   *cell;
 
-	conditions = list_concat_copy(on_attributes, state->plan->qual);
+	conditions = list_concat(conditions_on_attributes((IndexScan *) state->plan), state->plan->qual);
 	foreach(cell, conditions)
 	{
 		if ((is_complete || !contain_leaked_vars(lfirst(cell))) &&
@@ -178,8 +204,9 @@ ivfpq_filter_make(IndexScanState *node)
 			is_complete = false;
 	}
 
-	/* codes are counted that pass the search keys, whatever the conditions say */
-	is_secret = ((clauses != NIL && !is_complete) || on_attributes != NIL) && may_hide_rows(state->state->es_plannedstmt);
+	/* codes and rows are counted that pass the search keys, whatever the conditions say */
+	is_secret = ((clauses != NIL && !is_complete) || has_discarding_keys((IndexScan *) state->plan)) &&
+		may_hide_rows(state->state->es_plannedstmt, hiding);
 	if (clauses == NIL && !is_secret)
 		return NULL;
 

@@ -309,8 +309,19 @@ extern bool ivfpq_copies_note(IvfpqCopies *copies, float key, uint64 fingerprint
 /* ivfpq_filter.c */
 typedef struct IvfpqFilter IvfpqFilter;
 
-/* The conditions to be tried on the rows of a search, for as long as its plan; NULL if there are none */
-extern IvfpqFilter *ivfpq_filter_make(struct IndexScanState *node);
+/* Whether a plan may hide rows from some of its conditions: not looked up before somebody asks */
+typedef enum IvfpqHiding
+{
+	IVFPQ_HIDING_UNKNOWN,
+	IVFPQ_HIDING,
+	IVFPQ_NOT_HIDING
+} IvfpqHiding;
+
+/*
+ * The conditions to be tried on the rows of a search, for as long as its plan; NULL if there are none.  hiding is one
+ * of all searches of a plan.
+ */
+extern IvfpqFilter *ivfpq_filter_make(struct IndexScanState *node, IvfpqHiding *hiding);
 
 /* Whether the numbers of rows that pass tell of rows that the user is not to know of.  filter may be NULL. */
 extern bool ivfpq_filter_is_secret(const IvfpqFilter *filter);
