@@ -59,7 +59,7 @@ $(OBJS) $(OBJS:.o=.bc): $(header_files)
 
 #-------------------------------------------------------------------------
 # The GPU plug-in: a library of its own, as vqpg.so links no CUDA.  It is built
-# and installed where nvcc is found, WITH_CUDA=no leaves it out, and
+# where nvcc is found, installed where it has been built, WITH_CUDA=no leaves it out, and
 # WITH_CUDA=yes insists.
 #-------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ uninstall-cuda:
 	rm -f '$(DESTDIR)$(pkglibdir)/vqpg_cuda.so'
 
 ifeq ($(WITH_CUDA),auto)
-with_cuda := $(if $(NVCC),yes,no)
+with_cuda := $(if $(NVCC)$(wildcard vqpg_cuda.so),yes,no)
 else
 with_cuda := $(WITH_CUDA)
 endif

@@ -33,10 +33,20 @@
 #define CENTROID_TILE 4096
 #define MIN_ROW_TILE 64
 
-/* Of a chunk of a sample: rows, bytes, and multiplications that take a fraction of a second */
+/*
+ * Of a chunk of a sample: rows, bytes, and multiplications that take a fraction of a second; with fewer dimensions
+ * it is writing and reading their sums that takes as long
+ */
 #define MAX_CHUNK_ROWS ((size_t) 256 << 10)
 #define MAX_CHUNK_BYTES ((size_t) 64 << 20)
 #define MAX_CHUNK_PRODUCTS 5e11
+#define MIN_CHUNK_DIM 128
+
+/*
+ * TF32 saves no time with so few dimensions, where writing the sums is what takes it; and lists lie so close to each
+ * other there that rounding may put more than two of them before the nearest
+ */
+#define MAX_EXACT_DIM 32
 
 /*----------
  * Sizes
@@ -55,7 +65,7 @@ size_t
 vq_gpu_chunk_rows(size_t dim, size_t stride, size_t ncentroids, size_t wanted)
 {
 	size_t		rows = vq_gpu_min(wanted, MAX_CHUNK_ROWS);
-	double		affordable = MAX_CHUNK_PRODUCTS / ((double) ncentroids * (double) dim);
+	double		affordable = MAX_CHUNK_PRODUCTS / ((double) ncentroids * (double) vq_gpu_max(dim, MIN_CHUNK_DIM));
 
 	rows = vq_gpu_min(rows, MAX_CHUNK_BYTES / (stride * sizeof(float)));
 	if ((double) rows > affordable)
@@ -386,7 +396,7 @@ multiply(VqGpuState *device, const VqGpuCentroids *centroids, size_t first, size
 		return vq_gpu_multiply(device, centroids->values_bf16 + first * stride, ncentroids, work->rows_bf16, nrows,
 							   stride, CUDA_R_16BF, CUBLAS_COMPUTE_32F, work->products, ld);
 	return vq_gpu_multiply(device, centroids->values + first * stride, ncentroids, rows, nrows, stride, CUDA_R_32F,
-						   device->gpu->products == VQ_GPU_PRODUCTS_TF32 ?
+						   device->gpu->products == VQ_GPU_PRODUCTS_TF32 && stride > MAX_EXACT_DIM ?
 						   CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, work->products, ld);
 }
 

@@ -351,6 +351,27 @@ alloc_training(Training *training)
 	return VQ_GPU_OK;
 }
 
+/* For groups as large as there is memory for: others may have taken some meanwhile */
+static VqGpuStatus
+alloc_groups(Training *training)
+{
+	VqGpuState *device = training->device;
+	VqGpuStatus status;
+
+	training->group = training->pq->m;
+	for (;;)
+	{
+		TRY(vq_gpu_look_at_memory(device));
+		while (training->group > 1 && training_bytes(training, training->group) > vq_gpu_left(device))
+			training->group = vq_gpu_divide_up(training->group, 2);
+		status = alloc_training(training);
+		if (status != VQ_GPU_NO_MEMORY || training->group == 1)
+			return status;
+		vq_gpu_free_scope(device->gpu, SCOPE_PQ);
+		training->group = vq_gpu_divide_up(training->group, 2);
+	}
+}
+
 /* Send the columns of nsub sub-quantisers, and transpose them */
 static VqGpuStatus
 send_points(Training *training, size_t first_sub, size_t nsub)
@@ -446,7 +467,6 @@ train_on_device(VqGpu *gpu, const VqPq *pq, const float *residuals, size_t ntrai
 				float *codebook, double *error)
 {
 	Training	training;
-	size_t		left = vq_gpu_left(&gpu->devices[0]);
 	double	   *sums;
 	VqGpuStatus status;
 
@@ -457,15 +477,10 @@ train_on_device(VqGpu *gpu, const VqPq *pq, const float *residuals, size_t ntrai
 	training.ntrain = ntrain;
 	training.nslices = (uint32_t) slices_of(ntrain);
 	training.piece_rows = vq_gpu_min(ntrain, PIECE_ROWS);
-	training.group = pq->m;
-	while (training.group > 1 && training_bytes(&training, training.group) > left)
-		training.group = vq_gpu_divide_up(training.group, 2);
 	sums = (double *) malloc(vq_pq_sums_doubles(pq) * sizeof(double));
 	if (sums == NULL)
 		return vq_gpu_fail(gpu->error, VQ_GPU_NO_MEMORY, "out of memory on the host");
-	status = vq_gpu_use(training.device);
-	if (status == VQ_GPU_OK)
-		status = alloc_training(&training);
+	status = alloc_groups(&training);
 	if (status == VQ_GPU_OK)
 		status = train_codebook(&training, niter, seed, sums, codebook, error);
 	free(sums);
