@@ -19,13 +19,15 @@
 #     isolation  tests of concurrent sessions
 #     tap        crash, replication, recall: tests that start servers of their own
 #     vector     SQL tests with pgvector's types.  Where this machine's Debian has no
-#                pgvector for the server, these and regress and isolation in a tree of
-#                Debian 13, with PostgreSQL 17; that takes root
+#                pgvector for the server, these, regress, isolation and some of tap in a
+#                tree of Debian 13, with PostgreSQL 17; that takes root, and a machine
+#                that lets it make namespaces
 #
 # On Debian, run as root, it installs what is missing; else it says what that
 # is.  It works on a copy of the sources in a folder of its own, with servers of
 # its own and the extension installed into a folder of its own, all removed at
-# the end (KEEP=1 keeps them).  FUZZ_SECONDS is the time for each fuzz target.
+# the end (KEEP=1 keeps them).  FUZZ_SECONDS is the time for each fuzz target, and
+# TAP_TESTS names those of tap that are to run, all by default (test/t/001_standby.pl ...).
 #
 # The last line says "N passed, N failed", over all parts; the exit status is 0
 # if none failed.
@@ -221,12 +223,15 @@ run_fuzz()
 	[ $failed -eq 0 ]
 }
 
+# Tests that expect VACUUM to remove rows, or an index to stay as it is, are not for a server that does it by itself
+steady=("autovacuum = off")
+
 # A server that SQL and isolation tests share; once
 need_cluster()
 {
 	[ ! -f "$work/cluster/data/postmaster.pid" ] || return 0
 	mapfile -t lines <"$work/server.conf"
-	start_cluster "$work/cluster" "${lines[@]}"
+	start_cluster "$work/cluster" "${lines[@]}" "${steady[@]}"
 }
 
 # A command of the benchmark prints a line like this pattern; in run_bench
@@ -296,8 +301,9 @@ run_tap()
 {
 	local status
 
-	in_copy tap PROVE_FLAGS="--verbose --jobs 2" 2>&1 | tee "$logs/tap.report"
+	in_copy tap PROVE_FLAGS="--verbose --jobs 2" ${TAP_TESTS:+TAP="$TAP_TESTS"} 2>&1 | tee "$logs/tap.report"
 	status=${PIPESTATUS[0]}
+	! grep 'skipped: ' "$logs/tap.report" || status=1
 
 	# Why a test ended early is in its log
 	sed -n 's#^test/t/\(.*\)\.pl  *(Wstat.*#\1#p' "$logs/tap.report" | while read -r name; do
@@ -325,7 +331,8 @@ run_vector()
 	local status
 
 	if ! have_pgvector; then
-		env -u PG_CONFIG scripts/in_debian.sh trixie "$work/debian" ./test.sh regress isolation vector
+		env -u PG_CONFIG scripts/in_debian.sh trixie "$work/debian" \
+			env TAP_TESTS='test/t/001_standby.pl test/t/012_gpu.pl test/t/013_soak.pl' ./test.sh regress isolation tap vector
 		return
 	fi
 	need_cluster
@@ -351,7 +358,7 @@ run_sanitize()
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" -s -j "$(nproc)" all install \
 		with_llvm=no WITH_CUDA=no COPT="$flags" DESTDIR="$copy/installed" || return 1
 	mapfile -t lines < <(extension_settings "$copy/installed")
-	start_cluster "$copy/cluster" "${lines[@]}"
+	start_cluster "$copy/cluster" "${lines[@]}" "${steady[@]}"
 	run_unprivileged env PG_CONFIG="$PG_CONFIG" make -C "$copy/src" --no-print-directory installcheck \
 		with_llvm=no COPT="$flags" 2>&1 | tee "$logs/sanitize.report"
 	status=${PIPESTATUS[0]}

@@ -43,6 +43,9 @@ if [ "$(id -u)" -eq 0 ]; then
 	VQPG_USER=postgres
 fi
 
+# The server's user must be able to read what is installed, and settings
+umask 022
+
 say()
 {
 	printf '== %s\n' "$*"
@@ -76,7 +79,7 @@ need_packages()
 	fi
 	for package; do
 		dpkg-query -W -f '${db:Status-Abbrev}\n' "$package" 2>/dev/null |
-			grep -q '^ii' || missing+=("$package")
+			grep -q '^[hi]i' || missing+=("$package")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
 	if [ "$(id -u)" -ne 0 ]; then
@@ -105,7 +108,8 @@ need_postgres()
 	local major
 
 	if [ -z "${PG_CONFIG:-}" ]; then
-		major=$(find /usr/lib/postgresql -path '*/bin/pg_config' 2>/dev/null |
+		# not the newest pg_config, which comes with clients
+		major=$(find /usr/lib/postgresql -path '*/bin/postgres' 2>/dev/null |
 			sed 's#/usr/lib/postgresql/##; s#/.*##' | sort -n | tail -n 1)
 		if [ -z "$major" ] && command -v apt-cache >/dev/null; then
 			major=$(distribution_pg_major)
@@ -170,8 +174,6 @@ build_and_install_to()
 {
 	local destdir=$1 build=${2:-$1.build}
 
-	# The server's user must be able to read what is installed
-	umask 022
 	copy_sources "$build" || die "could not copy the sources to $build"
 	mkdir -p "$destdir"
 	make -s -C "$build" -j "$(nproc)" PG_CONFIG="$PG_CONFIG" >"$build/make.log" 2>&1 &&
@@ -191,12 +193,15 @@ extension_settings()
 		echo "extension_destdir = '$destdir'"
 	elif [ "$major" -ge 18 ]; then
 		echo "extension_control_path = '$destdir$("$PG_CONFIG" --sharedir):\$system'"
-	elif [ ! -f "$("$PG_CONFIG" --sharedir)/extension/vqpg.control" ]; then
+	elif [ -f "$("$PG_CONFIG" --sharedir)/extension/vqpg.control" ]; then
+		say "this server loads extensions from its own folder only, so it is the vqpg installed there that runs" >&2
+		return
+	else
 		die "this server cannot load an extension from another folder than its own:
 run \"make install\" and start again"
 	fi
 
-	# parallel workers look for their library by its bare name
+	# for those who name it without a folder, as session_preload_libraries may
 	echo "dynamic_library_path = '$destdir$("$PG_CONFIG" --pkglibdir):\$libdir'"
 }
 

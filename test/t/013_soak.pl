@@ -407,7 +407,8 @@ sub create_index
 	push @options, 'm = ' . pick(1, 1 + int($dim / 3), $dim < 300 ? $dim : 300) if chance(0.4);
 	push @options, 'rotation = ' . pick('learned', 'hadamard', 'none') if chance(0.5);
 	push @options, 'nprobe = ' . pick(1, 3) if chance(0.3);
-	run('main', "SET maintenance_work_mem = '" . pick('1MB', '8MB', '64MB') . "'");
+	run('main', "SET maintenance_work_mem = '" . pick('1MB', '8MB', '64MB', '128MB') . "'");
+	run('main', "SET min_parallel_table_scan_size = '" . pick('0', '8MB') . "'");
 	run('main', 'SET max_parallel_maintenance_workers = ' . pick(0, 0, 2));
 	run('main', "CREATE INDEX $concurrently ${table}_v ON $table USING ivfpq ($key $opclass$attributes)"
 		  . (@options ? ' WITH (' . join(', ', @options) . ')' : ''));
@@ -594,7 +595,8 @@ sub start_episode
 	}
 	my $rows = pick(0, 0, 5, 500, 1500, 4000);
 
-	$rows = 150_000 / $dim if $rows * $dim > 150_000;
+	# enough for codes where vectors are long, too
+	$rows = pick(600, 150_000 / $dim) if $rows * $dim > 150_000;
 	run('main', insert_sql(1 + int($rows))) if $rows > 0;
 	create_index('');
 	return;
@@ -624,12 +626,12 @@ sub end_episode
 
 my $deadline = time + $seconds;
 
-for ($number = $seed; $number == $seed || time < $deadline; $number++)
+for ($number = $seed; $number < $seed + 4 || time < $deadline; $number++)
 {
 	srand($number * 2654435761 % 4294967296);
 	(@statements, @problems) = ();
 	start_episode();
-	for (my $step = 0; $step < 60 && !@problems && time < $deadline + 5; $step++)
+	for (my $step = 0; $step < 60 && !@problems && ($step < 20 || time < $deadline + 5); $step++)
 	{
 		random_action()->();
 	}
