@@ -24,6 +24,7 @@
 #include "access/parallel.h"
 #include "am/ivfpq_gpu.h"
 #include "miscadmin.h"
+#include "storage/procsignal.h"
 
 #include "base/vq_guc.h"
 #include "base/vqpg_compat.h"
@@ -134,11 +135,38 @@ ivfpq_gpu_load(VqGpuInterface *interface, VqGpuError *error)
 	return vq_gpu_load(path, interface, error);
 }
 
-/* No interrupt is served here: the plug-in has to return first */
+/*
+ * Do what all processes are asked to do, and waited for (DROP DATABASE waits until all have closed files): an iteration
+ * may take many seconds.  False if there is an error; it comes again where interrupts are served.
+ */
+static bool
+absorb_barrier(void)
+{
+	MemoryContext old = CurrentMemoryContext;
+	volatile bool is_done = true;
+
+	PG_TRY();
+	{
+		ProcessProcSignalBarrier();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(old);
+		FlushErrorState();
+		is_done = false;
+	}
+	PG_END_TRY();
+	return is_done;
+}
+
+/* No interrupt is served here, and no error leaves it: the plug-in has to return first */
 static bool
 should_stop(void *arg)
 {
-	return InterruptPending && (QueryCancelPending || ProcDiePending || VQ_TRANSACTION_TIMED_OUT());
+	if (!InterruptPending)
+		return false;
+	return (ProcSignalBarrierPending && !absorb_barrier()) ||
+		QueryCancelPending || ProcDiePending || VQ_TRANSACTION_TIMED_OUT();
 }
 
 static int

@@ -381,6 +381,10 @@ for my $case ([ 'wait 8', 'clustering' ], [ 'wait 60', 'encoding' ])
 		"$fault: the build is in phase $phase, its progress moves");
 	usleep(300_000);
 
+	$node->safe_psql('postgres', 'CREATE DATABASE other');
+	my ($code, $out, $err) = $node->psql('postgres', "SET statement_timeout = '5s';\nDROP DATABASE other;");
+	is($err, '', "$fault: a database can be dropped meanwhile");
+
 	my $told = time;
 	$node->safe_psql('postgres', 'SELECT pg_cancel_backend(pid) FROM pg_stat_progress_create_index');
 	$node->poll_query_until('postgres', 'SELECT count(*) = 0 FROM pg_stat_progress_create_index');
