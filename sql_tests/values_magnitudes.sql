@@ -157,3 +157,14 @@ SELECT avg((f <= e + abs(e) * 1e-6)::int) > 0.93 AS found FROM exact, ROWS FROM 
 SELECT ivfpq_check('items_index', true, true);
 DROP TABLE items, exact;
 DROP FUNCTION distances;
+
+-- Groups far apart in one direction, which is not evened out: the bytes of all others are rounded the same way
+CREATE TABLE far AS SELECT i AS id, (SELECT array_agg((CASE WHEN j = 1 THEN 100 * (i % 20) ELSE 0 END + hashint8(i * 1000 + j) / 1.2e9)::real ORDER BY j)
+	FROM generate_series(1, 200) j) AS embedding FROM generate_series(-19, 20000) i;
+CREATE TABLE truth AS SELECT q.id AS query, n.id FROM far q, LATERAL (SELECT id FROM far WHERE id > 0 ORDER BY embedding <-> q.embedding LIMIT 10) n WHERE q.id <= 0;
+CREATE INDEX far_index ON far USING ivfpq (embedding) WITH (lists = 200, nprobe = 200, m = 200, rotation = none) WHERE id > 0;
+SET enable_seqscan = off;
+SELECT count(*) FROM (SELECT q.id AS query, n.id FROM far q, LATERAL (SELECT id FROM far WHERE id > 0 ORDER BY embedding <-> q.embedding LIMIT 10) n
+	WHERE q.id <= 0) f JOIN truth USING (query, id);
+RESET enable_seqscan;
+DROP TABLE far, truth;

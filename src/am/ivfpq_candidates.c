@@ -256,6 +256,9 @@ ivfpq_candidates_add(IvfpqCandidates *candidates, IvfpqBatch *batch, uint32 firs
 	candidates->nscored = 0;
 	if (candidates->has_taken)
 		raise_floors(batch, first_list, &candidates->taken);
+
+	/* the floors say it now; of lists that join in from here on nothing has been handed out before the next one is */
+	candidates->has_taken = false;
 	pool->nitems -= next;
 	if (next > 0)
 		memmove(pool->items, pool->items + next, pool->nitems * sizeof(VqItem));

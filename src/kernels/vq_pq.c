@@ -14,6 +14,9 @@
 #include <math.h>
 #include <string.h>
 
+/* A table of bytes whose entries are within so many steps is rounded as it happens, not at random */
+#define NARROW_STEPS 2
+
 VqStatus
 vq_pq_init(VqPq *pq, size_t dim, size_t m, size_t nbits)
 {
@@ -248,6 +251,30 @@ vq_pq_quantise_lut(const VqKernels *kernels, const VqPq *pq, const float *lut,
 	step = widest / 255;
 	if (widest > 0 && step < FLT_MIN)
 		step = FLT_MIN;
+
+	/*
+	 * Beside much wider ones narrow tables may all be rounded the same way where it matters, at their largest entries, which are
+	 * those of the nearest rows: so that is taken at its worst.  Within half a step all bytes are 0, and stand for the middle.
+	 */
+	slack = 0;
+	for (size_t j = 0; j < pq->m; j++)
+	{
+		float		range[2];
+		double		width;
+
+		memcpy(range, bytes + j * pq->ksub, sizeof(range));
+		width = (double) range[1] - range[0];
+		if (width <= 0 || width >= NARROW_STEPS * (double) step)
+			continue;
+		nvaried--;
+		if (width < step * 0.499)
+		{
+			bias += width / 2;
+			slack += width / 2;
+		}
+		else
+			slack += step * 0.5;
+	}
 	kernels->lut_bytes(lut, pq->m, pq->ksub, step > 0 ? 1 / step : 0, bytes);
 
 	/*
@@ -256,7 +283,7 @@ vq_pq_quantise_lut(const VqKernels *kernels, const VqPq *pq, const float *lut,
 	 */
 	worst = step * 0.5 * (double) nvaried;
 	deviation = step * sqrt((double) nvaried / 12);
-	slack = largest * FLT_EPSILON;
+	slack += largest * FLT_EPSILON;
 	scale->bias = (float) bias;
 	scale->step = step;
 	scale->error = (float) ((worst < 4 * deviation ? worst : 4 * deviation) + slack);

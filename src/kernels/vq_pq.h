@@ -91,8 +91,8 @@ extern void vq_pq_decode(const VqPq *pq, const float *codebook, const uint8_t *c
  *
  * error is the smaller of the worst case of this very table (half a step for
  * every sub-quantiser whose entries differ) and four standard errors of that
- * many independent roundings, plus what float32 costs.  deviation is one standard
- * error, and slack what float32 costs.
+ * many independent roundings, plus slack.  deviation is one standard error; slack is
+ * what float32 costs, and the worst case of sub-quantisers whose entries are within two steps.
  *----------
  */
 typedef struct VqLutScale

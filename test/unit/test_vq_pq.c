@@ -387,6 +387,48 @@ test_quantised_tables_stay_within_their_error(void)
 }
 
 /* Nothing to tell apart, or next to nothing: no division by zero, and right sums */
+/* Beside one wide table, many narrow ones whose entries are all rounded the same way */
+static void
+test_narrow_tables_stay_within_the_error(void)
+{
+	static const float widths[] = {0.01f, 0.3f, 0.49f, 0.51f, 0.6f, 1, 1.2f, 1.4f, 1.49f, 1.9f};
+
+	for (size_t nbits = 4; nbits <= 8; nbits += 4)
+	{
+		for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++)
+		{
+			float	   *lut;
+			uint8_t    *bytes;
+			VqLutScale	scale;
+			VqPq		pq;
+
+			vq_pq_init(&pq, 201, 201, nbits);
+			lut = malloc(pq.m * pq.ksub * sizeof(float));
+			bytes = malloc(pq.m * pq.ksub);
+			for (size_t j = 0; j < pq.m; j++)
+				for (size_t code = 0; code < pq.ksub; code++)
+					lut[j * pq.ksub + code] = (j == 0 ? 255 : widths[i]) * (float) code / (float) (pq.ksub - 1);
+			vq_pq_quantise_lut(&vq_kernels_scalar, &pq, lut, bytes, &scale);
+			for (size_t code = 0; code < pq.ksub; code++)
+			{
+				double		want = lut[code];
+				uint32_t	sum = bytes[code];
+
+				for (size_t j = 1; j < pq.m; j++)
+				{
+					want += lut[j * pq.ksub + code];
+					sum += bytes[j * pq.ksub + code];
+				}
+				CHECK(fabs(scale.bias + scale.step * (float) sum - want) <= 2 * scale.deviation + scale.slack,
+					  "nbits %zu width %g code %zu: %g is not within %g of %g", nbits, widths[i], code,
+					  (double) (scale.bias + scale.step * (float) sum), 2 * (double) scale.deviation + scale.slack, want);
+			}
+			free(lut);
+			free(bytes);
+		}
+	}
+}
+
 static void
 test_quantised_tables_without_range_are_exact(void)
 {
@@ -431,5 +473,6 @@ suite_vq_pq(void)
 	RUN_TEST(test_sums_of_chunks_add_up);
 	RUN_TEST(test_decode_reads_the_columns_of_the_codes);
 	RUN_TEST(test_quantised_tables_stay_within_their_error);
+	RUN_TEST(test_narrow_tables_stay_within_the_error);
 	RUN_TEST(test_quantised_tables_without_range_are_exact);
 }
