@@ -176,9 +176,8 @@ run_command(const char *verb, const char *name)
 		statement->utilityStmt = linitial_node(RawStmt, pg_parse_query(command))->stmt;
 
 		debug_query_string = command;
-		SetCurrentStatementStartTimestamp();
-		pgstat_report_activity(STATE_RUNNING, command);
 		begin_transaction();
+		pgstat_report_activity(STATE_RUNNING, command);
 
 		/* a portal, as event triggers want one for the snapshots of what they do */
 		portal = CreatePortal("", true, true);

@@ -140,7 +140,17 @@ may_hide_rows(const PlannedStmt *plan, IvfpqHiding *hiding)
 	return *hiding == IVFPQ_HIDING;
 }
 
-/* Whether search keys discard rows: by attributes, or by a threshold of the distance */
+/* Whether a search key is about the vector, not about an attribute */
+static bool
+is_about_vector(Node *key)
+{
+	Bitmapset  *columns = NULL;
+
+	pull_varattnos(key, INDEX_VAR, &columns);
+	return bms_is_member(1 - FirstLowInvalidHeapAttributeNumber, columns);
+}
+
+/* Whether search keys discard rows: by attributes, or by a threshold of the distance; a vector that is not NULL discards none */
 static bool
 has_discarding_keys(const IndexScan *plan)
 {
@@ -148,11 +158,7 @@ has_discarding_keys(const IndexScan *plan)
 
 	foreach(cell, plan->indexqual)
 	{
-		/* that the vector is not NULL discards nothing; what else is about NULL is about an attribute */
-		Bitmapset  *columns = NULL;
-
-		pull_varattnos(lfirst(cell), INDEX_VAR, &columns);
-		if (!IsA(lfirst(cell), NullTest) || !bms_is_member(1 - FirstLowInvalidHeapAttributeNumber, columns))
+		if (!IsA(lfirst(cell), NullTest) || !is_about_vector(lfirst(cell)))
 			return true;
 	}
 	return false;
@@ -171,10 +177,7 @@ conditions_on_attributes(const IndexScan *plan)
 
 	forboth(key, plan->indexqual, original, plan->indexqualorig)
 	{
-		Bitmapset  *columns = NULL;
-
-		pull_varattnos(lfirst(key), INDEX_VAR, &columns);
-		if (!bms_is_member(1 - FirstLowInvalidHeapAttributeNumber, columns))
+		if (!is_about_vector(lfirst(key)))
 			conditions = lappend(conditions, lfirst(original));
 	}
 	return conditions;
